@@ -1,0 +1,53 @@
+# One verb per task, for people and for CI alike.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+JOBS   ?= 2
+CORES  := ess_can/can/*,ess_can/signals/*,ess_can/isotp/*,ess_can/uds/*,ess_can/image/*,ess_can/trust/*
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check fmt firmware bench docs clean
+
+help: ## Show this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 20
+
+$(VENV)/.installed: pyproject.toml .ci/setup
+	@PYTHON=$(PYTHON) .ci/setup $(VENV) .
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml .ci/setup
+	@PYTHON=$(PYTHON) .ci/setup $(VENV) '.[dev]'
+	@touch $@ $(VENV)/.installed
+
+demo: $(VENV)/.installed ## Upgrade a simulated plant, start to end
+	@$(BIN)/ess-can demo
+
+test: $(VENV)/.installed-dev ## Run all tests, and see that they reach the cores
+	@rm -f .coverage .coverage.*
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal --cov --cov-report=
+	@$(BIN)/coverage report --include='$(CORES)' --skip-covered --fail-under=95
+
+check: $(VENV)/.installed-dev ## Format, lint, types, generated documents
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python docs/generate.py --check
+
+fmt: $(VENV)/.installed-dev ## Format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+firmware: $(VENV)/.installed-dev ## Build and sign the sample firmware (needs gcc-arm-none-eabi)
+	$(MAKE) -C firmware_samples PYTHON=$(abspath $(BIN)/python)
+	$(BIN)/python firmware_samples/build.py
+	$(BIN)/python firmware_samples/make_bad.py
+
+bench: $(VENV)/.installed-dev ## Compare with the peers, in one run
+	$(BIN)/python benchmarks/isotp_peers.py
+
+docs: $(VENV)/.installed-dev ## Write the generated parts of the documents
+	$(BIN)/python docs/generate.py
+
+clean: ## Remove what the other verbs made
+	rm -rf $(VENV) .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build
+	$(MAKE) -C firmware_samples clean

@@ -1,0 +1,133 @@
+"""The one place where the package waits.
+
+Everything that waits does so on the running asyncio loop and by that loop's time, in seconds.  In the field that is the
+ordinary loop's monotonic clock; in simulation it is virtual time.  Nothing else may sleep.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+from ess_can.errors import EssCanError
+
+
+def now() -> float:
+    """The running loop's time in seconds."""
+    return asyncio.get_running_loop().time()
+
+
+async def pause(seconds: float) -> None:
+    """Wait by the running loop's time."""
+    await asyncio.sleep(seconds)  # noqa: TID251 - the one place where waiting belongs
+
+
+class Cycle:
+    """Calls a function every `period_s` seconds without drift, until stopped.  Starts only by `start`."""
+
+    def __init__(self, period_s: float, call: Callable[[float], None]) -> None:
+        self.period_s = period_s
+        self._call = call
+        self._began_at = 0.0
+        self._calls = 0
+        self._handle: asyncio.TimerHandle | None = None
+
+    def start(self, *, delay_s: float = 0.0) -> None:
+        """Call for the first time after `delay_s`, then every period.  Starting again restarts the cycle."""
+        self.stop()
+        loop = asyncio.get_running_loop()
+        self._began_at = loop.time() + delay_s
+        self._calls = 0
+        self._handle = loop.call_at(self._began_at, self._fire)
+
+    def stop(self) -> None:
+        """No further call."""
+        if self._handle is not None:
+            self._handle.cancel()
+            self._handle = None
+
+    def _fire(self) -> None:
+        loop = asyncio.get_running_loop()
+        current = loop.time()
+        self._calls += 1
+        if self._began_at + self._calls * self.period_s <= current:  # a starved loop: skip what was missed, never burst
+            self._began_at, self._calls = current, 1
+        self._handle = loop.call_at(self._began_at + self._calls * self.period_s, self._fire)
+        self._call(current)
+
+
+class Guard:
+    """A condition that work depends on.  Tripping it cancels the work under it at once.
+
+    ``async with guard:`` runs a block under it; when `trip` is called the block is cancelled and the error given to
+    `trip` is raised in its place.  A guard trips once and stays tripped.
+    """
+
+    def __init__(self) -> None:
+        self.error: EssCanError | None = None
+        self._inside: list[tuple[asyncio.Task[object], int]] = []
+
+    @property
+    def holds(self) -> bool:
+        """Whether the condition still holds."""
+        return self.error is None
+
+    def trip(self, error: EssCanError) -> None:
+        """The condition is lost: cancel everything that runs under it."""
+        if self.error is not None:
+            return
+        self.error = error
+        current = _current_task()
+        for task, _ in self._inside:
+            if task is not current:  # the current task meets the error when it leaves its block
+                task.cancel()
+
+    def require(self) -> None:
+        """Raise the error if the condition was lost."""
+        if self.error is not None:
+            raise self.error
+
+    async def __aenter__(self) -> Self:
+        self.require()
+        task = asyncio.current_task()
+        if task is None:
+            raise RuntimeError("a guard works inside a task only")
+        self._inside.append((task, task.cancelling()))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        task = asyncio.current_task()
+        position = max(i for i, (entered, _) in enumerate(self._inside) if entered is task)
+        entered, cancelling_before = self._inside.pop(position)
+        if self.error is None:
+            return None
+        if error is None:
+            raise self.error
+        # As asyncio.timeout does: only a cancellation that was ours is turned into our error.
+        if isinstance(error, asyncio.CancelledError) and entered.uncancel() <= cancelling_before:
+            raise self.error from error
+        return None
+
+
+def _current_task() -> asyncio.Task[object] | None:
+    try:
+        return asyncio.current_task()
+    except RuntimeError:  # called from outside any loop
+        return None
+
+
+_POLL_S = 0.010
+
+
+async def until(condition: Callable[[], bool], within_s: float) -> bool:
+    """Wait until `condition` holds, looked at every 10 ms; False if it did not within `within_s` seconds."""
+    deadline = now() + within_s
+    while not condition():
+        if now() >= deadline:
+            return False
+        await pause(_POLL_S)
+    return True

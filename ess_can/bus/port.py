@@ -1,0 +1,38 @@
+"""The port between everything that speaks CAN and whatever carries it.
+
+The simulated wire's controllers and the python-can adapter both implement it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+from ess_can.can.frame import CanFrame
+from ess_can.errors import BusError
+
+Receive = Callable[[CanFrame, float], None]
+"""Called with a frame and its receive time in seconds of the running loop."""
+Sent = Callable[[float], None]
+"""Called with the loop time at which a frame was confirmed as sent on the wire."""
+
+
+class Bus(Protocol):
+    """A CAN bus as one node sees it.  All times are seconds of the running loop; callbacks run on that loop."""
+
+    @property
+    def fd(self) -> bool:
+        """Whether CAN FD frames may be sent."""
+
+    def send(self, frame: CanFrame, on_sent: Sent | None = None) -> None:
+        """Queue a frame.  `on_sent` is called once the frame is confirmed on the wire, and never if it is not.
+
+        Frames of one bus leave in the order given.  Raises TransmitQueueFull when the queue has no room, AdapterLost
+        or BusOff when the bus cannot be used any more.
+        """
+
+    def subscribe(self, can_ids: Iterable[int] | None, receive: Receive) -> Callable[[], None]:
+        """Deliver frames from others with these identifiers (all if None) until the returned function is called."""
+
+    def watch(self, on_error: Callable[[BusError], None]) -> Callable[[], None]:
+        """Report errors that end the use of the bus (bus-off, adapter lost) until the returned function is called."""

@@ -1,0 +1,1 @@
+"""The CAN frame and its exact time on the wire (ISO 11898-1)."""

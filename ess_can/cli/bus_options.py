@@ -1,0 +1,118 @@
+"""The options that name a CAN bus: python-can's own flags, and its configuration where they are not given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
+
+import click
+
+from ess_can.errors import UsageError
+
+if TYPE_CHECKING:
+    import can
+
+    from ess_can.bus.python_can import PythonCanBus
+    from ess_can.can.timing import BitTiming
+    from ess_can.isotp import IsoTpParams
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+DEFAULT_BITRATE = 500_000
+_KNOWN_WITHOUT_HARDWARE = ("socketcan", "udp_multicast", "virtual")
+
+
+@dataclass(frozen=True, slots=True)
+class BusOptions:
+    """A bus as the command line names it; None leaves a setting to python-can's configuration."""
+
+    interface: str | None
+    channel: str | None
+    bitrate: int | None
+    fd: bool
+    data_bitrate: int | None
+    timing: tuple[str, ...]
+    bus_kwargs: tuple[str, ...]
+
+    def open(self) -> PythonCanBus:
+        """Open it.  Raises InterfaceUnavailable, UsageError."""
+        from ess_can.bus.python_can import open_bus
+
+        return open_bus(
+            self.interface,
+            self.channel,
+            bitrate=self.bitrate,
+            fd=self.fd or None,
+            data_bitrate=self.data_bitrate,
+            timing=self._timing(),
+            bus_kwargs=dict(_pair(text, "--bus-kwargs") for text in self.bus_kwargs),
+        )
+
+    def _timing(self) -> can.BitTiming | can.BitTimingFd | None:
+        if not self.timing:
+            return None
+        import can
+
+        try:
+            values = {key: int(str(value), 0) for key, value in (_pair(text, "--timing") for text in self.timing)}
+            # python-can's own create_bus takes these as they come from the command line, too.
+            make: Callable[..., can.BitTiming | can.BitTimingFd] = can.BitTimingFd if self.fd else can.BitTiming
+            return make(**values)
+        except (TypeError, ValueError) as error:
+            raise UsageError("--timing makes no sense", why=str(error)) from error
+
+    def bit_timing(self) -> BitTiming:
+        """Bit rates for the figures of the report, the station's defaults where nothing was given."""
+        from ess_can.can.timing import BitTiming
+
+        data_bitrate = (self.data_bitrate or 2_000_000) if self.fd else None
+        return BitTiming(self.bitrate or DEFAULT_BITRATE, data_bitrate)
+
+    def isotp(self) -> IsoTpParams:
+        """ISO-TP over this kind of bus."""
+        from ess_can.isotp import IsoTpParams
+
+        return IsoTpParams(tx_dl=64, fd=True, brs=True) if self.fd else IsoTpParams()
+
+
+def _pair(text: str, flag: str) -> tuple[str, str | int | float | bool]:
+    key, separator, value = text.partition("=")
+    if not separator or not key:
+        raise UsageError(f"{flag} {text!r} is not key=value")
+    for convert in (_boolean, lambda v: int(v, 0), float):
+        try:
+            return key, convert(value)
+        except ValueError:
+            continue
+    return key, value
+
+
+def _boolean(text: str) -> bool:
+    if text in ("True", "False"):
+        return text == "True"
+    raise ValueError(text)
+
+
+def bus_options(command: Callable[P, R]) -> Callable[P, R]:
+    """Add python-can's bus flags to a command."""
+    for option in reversed(
+        (
+            click.option(
+                "-i", "--interface", help="python-can interface, such as socketcan, pcan, slcan, udp_multicast."
+            ),
+            click.option("-c", "--channel", help="Channel of the interface, such as can0."),
+            click.option("-b", "--bitrate", type=int, help="Nominal bit rate in bit/s."),
+            click.option("--fd", is_flag=True, help="Use CAN FD."),
+            click.option("--data-bitrate", type=int, help="CAN FD data bit rate in bit/s."),
+            click.option(
+                "--timing", multiple=True, metavar="KEY=VALUE", help="Bit timing register values; repeatable."
+            ),
+            click.option(
+                "--bus-kwargs", multiple=True, metavar="KEY=VALUE", help="Passed to python-can's backend; repeatable."
+            ),
+        )
+    ):
+        command = option(command)
+    return command

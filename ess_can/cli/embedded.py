@@ -1,0 +1,124 @@
+"""A gateway and a simulated plant in one process, in virtual time."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from ess_can import resources
+from ess_can.bus.clock import pause
+from ess_can.can.timing import BitTiming
+from ess_can.errors import Interrupted
+from ess_can.gateway.config import GatewayConfig
+from ess_can.gateway.progress import OnProgress
+from ess_can.gateway.report import Report
+from ess_can.gateway.run import GatewaySetup, upgrade_station
+from ess_can.identity import NodeType
+from ess_can.image.node_image import NodeImage
+from ess_can.isotp import IsoTpParams
+from ess_can.signals.dbc import StationCodec
+from ess_can.sim.loop import run_virtual
+from ess_can.sim.plant import Plant, PlantSpec
+from ess_can.sim.test_secrets import TEST_ONLY_ACCESS_SECRET
+from ess_can.trust.keys import KeyRing
+from ess_can.trust.verify import VerifiedUpgrade, open_upgrade_file, verify_node_image
+from ess_can.uds.access import CmacAccess
+
+T = TypeVar("T")
+
+SETTLED_S = 2.0
+"""How long the plant runs before the gateway comes: long enough to have reached its operating current."""
+
+
+@dataclass(frozen=True, slots=True)
+class SimulatedRun:
+    """An upgrade's report, and the hash over every frame that was on the simulated wire."""
+
+    report: Report
+    trace_hash: str
+    frames: int
+
+
+def test_release_keys() -> KeyRing:
+    """The public TEST key that releases for simulated plants are signed with."""
+    return KeyRing.load([resources.test_key_path("TEST-ONLY-release.pub.pem")])
+
+
+def test_firmware_keys() -> KeyRing:
+    """The public TEST key in the ROM of every simulated node."""
+    return KeyRing.load([resources.test_key_path("TEST-ONLY-firmware.pub.pem")])
+
+
+def open_sample_upgrade(path: Path) -> VerifiedUpgrade:
+    """Open an upgrade file with the test keys: for simulated plants only."""
+    return open_upgrade_file(path, test_release_keys(), firmware_keyring=test_firmware_keys(), allow_test_keys=True)
+
+
+def make_plant(spec: PlantSpec, codec: StationCodec) -> Plant:
+    """A plant whose nodes run the older sample firmware.  Call it on the running loop."""
+    keys = test_firmware_keys()
+
+    def verify(image: bytes) -> NodeImage:
+        return verify_node_image(image, keys, allow_test_keys=True).facts
+
+    images = {
+        node_type: resources.sample_path(f"{node_type.name.lower()}-1.0.0.signed.bin").read_bytes()
+        for node_type in (NodeType.BMU, NodeType.COMM_GATEWAY)
+    }
+    return Plant(spec, codec, images, verify)
+
+
+def simulated_setup(plant: Plant, config: GatewayConfig | None = None) -> GatewaySetup:
+    """How a gateway reaches a simulated plant."""
+    return GatewaySetup(
+        plant.codec,
+        config or GatewayConfig(plant.addresses),
+        CmacAccess(TEST_ONLY_ACCESS_SECRET),
+        plant.spec.bit_timing,
+        isotp=plant.spec.isotp,
+        entropy=random.Random(plant.spec.seed),  # noqa: S311 - a simulation has to be repeatable
+    )
+
+
+def upgrade_simulated_plant(
+    upgrade: VerifiedUpgrade,
+    spec: PlantSpec,
+    on_progress: OnProgress,
+    *,
+    config: GatewayConfig | None = None,
+    dry_run: bool = False,
+    prepare: Callable[[Plant], None] | None = None,
+) -> SimulatedRun:
+    """Run a whole upgrade in virtual time.  `prepare` may bring the plant into a state before the gateway comes."""
+
+    async def run() -> SimulatedRun:
+        plant = make_plant(spec, StationCodec.load())
+        if prepare is not None:
+            prepare(plant)
+        plant.start()
+        await pause(SETTLED_S)
+        report = await upgrade_station(
+            plant.gateway_controller(),
+            upgrade,
+            simulated_setup(plant, config),
+            on_progress=on_progress,
+            dry_run=dry_run,
+        )
+        await pause(1.0)  # what the plant does with its own control again belongs to the trace
+        plant.stop()
+        return SimulatedRun(report, plant.trace.hexdigest(), plant.trace.frames)
+
+    try:
+        return run_virtual(run())
+    except KeyboardInterrupt as error:
+        raise Interrupted("the simulation was interrupted", remedy="Run it again.") from error
+
+
+def plant_spec(bitrate: int | None, fd: bool, data_bitrate: int | None, racks: int, seed: int) -> PlantSpec:
+    """A plant on a bus of this kind: 500 kbit/s classic unless said otherwise, 2 Mbit/s data rate with FD."""
+    timing = BitTiming(bitrate or 500_000, (data_bitrate or 2_000_000) if fd else None)
+    isotp = IsoTpParams(tx_dl=64, fd=True, brs=True) if fd else IsoTpParams()
+    return PlantSpec(racks=racks, bit_timing=timing, isotp=isotp, seed=seed)

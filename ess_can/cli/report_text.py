@@ -1,0 +1,186 @@
+"""How an upgrade looks: while it runs and as a report, to people and to programs."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+import click
+
+from ess_can.gateway.phases import Phase
+from ess_can.gateway.progress import Event, NodeStepEntered, Noted, PhaseEntered, Transferred
+from ess_can.gateway.report import NodeRecord, Report
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+_PLAIN_STEP_PERCENT = 25
+
+Document = dict[str, object]
+
+
+class ProgressPrinter:
+    """Prints progress: a live bar on a terminal, plain lines otherwise, nothing when `silent`.
+
+    Times are those of the upgrade's loop, in seconds since its first event.
+    """
+
+    def __init__(self, *, silent: bool) -> None:
+        self._silent = silent
+        self._began_at: float | None = None
+        self._live: Progress | None = None
+        self._task: TaskID | None = None
+        self._next_percent = 0
+
+    def __enter__(self) -> Self:
+        from rich.console import Console
+
+        console = Console()
+        if not self._silent and console.is_terminal:
+            from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn
+
+            self._live = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                DownloadColumn(),
+                TextColumn("{task.fields[rate]}"),
+                TimeElapsedColumn(),
+                console=console,
+                transient=True,
+            )
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def __call__(self, event: Event) -> None:
+        """Show one event."""
+        if self._silent:
+            return
+        if self._began_at is None:
+            self._began_at = event.at
+        match event:
+            case PhaseEntered(phase=phase, detail=detail):
+                self._line(event.at, phase.value, detail)
+            case NodeStepEntered(node=node, step=step, detail=detail):
+                self._next_percent = _PLAIN_STEP_PERCENT
+                self._line(event.at, f"  {node}: {step.value}", detail)
+            case Transferred():
+                self._transferred(event)
+            case Noted(text=text):
+                self._line(event.at, f"  note: {text}", "")
+
+    def _line(self, at: float, text: str, detail: str) -> None:
+        line = f"[{at - (self._began_at or 0.0):8.2f} s] {text}" + (f" ({detail})" if detail else "")
+        if self._live is not None:
+            if self._task is not None:
+                self._live.remove_task(self._task)
+                self._task = None
+            self._live.console.print(line, highlight=False, markup=False)
+        else:
+            click.echo(line)
+
+    def _transferred(self, event: Transferred) -> None:
+        rate = f"{event.bytes_per_s / 1000:.1f} kB/s, ETA {event.eta_s:.0f} s"
+        percent = 100 * event.done_bytes // event.total_bytes
+        if self._live is not None:
+            if self._task is None:
+                self._task = self._live.add_task(f"{event.node}: transfer", total=event.total_bytes, rate="")
+            self._live.update(self._task, completed=event.done_bytes, rate=rate)
+        if percent < self._next_percent and event.done_bytes < event.total_bytes:
+            return
+        while self._next_percent <= percent:
+            self._next_percent += _PLAIN_STEP_PERCENT
+        if self._live is None:
+            self._line(event.at, f"  {event.node}: {percent:3d} % of {event.total_bytes / 1024:.0f} KiB", rate)
+
+
+def report_document(report: Report, *, wall_time_s: float, trace_hash: str | None) -> Document:
+    """The report as one JSON document; docs/json.md describes it."""
+    error = report.error
+    return {
+        "result": report.result.name.lower(),
+        "exit_code": report.exit_code,
+        "error": None
+        if error is None
+        else {"name": error.name, "message": str(error), "blame": error.blame.value, "remedy": error.remedy},
+        "dry_run": report.dry_run,
+        "phases": [
+            {"name": p.phase.name.lower(), "start": round(p.start_s, 6), "end": round(p.end_s, 6)}
+            for p in report.phases
+        ],
+        "nodes": [_node_document(node) for node in report.nodes],
+        "hv_off_s": round(report.hv_off_s, 3),
+        "expected_transfer_s": round(report.expected_transfer_s, 3),
+        "bus_time_s": round(report.bus_time_s, 3),
+        "wall_time_s": round(wall_time_s, 3),
+        "trace_hash": trace_hash,
+    }
+
+
+def _node_document(node: NodeRecord) -> Document:
+    return {
+        "name": str(node.address),
+        "type": node.address.node_type.name.lower(),
+        "from_version": str(node.from_version),
+        "to_version": str(node.to_version),
+        "bytes": node.image_bytes,
+        "bytes_sent": node.bytes_sent,
+        "transfer_s": round(node.transfer_s, 3),
+        "wire_efficiency": None if node.wire_efficiency is None else round(node.wire_efficiency, 4),
+    }
+
+
+_HEADLINES = {
+    Phase.DONE: "Done: every node runs its new firmware, high voltage is as it was before.",
+    Phase.NOTHING_TO_DO: "Nothing to do: every node runs this release already.",
+    Phase.CHECKED: "Checked: the upgrade could start now. Nothing was sent that changes the plant.",
+    Phase.REFUSED: "Refused: nothing was changed.",
+    Phase.FAILED: "Failed: every node runs what it ran before, the plant was given back.",
+    Phase.ROLLED_BACK: "Rolled back: every node runs what it ran before, the plant was given back.",
+    Phase.HELD_OPEN: "Held open: the plant is safe, locked, with high voltage disconnected.",
+}
+
+
+def print_report(report: Report, *, wall_time_s: float, trace_hash: str | None) -> None:
+    """The report that a site engineer reads, on stdout; an error goes to stderr."""
+    click.echo()
+    click.echo(_HEADLINES[report.result])
+    if report.nodes:
+        click.echo()
+        click.echo(
+            f"  {'node':<14}{'before':<12}{'after':<12}{'image':>10}{'transfer':>11}{'rate':>12}{'efficiency':>12}"
+        )
+        for node in report.nodes:
+            click.echo(_node_line(node, report.result))
+    click.echo()
+    if report.result is Phase.CHECKED:
+        click.echo(f"  expected transfer time  {report.expected_transfer_s:.1f} s on an otherwise idle bus")
+    if report.hv_off_s:
+        click.echo(f"  high voltage off        {report.hv_off_s:.1f} s")
+    if sent := sum(node.bytes_sent for node in report.nodes):
+        click.echo(f"  image bytes sent        {sent}")
+    simulated = " of simulated time" if trace_hash else ""
+    click.echo(f"  duration                {report.bus_time_s:.1f} s{simulated}, {wall_time_s:.1f} s on the clock")
+    if trace_hash:
+        click.echo(f"  trace                   {trace_hash[:16]} (the same seed gives the same)")
+    if report.error is not None:
+        click.echo(f"\nerror {report.error.name}: {report.error}", err=True)
+        click.echo(f"what to do: {report.error.remedy}", err=True)
+
+
+def _node_line(node: NodeRecord, result: Phase) -> str:
+    after = node.to_version if result in (Phase.DONE, Phase.NOTHING_TO_DO) else node.from_version
+    if result is Phase.CHECKED:
+        return f"  {node.address!s:<14}{node.from_version!s:<12}{f'(-> {node.to_version})':<12}{node.image_bytes:>10}"
+    rate = f"{node.bytes_sent / node.transfer_s / 1000:.1f} kB/s" if node.transfer_s else "-"
+    efficiency = "-" if node.wire_efficiency is None else f"{100 * node.wire_efficiency:.1f} %"
+    seconds = f"{node.transfer_s:.1f} s" if node.transfer_s else "-"
+    return (
+        f"  {node.address!s:<14}{node.from_version!s:<12}{after!s:<12}{node.image_bytes:>10}"
+        f"{seconds:>11}{rate:>12}{efficiency:>12}"
+    )

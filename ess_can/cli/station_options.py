@@ -1,0 +1,91 @@
+"""The options that describe a station: its racks, its keys, the secret of service 27."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
+
+import click
+
+from ess_can.errors import FileUnreadable, UsageError
+
+if TYPE_CHECKING:
+    from ess_can.gateway.config import GatewayConfig
+    from ess_can.identity import NodeAddress
+    from ess_can.signals.dbc import StationCodec
+    from ess_can.uds.access import CmacAccess
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def station_options(command: Callable[P, R]) -> Callable[P, R]:
+    """Add the flags that describe the station."""
+    for option in reversed(
+        (
+            click.option(
+                "--racks",
+                type=click.IntRange(1, 4),
+                envvar="ESS_CAN_RACKS",
+                show_envvar=True,
+                help="How many racks the station has.",
+            ),
+            click.option(
+                "--comm-gateway/--no-comm-gateway",
+                default=True,
+                show_default=True,
+                help="Whether it has a comm gateway.",
+            ),
+            click.option("--dbc", type=click.Path(path_type=Path), help="DBC to use instead of the built-in one."),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+def expected_nodes(racks: int | None, comm_gateway: bool) -> tuple[NodeAddress, ...]:
+    """The nodes that must be present.  Raises UsageError if nobody said how many racks there are."""
+    from ess_can.identity import NodeAddress, NodeType
+
+    if racks is None:
+        raise UsageError(
+            "the number of racks is not given",
+            why="a silent rack must never be taken for an absent one",
+            remedy="Say --racks N, or set ESS_CAN_RACKS.",
+        )
+    bmus = tuple(NodeAddress(NodeType.BMU, number) for number in range(1, racks + 1))
+    return (*bmus, NodeAddress(NodeType.COMM_GATEWAY)) if comm_gateway else bmus
+
+
+def load_codec(dbc: Path | None) -> StationCodec:
+    """The station's messages.  Raises DbcMismatch, FileUnreadable."""
+    from ess_can.signals.dbc import StationCodec
+
+    return StationCodec.load(dbc)
+
+
+def gateway_config(racks: int | None, comm_gateway: bool, *, hold_open: bool = False) -> GatewayConfig:
+    """The gateway's configuration for this station."""
+    from ess_can.gateway.config import GatewayConfig
+
+    return GatewayConfig(expected_nodes(racks, comm_gateway), reconnect=not hold_open)
+
+
+def load_access(secret_file: Path | None) -> CmacAccess:
+    """The answer to service 27's challenge, from a file with 32 hexadecimal digits.  Raises UsageError."""
+    from ess_can.uds.access import CmacAccess
+
+    if secret_file is None:
+        raise UsageError(
+            "the access secret is not given",
+            why="nodes let themselves be programmed only after authentication (service 27)",
+            remedy="Pass --access-secret FILE with the site's secret: 32 hexadecimal digits.",
+        )
+    try:
+        secret = bytes.fromhex(secret_file.read_text("ascii").strip())
+    except OSError as error:
+        raise FileUnreadable(f"{secret_file} cannot be read", why=error.strerror or str(error)) from error
+    except ValueError as error:
+        raise UsageError(f"{secret_file} does not hold a secret of 32 hexadecimal digits") from error
+    return CmacAccess(secret)

@@ -1,0 +1,135 @@
+"""`ess-can status`: what the plant says, and whether it may be upgraded now."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from ess_can.cli.bus_options import BusOptions, bus_options
+from ess_can.cli.errors import handle_errors
+from ess_can.cli.image_text import print_json
+from ess_can.cli.station_options import station_options
+
+if TYPE_CHECKING:
+    from ess_can.errors import EssCanError
+    from ess_can.gateway.plant_view import PlantView
+    from ess_can.gateway.station_master import StationMaster
+
+
+@dataclass(frozen=True, slots=True)
+class _Status:
+    view: PlantView
+    racks: tuple[int, ...]
+    refusals: list[EssCanError]
+
+
+@click.command()
+@bus_options
+@station_options
+@click.option("--sim", is_flag=True, help="Look at the embedded simulated plant.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@handle_errors
+def status(
+    interface: str | None,
+    channel: str | None,
+    bitrate: int | None,
+    fd: bool,
+    data_bitrate: int | None,
+    timing: tuple[str, ...],
+    bus_kwargs: tuple[str, ...],
+    racks: int | None,
+    comm_gateway: bool,
+    dbc: Path | None,
+    sim: bool,
+    as_json: bool,
+) -> None:
+    """Listen to the plant without sending a frame.
+
+    The exit code is 0 if an upgrade could start now, else that of the gravest reason against it.
+    """
+    from ess_can.cli.visit import visit
+
+    options = BusOptions(interface, channel, bitrate, fd, data_bitrate, timing, bus_kwargs)
+    found = visit(options, racks, comm_gateway, dbc, _look, sim=sim)
+    exit_code = found.refusals[0].exit_code if found.refusals else 0
+    if as_json:
+        print_json({"allowed": not found.refusals, "exit_code": exit_code, **_document(found)})
+    else:
+        _print(found)
+    raise click.exceptions.Exit(exit_code)
+
+
+async def _look(master: StationMaster) -> _Status:
+    from ess_can.bus.clock import now
+    from ess_can.gateway.plan import listen
+    from ess_can.gateway.policy import refusals
+
+    await listen(master)
+    found = refusals(master.view, master.config, master.link.codec.fingerprint, now())
+    return _Status(master.view, master.config.racks, found)
+
+
+def _document(found: _Status) -> dict[str, object]:
+    pcs = found.view.pcs
+    return {
+        "refusals": [
+            {"name": e.name, "message": str(e), "exit_code": e.exit_code, "remedy": e.remedy} for e in found.refusals
+        ],
+        "pcs": None
+        if pcs is None
+        else {
+            "state": pcs.value.state.name.lower(),
+            "contactors": pcs.value.contactors.name.lower(),
+            "dc_current_a": pcs.value.dc_current_a,
+            "lock_acknowledged": pcs.value.lock_acknowledged,
+            "remote_control": pcs.value.remote_control,
+            "grid_service_active": pcs.value.grid_service_active,
+            "fault_code": pcs.value.fault_code,
+        },
+        "racks": [_rack_document(found.view, rack) for rack in found.racks],
+        "nodes": [
+            {"name": str(address), "version": str(info.value.version), "image": info.value.image_state.name.lower()}
+            for address, info in sorted(found.view.nodes.items())
+        ],
+    }
+
+
+def _rack_document(view: PlantView, rack: int) -> dict[str, object]:
+    seen = view.rack(rack)
+    hv, state, cells = seen.hv, seen.state, seen.cells
+    return {
+        "rack": rack,
+        "state": None if state is None else state.value.state.name.lower(),
+        "soc_percent": None if state is None else state.value.soc_percent,
+        "string_voltage_v": None if state is None else state.value.string_voltage_v,
+        "aux_voltage_v": None if state is None else state.value.aux_voltage_v,
+        "hv_off": None if hv is None else hv.value.hv_off,
+        "link_voltage_v": None if hv is None else hv.value.link_voltage_v,
+        "current_a": None if hv is None else hv.value.current_a,
+        "cell_voltage_min_v": None if cells is None else cells.value.cell_voltage_min_v,
+        "cell_voltage_max_v": None if cells is None else cells.value.cell_voltage_max_v,
+    }
+
+
+def _print(found: _Status) -> None:
+    document = _document(found)
+    pcs = found.view.pcs
+    if pcs is not None:
+        current = "unknown" if pcs.value.dc_current_a is None else f"{pcs.value.dc_current_a:.1f} A"
+        click.echo(f"PCS     {pcs.value.state.name.lower()}, contactors {pcs.value.contactors.name.lower()}, {current}")
+    for rack in found.racks:
+        values = _rack_document(found.view, rack)
+        click.echo(
+            f"rack {rack}  {values['state']}, {values['soc_percent']} % charged, "
+            f"string {values['string_voltage_v']} V, link {values['link_voltage_v']} V, {values['current_a']} A, supply {values['aux_voltage_v']} V"
+        )
+    for address, info in sorted(found.view.nodes.items()):
+        click.echo(f"{address!s:<14} runs {info.value.version} ({info.value.image_state.name.lower()})")
+    if not document["refusals"]:
+        click.echo("An upgrade could start now.")
+    for error in found.refusals:
+        click.echo(f"refused {error.name}: {error}", err=True)
+        click.echo(f"  what to do: {error.remedy}", err=True)

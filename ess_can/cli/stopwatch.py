@@ -1,0 +1,22 @@
+"""Wall time, for the reader of a report only: no decision rests on it."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, date, datetime
+
+
+class Stopwatch:
+    """Seconds of wall time since it was made."""
+
+    def __init__(self) -> None:
+        self._began_at = time.perf_counter()  # noqa: TID251 - the one place for wall time
+
+    def elapsed_s(self) -> float:
+        """Seconds so far."""
+        return time.perf_counter() - self._began_at  # noqa: TID251 - the one place for wall time
+
+
+def today() -> date:
+    """Today's date, against which an upgrade file's expiry is checked."""
+    return datetime.now(UTC).date()  # noqa: TID251 - an expiry date is a calendar date

@@ -1,0 +1,134 @@
+"""`ess-can upgrade`: the job itself."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from ess_can.cli.bus_options import BusOptions, bus_options
+from ess_can.cli.errors import handle_errors
+from ess_can.cli.station_options import gateway_config, load_access, load_codec, station_options
+
+if TYPE_CHECKING:
+    from ess_can.gateway.progress import OnProgress
+    from ess_can.gateway.report import Report
+    from ess_can.gateway.run import GatewaySetup
+    from ess_can.trust.verify import VerifiedUpgrade
+
+_PATH = click.Path(path_type=Path)
+
+
+@click.command()
+@click.argument("file", type=_PATH)
+@bus_options
+@station_options
+@click.option("--trusted-key", "trusted_keys", type=_PATH, multiple=True, help="PEM public key of a release signer.")
+@click.option(
+    "--firmware-key",
+    "firmware_keys",
+    type=_PATH,
+    multiple=True,
+    help="PEM public key of an image signer; the release keys unless given.",
+)
+@click.option(
+    "--access-secret",
+    type=_PATH,
+    envvar="ESS_CAN_ACCESS_SECRET",
+    show_envvar=True,
+    help="File with the secret of service 27, 32 hexadecimal digits.",
+)
+@click.option("--bench", is_flag=True, help="On a bench: accept the published test keys and test secret.")
+@click.option("--sim", is_flag=True, help="Upgrade the embedded simulated plant, in virtual time.")
+@click.option("--seed", type=int, default=1, show_default=True, help="Seed of the simulated plant.")
+@click.option("-n", "--dry-run", is_flag=True, help="Check everything, change nothing.")
+@click.option("--hold-open", is_flag=True, help="Leave high voltage open after the upgrade.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@handle_errors
+def upgrade(
+    file: Path,
+    interface: str | None,
+    channel: str | None,
+    bitrate: int | None,
+    fd: bool,
+    data_bitrate: int | None,
+    timing: tuple[str, ...],
+    bus_kwargs: tuple[str, ...],
+    racks: int | None,
+    comm_gateway: bool,
+    dbc: Path | None,
+    trusted_keys: tuple[Path, ...],
+    firmware_keys: tuple[Path, ...],
+    access_secret: Path | None,
+    bench: bool,
+    sim: bool,
+    seed: int,
+    dry_run: bool,
+    hold_open: bool,
+    as_json: bool,
+) -> None:
+    """Upgrade every node of the station that FILE is for.
+
+    High voltage is taken off first and put back afterwards.  Nothing skips the checks of high voltage, signature and
+    compatibility.
+    """
+    from ess_can.cli.finish import finish
+    from ess_can.cli.report_text import ProgressPrinter
+    from ess_can.cli.stopwatch import Stopwatch
+
+    stopwatch = Stopwatch()
+    trace_hash = None
+    release = _open(file, trusted_keys, firmware_keys, test_keys=sim or bench)
+    if sim:
+        from ess_can.cli.embedded import plant_spec, upgrade_simulated_plant
+
+        config = gateway_config(racks or 2, comm_gateway, hold_open=hold_open)
+        spec = plant_spec(bitrate, fd, data_bitrate, racks or 2, seed)
+        with ProgressPrinter(silent=as_json) as progress:
+            run = upgrade_simulated_plant(release, spec, progress, config=config, dry_run=dry_run)
+        report, trace_hash = run.report, run.trace_hash
+    else:
+        from ess_can.gateway.run import GatewaySetup
+        from ess_can.sim.test_secrets import TEST_ONLY_ACCESS_SECRET
+        from ess_can.uds.access import CmacAccess
+
+        options = BusOptions(interface, channel, bitrate, fd, data_bitrate, timing, bus_kwargs)
+        config = gateway_config(racks, comm_gateway, hold_open=hold_open)
+        use_test_secret = bench and access_secret is None
+        access = CmacAccess(TEST_ONLY_ACCESS_SECRET) if use_test_secret else load_access(access_secret)
+        setup = GatewaySetup(load_codec(dbc), config, access, options.bit_timing(), isotp=options.isotp())
+        with ProgressPrinter(silent=as_json) as progress:
+            report = asyncio.run(_on_bus(options, release, setup, progress, dry_run=dry_run))
+    finish(report, as_json=as_json, wall_time_s=stopwatch.elapsed_s(), trace_hash=trace_hash)
+
+
+def _open(
+    file: Path, trusted_keys: tuple[Path, ...], firmware_keys: tuple[Path, ...], *, test_keys: bool
+) -> VerifiedUpgrade:
+    """Check the file before anything else.  Raises the errors of an upgrade file."""
+    from ess_can.cli.stopwatch import today
+    from ess_can.trust.keys import KeyRing
+    from ess_can.trust.verify import open_upgrade_file
+
+    releases, firmware = KeyRing.load(trusted_keys), KeyRing.load(firmware_keys or trusted_keys)
+    if test_keys:
+        from ess_can.cli.embedded import test_firmware_keys, test_release_keys
+
+        releases = KeyRing((*releases.keys, *test_release_keys().keys))
+        firmware = KeyRing((*firmware.keys, *test_firmware_keys().keys))
+    return open_upgrade_file(file, releases, firmware_keyring=firmware, allow_test_keys=test_keys, today=today())
+
+
+async def _on_bus(
+    options: BusOptions, release: VerifiedUpgrade, setup: GatewaySetup, progress: OnProgress, *, dry_run: bool
+) -> Report:
+    from ess_can.gateway.run import upgrade_station
+
+    bus = options.open()
+    try:
+        bus.start()
+        return await upgrade_station(bus, release, setup, on_progress=progress, dry_run=dry_run)
+    finally:
+        bus.close()

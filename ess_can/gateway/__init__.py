@@ -1,0 +1,1 @@
+"""The gateway: policy, interlock, and the upgrade itself."""

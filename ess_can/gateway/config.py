@@ -1,0 +1,85 @@
+"""Thresholds and time limits of the gateway.  Every number may be configured; no check can be switched off."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ess_can.errors import UsageError
+from ess_can.identity import NodeAddress, NodeType
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyLimits:
+    """The band in which an upgrade may start.  Cell limits suit LFP cells."""
+
+    soc_min_percent: float = 10.0
+    soc_max_percent: float = 95.0
+    cell_voltage_min_v: float = 2.8
+    cell_voltage_max_v: float = 3.6
+    cell_temperature_min_degc: float = 0.0
+    cell_temperature_max_degc: float = 50.0
+    aux_voltage_min_v: float = 21.0
+    current_mismatch_a: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class HvLimits:
+    """When high voltage counts as off."""
+
+    link_voltage_off_v: float = 60.0
+    current_off_a: float = 1.0
+    consecutive_good: int = 10
+    evidence_age_s: float = 0.250
+    missed_cycles: int = 3
+    poll_period_s: float = 0.100
+    token_age_s: float = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class TimeLimits:
+    """Every wait of the upgrade has one of these deadlines, in seconds."""
+
+    bus_silent_s: float = 1.0
+    listen_min_s: float = 0.75
+    listen_s: float = 2.5
+    ramp_down_s: float = 10.0
+    contactor_opening_s: float = 2.0
+    discharge_s: float = 60.0
+    prove_off_s: float = 10.0
+    permit_regain_s: float = 30.0
+    node_boot_s: float = 10.0
+    trial_s: float = 30.0
+    trial_soak_s: float = 1.0
+    revert_s: float = 40.0
+    reconnect_s: float = 20.0
+    program_attempts: int = 4
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayConfig:
+    """One station as the gateway knows it.
+
+    `expected` names every node that must be present: a silent rack must never be taken for an absent one.
+    `reconnect` says whether high voltage is closed again after the upgrade.  `silent_up_to_s` is what
+    EMS_UpgradeNotice announces for a node's restart.
+    """
+
+    expected: tuple[NodeAddress, ...]
+    policy: PolicyLimits = field(default_factory=PolicyLimits)
+    hv: HvLimits = field(default_factory=HvLimits)
+    times: TimeLimits = field(default_factory=TimeLimits)
+    reconnect: bool = True
+    silent_up_to_s: float = 15.0
+
+    def __post_init__(self) -> None:
+        if not self.racks:
+            raise UsageError(
+                "no rack is expected", why="high voltage is proved off by the racks", remedy="Name the station's racks."
+            )
+        if len(set(self.expected)) != len(self.expected):
+            raise UsageError("a node is named twice", why=", ".join(map(str, self.expected)))
+
+    @property
+    def racks(self) -> tuple[int, ...]:
+        """Numbers of the racks."""
+        return tuple(sorted(node.index for node in self.expected if node.node_type is NodeType.BMU))

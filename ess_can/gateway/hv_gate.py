@@ -1,0 +1,197 @@
+"""The HV-off gate: when does the evidence prove that high voltage is off?  Sans-IO.
+
+High voltage counts as off only while every source says so, on E2E-valid and fresh frames, for a settling time: each
+rack's BMS_HvStatus (contactors open, no weld, link voltage and current low), PCS_Status (standby, contactors open,
+lock acknowledged, current low) and each rack's BMS_HvNotice that echoes the token of a recent poll.  Silence and
+invalid data are never read as "off".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum
+
+from ess_can.errors import HvClosed, HvOffNotProved, HvPermitRevoked, PlantRefusal
+from ess_can.gateway.config import HvLimits
+from ess_can.signals.e2e import Verdict
+from ess_can.signals.messages import (
+    BmsHvNotice,
+    BmsHvStatus,
+    ContactorState,
+    HvNoticeCondition,
+    PcsState,
+    PcsStatus,
+)
+
+
+class Source(Enum):
+    """Kinds of evidence."""
+
+    RACK_STATUS = "BMS_HvStatus"
+    RACK_NOTICE = "BMS_HvNotice"
+    PCS_STATUS = "PCS_Status"
+
+
+@dataclass(frozen=True, slots=True)
+class Objection:
+    """Why a message is no evidence for "off".  `closed` when it is evidence for "on"."""
+
+    text: str
+    closed: bool = False
+
+
+@dataclass(slots=True)
+class _Evidence:
+    """What one source has shown: how many good messages in a row, the last of them, and what spoke against it."""
+
+    needed: int
+    max_age_s: float
+    good_in_a_row: int = 0
+    last_good_at: float | None = None
+    objection: Objection = Objection("nothing was heard")
+
+    def good(self, at: float, *, counts: bool) -> None:
+        self.good_in_a_row = self.good_in_a_row + 1 if counts else 0
+        self.last_good_at = at
+
+    def bad(self, objection: Objection) -> None:
+        self.good_in_a_row = 0
+        self.last_good_at = None
+        self.objection = objection
+
+    def is_fresh(self, now: float) -> bool:
+        return self.last_good_at is not None and now - self.last_good_at <= self.max_age_s
+
+    def missing(self, now: float) -> str:
+        """What is missing for a proof; empty if nothing."""
+        if self.last_good_at is None:
+            return self.objection.text
+        if not self.is_fresh(now):
+            return f"silent for {now - self.last_good_at:.2f} s"
+        if self.good_in_a_row < self.needed:
+            return f"only {self.good_in_a_row} of {self.needed} good in a row"
+        return ""
+
+
+def rack_objection(status: BmsHvStatus, limits: HvLimits) -> Objection | None:
+    """What in a rack's status speaks against "HV off", the worse evidence counting; None if nothing does."""
+    contactors = (("main+", status.main_plus), ("main-", status.main_minus), ("precharge", status.precharge))
+    for name, state in contactors:
+        if state is not ContactorState.OPEN:
+            return Objection(f"{name} is {state.name}", closed=state is ContactorState.CLOSED)
+    if status.weld_plus or status.weld_minus:
+        return Objection("a contactor is welded", closed=True)
+    if status.link_voltage_v is None or status.current_a is None:
+        return Objection("link voltage or current is invalid")
+    if status.link_voltage_v >= limits.link_voltage_off_v:
+        return Objection(f"link at {status.link_voltage_v:.1f} V")
+    if abs(status.current_a) >= limits.current_off_a:
+        return Objection(f"{status.current_a:.1f} A flow")
+    if not status.hv_off:
+        return Objection("the BMU does not say HV off yet")
+    return None
+
+
+def pcs_objection(status: PcsStatus, limits: HvLimits) -> Objection | None:
+    """What in the PCS's status speaks against "HV off"; None if nothing does."""
+    if status.contactors is not ContactorState.OPEN:
+        return Objection(f"PCS contactors {status.contactors.name}", closed=status.contactors is ContactorState.CLOSED)
+    if status.state is not PcsState.STANDBY:
+        return Objection(f"PCS is {status.state.name}, not STANDBY")
+    if not status.lock_acknowledged:
+        return Objection("PCS does not acknowledge the lock")
+    if status.dc_current_a is None or abs(status.dc_current_a) >= limits.current_off_a:
+        return Objection("PCS current is not zero")
+    return None
+
+
+class HvGate:
+    """Collects evidence from all racks and the PCS, and says whether high voltage is proved off.
+
+    All times are loop seconds.  `lost` is asked whenever something arrived and every cycle: it gives the error for
+    which a granted permit must be revoked.
+    """
+
+    def __init__(self, racks: Iterable[int], limits: HvLimits, cycle_s: float) -> None:
+        self.limits = limits
+        silence_s = min(limits.evidence_age_s, (limits.missed_cycles + 1) * cycle_s)
+        settle = limits.consecutive_good
+        self._racks = tuple(racks)
+        self._sources: dict[tuple[Source, int], _Evidence] = {(Source.PCS_STATUS, 0): _Evidence(settle, silence_s)}
+        for rack in self._racks:
+            self._sources[Source.RACK_STATUS, rack] = _Evidence(settle, silence_s)
+            self._sources[Source.RACK_NOTICE, rack] = _Evidence(1, limits.evidence_age_s)
+        self._tokens: dict[int, float] = {}
+
+    def poll_sent(self, token: int, now: float) -> None:
+        """A poll with this random token has been sent: answers that echo it count for a while."""
+        self._tokens = {t: at for t, at in self._tokens.items() if now - at <= self.limits.token_age_s}
+        self._tokens[token] = now
+
+    def on_rack_status(self, rack: int, status: BmsHvStatus, verdict: Verdict | None, now: float) -> None:
+        """A usable BMS_HvStatus arrived.  After a loss it is fresh evidence, but the settling count starts anew."""
+        self._judge((Source.RACK_STATUS, rack), rack_objection(status, self.limits), verdict, now)
+
+    def on_pcs_status(self, status: PcsStatus, verdict: Verdict | None, now: float) -> None:
+        """A usable PCS_Status arrived."""
+        self._judge((Source.PCS_STATUS, 0), pcs_objection(status, self.limits), verdict, now)
+
+    def on_notice(self, rack: int, notice: BmsHvNotice, now: float) -> None:
+        """A usable BMS_HvNotice arrived."""
+        asked_at = self._tokens.get(notice.token)
+        evidence = self._sources.get((Source.RACK_NOTICE, rack))
+        if evidence is None or asked_at is None or now - asked_at > self.limits.token_age_s:
+            return  # not an answer to us: neither for nor against
+        if notice.condition is HvNoticeCondition.DISCONNECTED:
+            evidence.good(now, counts=True)
+        else:
+            closed = notice.condition is HvNoticeCondition.WELDED
+            evidence.bad(Objection(f"the BMU notifies {notice.condition.name}", closed=closed))
+
+    def on_bad_frame(self, source: Source, rack: int, verdict: Verdict | None) -> None:
+        """A frame of this source must not be used: its E2E check failed or it could not be decoded."""
+        evidence = self._sources.get((source, rack))
+        if evidence is not None:
+            evidence.bad(Objection(f"bad frame ({verdict.name if verdict else 'undecodable'})"))
+
+    def _judge(self, key: tuple[Source, int], objection: Objection | None, verdict: Verdict | None, now: float) -> None:
+        evidence = self._sources.get(key)
+        if evidence is None:
+            return
+        if objection is None:
+            evidence.good(now, counts=verdict is Verdict.OK)
+        else:
+            evidence.bad(objection)
+
+    def missing(self, now: float) -> tuple[str, ...]:
+        """What is still missing for the proof, one text a source; empty when high voltage is proved off."""
+        return tuple(
+            f"{self._name(key)}: {text}" for key, evidence in self._sources.items() if (text := evidence.missing(now))
+        )
+
+    def lost(self, now: float) -> PlantRefusal | None:
+        """The error for which a permit must end now; None while its evidence stands."""
+        gone = [(key, evidence) for key, evidence in self._sources.items() if not evidence.is_fresh(now)]
+        if not gone:
+            return None
+        why = "; ".join(f"{self._name(key)}: {evidence.missing(now)}" for key, evidence in gone)
+        if any(evidence.last_good_at is None and evidence.objection.closed for _, evidence in gone):
+            return HvClosed("high voltage is not off any more", why=why)
+        return HvPermitRevoked("the proof that high voltage is off was lost", why=why)
+
+    def not_proved(self, now: float) -> HvOffNotProved:
+        """The error for a proof that did not become complete in time."""
+        return HvOffNotProved("high voltage is not proved off", why="; ".join(self.missing(now)))
+
+    def oldest_evidence_s(self, now: float) -> float:
+        """Age of the oldest piece of evidence, infinite while one is missing."""
+        return max(
+            float("inf") if evidence.last_good_at is None else now - evidence.last_good_at
+            for evidence in self._sources.values()
+        )
+
+    @staticmethod
+    def _name(key: tuple[Source, int]) -> str:
+        source, rack = key
+        return source.value if source is Source.PCS_STATUS else f"rack {rack} {source.value}"

@@ -1,0 +1,206 @@
+"""The upgrade of one node: identify, erase, transfer, verify; later trial boot and confirm; or back.
+
+Each method does one step of the sequence in docs/protocol.md and may be called again after a fault: what the node has
+verified already is not sent twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from ess_can.bus.clock import now, until
+from ess_can.errors import (
+    AccessDenied,
+    ConfirmFailed,
+    EssCanError,
+    TrialBootFailed,
+    UdsNegativeResponse,
+    WrongTarget,
+)
+from ess_can.gateway.node_client import NodeClient, NodeIdentity
+from ess_can.gateway.phases import NodeStep
+from ess_can.gateway.plan import NodePlan, identify
+from ess_can.gateway.progress import NodeStepEntered, Noted, OnProgress, Transferred
+from ess_can.gateway.report import NodeRecord
+from ess_can.gateway.station_master import StationMaster
+from ess_can.gateway.transfer_meter import TransferMeter
+from ess_can.identity import Version
+from ess_can.signals.messages import ImageState, NodeInfo
+from ess_can.uds.target import Nrc
+
+_PROGRESS_STEP_BYTES = 16 * 1024
+_FINAL_NRCS = (Nrc.REQUEST_OUT_OF_RANGE, Nrc.GENERAL_PROGRAMMING_FAILURE, Nrc.SERVICE_NOT_SUPPORTED)
+"""Negative responses that another try would only meet again."""
+
+
+class NodeUpgrade:
+    """Takes one node from its old image to its new one."""
+
+    Work = Callable[["NodeUpgrade"], Awaitable[None]]
+
+    def __init__(self, master: StationMaster, plan: NodePlan, on_progress: OnProgress) -> None:
+        self.address = plan.address
+        self.activated = False
+        self.confirm_sent = False
+        self.record = NodeRecord(
+            plan.address, plan.identity.boot_state.version, plan.image.facts.version, len(plan.image.data)
+        )
+        self._master = master
+        self._plan = plan
+        self._tell = on_progress
+        self._heard_before_restart: NodeInfo | None = None
+
+    @property
+    def running_version(self) -> Version | None:
+        """The version in the last Node_Info."""
+        sample = self._master.view.nodes.get(self.address)
+        return None if sample is None else sample.value.version
+
+    def _step(self, step: NodeStep, detail: str = "") -> None:
+        self._tell(NodeStepEntered(now(), self.address, step, detail))
+
+    def may_try_again(self, error: EssCanError) -> bool:
+        """Whether the fault may pass."""
+        if isinstance(error, UdsNegativeResponse):
+            return error.nrc not in _FINAL_NRCS
+        return not isinstance(error, AccessDenied | WrongTarget)
+
+    async def hang_up(self) -> None:
+        """Drop the diagnostic session on our side."""
+        await self._master.hang_up(self.address)
+
+    # --- programming ----------------------------------------------------------------------------
+
+    async def program(self) -> None:
+        """Bring the image into the inactive bank and have the node verify what it reads back."""
+        self._step(NodeStep.IDENTIFY)
+        identity = await self._identify_again()
+        client = await self._unlock()
+        await client.enter_programming()
+        await client.authenticate(self._master.access)
+        image = self._plan.image
+        offset = identity.resume_state.verified_offset if identity.resume_state.image_sha256 == image.sha256 else 0
+        if offset == 0:
+            self._step(NodeStep.ERASE)
+            await client.erase(len(image.data), image.sha256)
+        if offset < len(image.data):
+            self._step(NodeStep.TRANSFER, f"resumed at {offset}" if offset else "")
+            await self._transfer(client, offset)
+        self._step(NodeStep.VERIFY)
+        await client.verify(image.crc32)
+
+    async def _identify_again(self) -> NodeIdentity:
+        identity = await identify(self._master, self.address)
+        identity.require(
+            node_type=self.address.node_type,
+            hardware_id=self._plan.identity.hardware_id,
+            serial=self._plan.identity.serial,
+        )
+        return identity
+
+    async def _unlock(self) -> NodeClient:
+        """Extended session and the node's own check that it may be programmed."""
+        client = self._master.client(self.address)
+        await client.enter_extended()
+        await client.check_preconditions()
+        return client
+
+    async def _transfer(self, client: NodeClient, offset: int) -> None:
+        data = self._plan.image.data
+        began_at, told = now(), offset
+
+        def progress(done: int) -> None:
+            nonlocal told
+            if done - told >= _PROGRESS_STEP_BYTES or done == len(data):
+                told = done
+                elapsed = now() - began_at
+                rate = (done - offset) / elapsed if elapsed > 0 else 0.0
+                self._tell(Transferred(now(), self.address, done, len(data), rate))
+
+        sent = data[offset:]
+        with TransferMeter(self._master.link, self.address, self._master.bit_timing) as meter:
+            await client.download(offset, sent, progress)
+        self.record.bytes_sent += len(sent)
+        self.record.transfer_s += meter.elapsed_s
+        self.record.wire_efficiency = meter.efficiency(sent)
+
+    # --- trial and confirmation -----------------------------------------------------------------
+
+    async def activate_on_trial(self) -> None:
+        """Have the node's next boot run the new image, once."""
+        self._step(NodeStep.TRIAL_BOOT)
+        self.activated = True  # even if the answer is lost: it has to be reverted then
+        await self._master.client(self.address).activate_on_trial()
+
+    async def restart(self) -> None:
+        """Restart the node and forget its session."""
+        sample = self._master.view.nodes.get(self.address)
+        self._heard_before_restart = None if sample is None else sample.value
+        await self._master.client(self.address).reset()
+        await self.hang_up()
+
+    async def see_it_run(self, state: ImageState, within_s: float, *, reverted: bool = False) -> None:
+        """Wait until the node itself says that it runs the new image (the old one if `reverted`) in `state`.
+
+        Raises TrialBootFailed, or ConfirmFailed for a confirmation that does not show.
+        """
+        version = self.record.from_version if reverted else self.record.to_version
+        since = now()
+
+        def heard() -> NodeInfo | None:
+            sample = self._master.view.nodes.get(self.address)
+            return sample.value if sample is not None and sample.at >= since else None
+
+        def runs() -> bool:
+            info = heard()
+            return info is not None and info.image_state is state and _same(info.version, version)
+
+        def gave_up() -> bool:
+            """The node is back, restarted, on its old image: it reverted by itself."""
+            info = heard()
+            return info is not None and not reverted and _same(info.version, self.record.from_version)
+
+        await until(lambda: runs() or gave_up(), within_s)
+        if not runs():
+            info = heard()
+            why = f"it runs {info.version} ({info.image_state.name})" if info else f"silent for {within_s:g} s"
+            failure = ConfirmFailed if state is ImageState.CONFIRMED and not reverted else TrialBootFailed
+            raise failure(f"{self.address} does not run {version} as {state.name.lower()}", why=why)
+        identity = await self._identify_again()
+        if identity.boot_state.version != version or identity.boot_state.standing != state:
+            raise TrialBootFailed(
+                f"{self.address} contradicts itself", why=f"identifiers say {identity.boot_state.version}"
+            )
+
+    async def confirm(self) -> None:
+        """Make the image on trial permanent.  Called again after a lost answer it sees that it is done."""
+        self._step(NodeStep.CONFIRM)
+        identity = await self._identify_again()
+        state = identity.boot_state
+        if state.version == self.record.to_version and state.standing == ImageState.CONFIRMED:
+            return
+        client = await self._unlock()
+        await client.authenticate(self._master.access)
+        self.confirm_sent = True
+        await client.confirm()
+        await self.hang_up()
+
+    async def revert(self) -> None:
+        """Ask the node to go back to its old image.  If it cannot be asked it does so by itself; the caller looks."""
+        try:
+            times = self._master.config.times
+            await until(lambda: self._master.view.node_is_fresh(self.address, 1.0), times.node_boot_s)
+            await self.hang_up()
+            client = self._master.client(self.address)
+            await client.enter_extended()
+            await client.authenticate(self._master.access)
+            await client.revert()
+            await client.reset()
+        except EssCanError as error:
+            self._tell(Noted(now(), f"{self.address}: could not be asked to revert ({error}); it does so by itself"))
+        await self.hang_up()
+
+
+def _same(heard: Version, version: Version) -> bool:
+    """Node_Info carries no build number."""
+    return (heard.major, heard.minor, heard.revision) == (version.major, version.minor, version.revision)

@@ -1,0 +1,118 @@
+"""The check before the upgrade: what would be done to which node.  It reads the plant and changes nothing.
+
+Listen first, transmit only once the plant is known to be ours; then the policy; then ask every target who it is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ess_can.bus.clock import now, pause, until
+from ess_can.errors import BusSilent, DbcMismatch, NoValidTraffic, WrongNodeType
+from ess_can.gateway.node_client import NodeIdentity
+from ess_can.gateway.phases import NodeStep
+from ess_can.gateway.policy import refusals, targets_of_type
+from ess_can.gateway.progress import NodeStepEntered, OnProgress
+from ess_can.gateway.station_master import StationMaster
+from ess_can.identity import NodeAddress, NodeType, Version
+from ess_can.trust.compatibility import Compatibility, NodeFacts, check_compatibility, check_dependencies
+from ess_can.trust.verify import VerifiedImage, VerifiedUpgrade
+
+
+@dataclass(frozen=True, slots=True)
+class NodePlan:
+    """One node, as it was identified, and the image that it is to run."""
+
+    address: NodeAddress
+    identity: NodeIdentity
+    image: VerifiedImage
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The nodes to upgrade, in order, and those that run the release already."""
+
+    nodes: tuple[NodePlan, ...]
+    up_to_date: tuple[NodePlan, ...]
+
+
+async def listen(master: StationMaster) -> None:
+    """Hear the whole plant, and anybody else who commands it, without sending anything.
+
+    Raises BusSilent when nothing is heard, NoValidTraffic when frames are heard but none of the plant's.
+    """
+    view, times = master.view, master.config.times
+    if not await until(lambda: view.any_frame_at is not None, times.bus_silent_s):
+        raise BusSilent("nothing is heard on the bus", why=f"no frame within {times.bus_silent_s:g} s")
+    await pause(times.listen_min_s)  # another gateway speaks at least this often
+    fingerprint = master.link.codec.fingerprint
+    await until(lambda: not refusals(view, master.config, fingerprint, now()), times.listen_s)
+    if view.plant_frame_at is None:
+        raise NoValidTraffic(
+            "frames are heard, but none of the plant's", why=f"none that the DBC knows within {times.listen_s:g} s"
+        )
+
+
+def require_allowed(master: StationMaster) -> None:
+    """Raise the gravest reason against an upgrade now; the others are named in its `why`."""
+    found = refusals(master.view, master.config, master.link.codec.fingerprint, now())
+    if not found:
+        return
+    first, *others = found
+    if others:
+        first.why = "; ".join([first.why, "also: " + "; ".join(str(other) for other in others)])
+    raise first
+
+
+async def make_plan(master: StationMaster, upgrade: VerifiedUpgrade, on_progress: OnProgress) -> Plan:
+    """Identify every target and decide what it gets.
+
+    Raises the file's and the nodes' mismatches: WrongNodeType, WrongHardware, VersionDowngrade, SecurityDowngrade,
+    DependencyUnmet, WrongTarget, DbcMismatch, and what the diagnostic exchange raises.
+    """
+    check_dependencies(upgrade.manifest, _lowest_versions(master))
+    to_do: list[NodePlan] = []
+    up_to_date: list[NodePlan] = []
+    for entry in upgrade.manifest.images:
+        targets = targets_of_type(master.config, entry.node_type)
+        if not targets:
+            raise WrongNodeType(
+                f"this plant has no {entry.node_type.name.lower()} that can be upgraded",
+                why=f"expected nodes are {', '.join(map(str, master.config.expected))}",
+            )
+        for address in targets:
+            on_progress(NodeStepEntered(now(), address, NodeStep.IDENTIFY))
+            identity = await identify(master, address)
+            image = upgrade.image_for(entry.node_type, identity.hardware_id)
+            if image is None or image.facts.version != entry.version:
+                image = next(i for i in upgrade.images if i.sha256 == entry.sha256)
+            verdict = check_compatibility(image.facts, facts_of(identity))
+            node = NodePlan(address, identity, image)
+            (up_to_date if verdict is Compatibility.SAME_VERSION else to_do).append(node)
+    return Plan(tuple(to_do), tuple(up_to_date))
+
+
+async def identify(master: StationMaster, address: NodeAddress) -> NodeIdentity:
+    """Ask one node who it is.  Raises WrongTarget or DbcMismatch when it is not who it should be."""
+    identity = await master.client(address).identify()
+    heard = master.view.nodes.get(address)
+    identity.require(node_type=address.node_type, hardware_id=None if heard is None else heard.value.hardware_id)
+    if identity.dbc_sha256 != master.link.codec.sha256:
+        raise DbcMismatch(f"{address} runs with another DBC", why="the SHA-256 that it reports is not ours")
+    return identity
+
+
+def facts_of(identity: NodeIdentity) -> NodeFacts:
+    """The facts on which compatibility is decided."""
+    return NodeFacts(identity.node_type, identity.hardware_id, identity.boot_state.version, identity.security_counter)
+
+
+def _lowest_versions(master: StationMaster) -> dict[NodeType, Version]:
+    """The lowest version that runs among the plant's nodes of each type."""
+    lowest: dict[NodeType, Version] = {}
+    for address in master.config.expected:
+        sample = master.view.nodes.get(address)
+        if sample is not None:
+            version = sample.value.version
+            lowest[address.node_type] = min(version, lowest.get(address.node_type, version))
+    return lowest

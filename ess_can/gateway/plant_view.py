@@ -1,0 +1,140 @@
+"""What the gateway last heard from the plant, and when.  It records; it judges nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Generic, TypeVar
+
+from ess_can.bus.clock import now as loop_now
+from ess_can.bus.station import Received, StationLink
+from ess_can.can.frame import CanFrame
+from ess_can.errors import TrialBootFailed
+from ess_can.identity import NodeAddress
+from ess_can.signals.messages import (
+    BmsAlarms,
+    BmsCellSummary,
+    BmsHvStatus,
+    BmsState,
+    EmsPcsCommand,
+    EmsUpgradeNotice,
+    Message,
+    NodeInfo,
+    PcsStatus,
+)
+
+M_co = TypeVar("M_co", bound=Message, covariant=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Sample(Generic[M_co]):
+    """A message and the loop time of its reception."""
+
+    value: M_co
+    at: float
+
+
+@dataclass(slots=True)
+class RackView:
+    """Latest messages of one rack."""
+
+    hv: Sample[BmsHvStatus] | None = None
+    state: Sample[BmsState] | None = None
+    cells: Sample[BmsCellSummary] | None = None
+    alarms: Sample[BmsAlarms] | None = None
+
+
+@dataclass(slots=True)
+class PlantView:
+    """Latest messages of everybody.  Times are seconds of the running loop."""
+
+    racks: dict[int, RackView] = field(default_factory=dict)
+    nodes: dict[NodeAddress, Sample[NodeInfo]] = field(default_factory=dict)
+    pcs: Sample[PcsStatus] | None = None
+    foreign_command: Sample[EmsPcsCommand] | None = None
+    foreign_notice: Sample[EmsUpgradeNotice] | None = None
+    any_frame_at: float | None = None
+    plant_frame_at: float | None = None
+
+    def rack(self, index: int) -> RackView:
+        """The view of one rack, empty if nothing was heard."""
+        return self.racks.setdefault(index, RackView())
+
+    def attach(self, link: StationLink) -> Callable[[], None]:
+        """Record everything that `link` hears.  Gives a function that stops listening to raw traffic."""
+        link.subscribe(BmsHvStatus, self._on_hv)
+        link.subscribe(BmsState, self._on_state)
+        link.subscribe(BmsCellSummary, self._on_cells)
+        link.subscribe(BmsAlarms, self._on_alarms)
+        link.subscribe(PcsStatus, self._on_pcs)
+        link.subscribe(NodeInfo, self._on_node)
+        link.subscribe(EmsPcsCommand, self._on_foreign_command)
+        link.subscribe(EmsUpgradeNotice, self._on_foreign_notice)
+        return link.bus.subscribe(None, self._on_any)
+
+    def _on_any(self, _frame: CanFrame, at: float) -> None:
+        self.any_frame_at = at
+
+    def _on_hv(self, received: Received[BmsHvStatus]) -> None:
+        self.rack(received.index).hv = Sample(received.message, received.at)
+        self.plant_frame_at = received.at
+
+    def _on_state(self, received: Received[BmsState]) -> None:
+        self.rack(received.index).state = Sample(received.message, received.at)
+
+    def _on_cells(self, received: Received[BmsCellSummary]) -> None:
+        self.rack(received.index).cells = Sample(received.message, received.at)
+
+    def _on_alarms(self, received: Received[BmsAlarms]) -> None:
+        self.rack(received.index).alarms = Sample(received.message, received.at)
+
+    def _on_pcs(self, received: Received[PcsStatus]) -> None:
+        self.pcs = Sample(received.message, received.at)
+        self.plant_frame_at = received.at
+
+    def _on_node(self, received: Received[NodeInfo]) -> None:
+        self.nodes[NodeAddress(received.message.node_type, received.index)] = Sample(received.message, received.at)
+        self.plant_frame_at = received.at
+
+    def _on_foreign_command(self, received: Received[EmsPcsCommand]) -> None:
+        self.foreign_command = Sample(received.message, received.at)
+
+    def _on_foreign_notice(self, received: Received[EmsUpgradeNotice]) -> None:
+        self.foreign_notice = Sample(received.message, received.at)
+
+    def snapshot(self) -> dict[int, RackView]:
+        """A copy of what the racks say now, for `require_plausible`."""
+        return {rack: replace(view) for rack, view in self.racks.items()}
+
+    def require_plausible(self, before: dict[int, RackView]) -> None:
+        """Compare the racks' measurements with a snapshot from before the new firmware.
+
+        Nothing flowed meanwhile, so a value that jumped was scaled wrongly.  Raises TrialBootFailed.
+        """
+        for rack, old in before.items():
+            new = self.rack(rack)
+            for name, was, is_now, tolerance in _comparisons(old, new):
+                if was is not None and (is_now is None or abs(is_now - was) > tolerance):
+                    raise TrialBootFailed(
+                        f"rack {rack} measures implausibly with its new firmware", why=f"{name} {was} became {is_now}"
+                    )
+
+    def node_is_fresh(self, address: NodeAddress, max_age_s: float) -> bool:
+        """Whether Node_Info of this node was heard within `max_age_s`."""
+        sample = self.nodes.get(address)
+        return sample is not None and loop_now() - sample.at <= max_age_s
+
+
+def _comparisons(old: RackView, new: RackView) -> Iterator[tuple[str, float | None, float | None, float]]:
+    """Quantities that cannot change while nothing flows: name, before, after, tolerance."""
+    if old.state is not None and new.state is not None:
+        a, b = old.state.value, new.state.value
+        voltage = 0.05 * (a.string_voltage_v or 0.0)
+        yield "state of charge in %", a.soc_percent, b.soc_percent, 5.0
+        yield "string voltage in V", a.string_voltage_v, b.string_voltage_v, voltage
+    if old.cells is not None and new.cells is not None:
+        c, d = old.cells.value, new.cells.value
+        yield "lowest cell voltage in V", c.cell_voltage_min_v, d.cell_voltage_min_v, 0.2
+        yield "highest cell voltage in V", c.cell_voltage_max_v, d.cell_voltage_max_v, 0.2
+        yield "lowest cell temperature in degC", c.cell_temperature_min_degc, d.cell_temperature_min_degc, 15.0
+        yield "highest cell temperature in degC", c.cell_temperature_max_degc, d.cell_temperature_max_degc, 15.0

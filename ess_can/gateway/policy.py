@@ -1,0 +1,238 @@
+"""Whether the plant's operating status allows an upgrade now: pure, every refusal a named reason.
+
+There is no switch that skips a check; only thresholds are configurable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ess_can.errors import (
+    AuxSupplyLow,
+    BmsFault,
+    CellTemperatureOutOfBand,
+    CellVoltageOutOfBand,
+    ContactorWelded,
+    CurrentMismatch,
+    DbcMismatch,
+    DispatchActive,
+    EmergencyStop,
+    EssCanError,
+    IdConflict,
+    NodeMissing,
+    NodeUnhealthy,
+    OtherGateway,
+    PcsFault,
+    SocOutOfBand,
+)
+from ess_can.gateway.config import GatewayConfig, PolicyLimits
+from ess_can.gateway.plant_view import PlantView, RackView, Sample
+from ess_can.identity import NodeAddress, NodeType
+from ess_can.signals.messages import (
+    BmsAlarms,
+    BmsCellSummary,
+    ImageState,
+    Message,
+    PcsState,
+    PcsStatus,
+    UpgradePhase,
+)
+
+FRESH_S = 1.5
+"""A message older than this is as good as none: three cycles of the slowest one."""
+
+_PCS_FAULT_STATES = (PcsState.FAULT, PcsState.INIT)
+_CONTACTOR_ALARMS = ("weld",)
+_STOP_ALARMS = ("emergency_stop", "fire")
+
+
+def refusals(view: PlantView, config: GatewayConfig, fingerprint: int, now: float) -> list[EssCanError]:
+    """Every reason against an upgrade now, the gravest first; empty if it may start.
+
+    `fingerprint` is our DBC's.  `now` is the loop time in seconds against which ages are taken.
+    """
+    return [
+        *_masters(view, now),
+        *_presence(view, config, fingerprint, now),
+        *_pcs(view, now),
+        *(reason for rack in config.racks for reason in _rack(rack, view.rack(rack), config.policy, now)),
+        *_currents_agree(view, config, now),
+    ]
+
+
+def _fresh(sample: Sample[Message] | None, now: float) -> bool:
+    return sample is not None and now - sample.at <= FRESH_S
+
+
+def _masters(view: PlantView, now: float) -> Iterator[EssCanError]:
+    notice = view.foreign_notice
+    if notice is not None and now - notice.at <= FRESH_S and notice.value.phase is not UpgradePhase.NONE:
+        yield OtherGateway(
+            "another gateway is upgrading this plant",
+            why=f"EMS_UpgradeNotice of session {notice.value.session:#06x} in phase {notice.value.phase.name}",
+        )
+    command = view.foreign_command
+    if command is not None and now - command.at <= FRESH_S:
+        yield IdConflict(
+            "another master commands the PCS",
+            why=f"EMS_PcsCommand {command.value.command.name} was heard, and it is not ours",
+            remedy="Have the EMS hand over the plant (stop sending EMS_PcsCommand) before the upgrade.",
+        )
+
+
+def _presence(view: PlantView, config: GatewayConfig, fingerprint: int, now: float) -> Iterator[EssCanError]:
+    for address in config.expected:
+        sample = view.nodes.get(address)
+        if sample is None or now - sample.at > FRESH_S:
+            yield NodeMissing(f"{address} is not heard", why="no fresh Node_Info", remedy=_MISSING_REMEDY)
+            continue
+        info = sample.value
+        if info.dbc_fingerprint != fingerprint:
+            yield DbcMismatch(
+                f"{address} runs with another DBC",
+                why=f"its fingerprint is {info.dbc_fingerprint:#06x}, ours is {fingerprint:#06x}",
+            )
+        if info.image_state is not ImageState.CONFIRMED:
+            yield NodeUnhealthy(
+                f"{address} does not run a confirmed image",
+                why=f"its image state is {info.image_state.name}",
+                remedy="Wait until it reverted or was confirmed.",
+            )
+    for address in sorted(set(view.nodes) - set(config.expected)):
+        if address.node_type is NodeType.BMU and _fresh(view.nodes[address], now):
+            yield NodeMissing(
+                f"{address} is heard but not expected",
+                why=f"expected are {', '.join(map(str, config.expected))}",
+                remedy="Correct the number of racks: all racks of the DC bus must be watched.",
+            )
+
+
+_MISSING_REMEDY = "Check that the node is powered; an upgrade needs every expected node present."
+
+
+def _pcs(view: PlantView, now: float) -> Iterator[EssCanError]:
+    if view.pcs is None or not _fresh(view.pcs, now):
+        yield NodeMissing("the PCS is not heard", why="no fresh, valid PCS_Status", remedy=_MISSING_REMEDY)
+        return
+    status: PcsStatus = view.pcs.value
+    if status.emergency_stop or status.state is PcsState.EMERGENCY_STOP:
+        yield EmergencyStop("an emergency stop is active", why="reported by the PCS")
+    if status.state in _PCS_FAULT_STATES or status.fault_code:
+        yield PcsFault("the PCS is not healthy", why=f"state {status.state.name}, fault code {status.fault_code}")
+    if status.grid_service_active:
+        yield DispatchActive("a grid service is active", why="PCS_Status says GridServiceActive")
+    if status.dc_current_a is None:
+        yield PcsFault("the PCS does not know its DC current", why="DcCurrent is invalid")
+
+
+def _rack(rack: int, view: RackView, limits: PolicyLimits, now: float) -> Iterator[EssCanError]:
+    name = f"rack {rack}"
+    if not (_fresh(view.hv, now) and _fresh(view.state, now) and _fresh(view.cells, now) and _fresh(view.alarms, now)):
+        missing = [
+            label
+            for label, sample in (
+                ("BMS_HvStatus", view.hv),
+                ("BMS_State", view.state),
+                ("BMS_Cells", view.cells),
+                ("BMS_Alarms", view.alarms),
+            )
+            if not _fresh(sample, now)
+        ]
+        yield NodeMissing(
+            f"{name} is not heard completely", why=f"no fresh {', '.join(missing)}", remedy=_MISSING_REMEDY
+        )
+        return
+    if view.hv is None or view.state is None or view.cells is None or view.alarms is None:
+        return  # cannot be: a missing sample is not fresh
+    yield from _alarms(name, view.alarms.value)
+    if view.hv.value.emergency_stop or not view.hv.value.hvil_closed:
+        yield EmergencyStop(f"{name} has an open safety loop", why="emergency stop or HVIL in BMS_HvStatus")
+    if view.hv.value.weld_plus or view.hv.value.weld_minus:
+        yield ContactorWelded(f"{name} reports a welded contactor", why="weld flag in BMS_HvStatus")
+    state = view.state.value
+    if state.soc_percent is None or state.aux_voltage_v is None:
+        yield BmsFault(f"{name} does not know its state", why="state of charge or auxiliary voltage is invalid")
+        return
+    if not limits.soc_min_percent <= state.soc_percent <= limits.soc_max_percent:
+        yield SocOutOfBand(
+            f"{name} is at {state.soc_percent:.1f} % state of charge",
+            why=f"allowed is {limits.soc_min_percent:g} to {limits.soc_max_percent:g} %",
+        )
+    if state.aux_voltage_v < limits.aux_voltage_min_v:
+        yield AuxSupplyLow(
+            f"{name} has {state.aux_voltage_v:.1f} V auxiliary supply", why=f"at least {limits.aux_voltage_min_v:g} V"
+        )
+    yield from _cells(name, view.cells.value, limits)
+
+
+def _alarms(name: str, alarms: BmsAlarms) -> Iterator[EssCanError]:
+    active = [field for field in alarms.__dataclass_fields__ if getattr(alarms, field)]
+    if not active:
+        return
+    listed = ", ".join(active)
+    if any(alarm in active for alarm in _STOP_ALARMS):
+        yield EmergencyStop(f"{name} reports an emergency", why=listed)
+    elif any(alarm in active for alarm in _CONTACTOR_ALARMS):
+        yield ContactorWelded(f"{name} reports a welded contactor", why=listed)
+    else:
+        yield BmsFault(f"{name} has active alarms", why=listed)
+
+
+def _cells(name: str, cells: BmsCellSummary, limits: PolicyLimits) -> Iterator[EssCanError]:
+    low, high = cells.cell_voltage_min_v, cells.cell_voltage_max_v
+    band = f"allowed is {limits.cell_voltage_min_v:g} to {limits.cell_voltage_max_v:g} V"
+    if low is None or high is None:
+        yield CellVoltageOutOfBand(f"{name} does not know its cell voltages", why="the signal is invalid")
+    elif low < limits.cell_voltage_min_v or high > limits.cell_voltage_max_v:
+        yield CellVoltageOutOfBand(f"{name} has cells from {low:.3f} to {high:.3f} V", why=band)
+    cold, hot = cells.cell_temperature_min_degc, cells.cell_temperature_max_degc
+    band = f"allowed is {limits.cell_temperature_min_degc:g} to {limits.cell_temperature_max_degc:g} degC"
+    if cold is None or hot is None:
+        yield CellTemperatureOutOfBand(f"{name} does not know its cell temperatures", why="the signal is invalid")
+    elif cold < limits.cell_temperature_min_degc or hot > limits.cell_temperature_max_degc:
+        yield CellTemperatureOutOfBand(f"{name} has cells from {cold:g} to {hot:g} degC", why=band)
+
+
+def _currents_agree(view: PlantView, config: GatewayConfig, now: float) -> Iterator[EssCanError]:
+    """The PCS's current must be the sum of the racks' (a stuck sensor would let contactors open under load)."""
+    if view.pcs is None or not _fresh(view.pcs, now) or view.pcs.value.dc_current_a is None:
+        return
+    currents = [hv.value.current_a for rack in config.racks if (hv := view.rack(rack).hv) is not None]
+    known = [current for current in currents if current is not None]
+    if len(known) != len(config.racks):
+        if len(currents) == len(config.racks):
+            yield CurrentMismatch("a rack does not know its current", why="Current is invalid in BMS_HvStatus")
+        return
+    difference = abs(view.pcs.value.dc_current_a - sum(known))
+    if difference > config.policy.current_mismatch_a:
+        yield CurrentMismatch(
+            f"PCS and racks disagree by {difference:.1f} A",
+            why=f"PCS {view.pcs.value.dc_current_a:.1f} A, racks {sum(known):.1f} A",
+        )
+
+
+def targets_of_type(config: GatewayConfig, node_type: NodeType) -> tuple[NodeAddress, ...]:
+    """The expected nodes of one type, in order."""
+    return tuple(sorted(address for address in config.expected if address.node_type is node_type))
+
+
+def reconnect_refusal(view: PlantView, config: GatewayConfig, now: float) -> EssCanError | None:
+    """Why high voltage must not be closed now; None if it may.
+
+    Never with an unconfirmed image, an incomplete set or stale status, and never with racks on different versions.
+    """
+    for address in config.expected:
+        sample = view.nodes.get(address)
+        if sample is None or not _fresh(sample, now):
+            return NodeMissing(f"{address} is not heard", why="its state is unknown", remedy=_MISSING_REMEDY)
+        if sample.value.image_state is not ImageState.CONFIRMED:
+            return NodeUnhealthy(f"{address} runs an unconfirmed image", why=sample.value.image_state.name)
+    for rack in config.racks:
+        if not _fresh(view.rack(rack).hv, now):
+            return NodeMissing(f"rack {rack} is not heard", why="no fresh BMS_HvStatus", remedy=_MISSING_REMEDY)
+    if view.pcs is None or not _fresh(view.pcs, now):
+        return NodeMissing("the PCS is not heard", why="no fresh PCS_Status", remedy=_MISSING_REMEDY)
+    versions = {view.nodes[a].value.version for a in config.expected if a.node_type is NodeType.BMU}
+    if len(versions) > 1:
+        return NodeUnhealthy("racks run different versions", why=", ".join(sorted(map(str, versions))))
+    return None

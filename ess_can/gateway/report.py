@@ -1,0 +1,77 @@
+"""The record of one upgrade."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ess_can.errors import EssCanError
+from ess_can.gateway.phases import FINAL, TRANSITIONS, Phase
+from ess_can.identity import NodeAddress, Version
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseRecord:
+    """One phase with its start and end in seconds since the upgrade began."""
+
+    phase: Phase
+    start_s: float
+    end_s: float
+
+
+@dataclass(slots=True)
+class NodeRecord:
+    """What happened to one node.
+
+    `wire_efficiency` is (exact wire time of the fewest full frames that carry `bytes_sent`) / (time from
+    RequestDownload to the answer to RequestTransferExit, less other traffic's wire time); None if nothing was
+    transferred or the bit timing is unknown.  1.00 is the physical limit.
+    """
+
+    address: NodeAddress
+    from_version: Version
+    to_version: Version
+    image_bytes: int
+    bytes_sent: int = 0
+    transfer_s: float = 0.0
+    wire_efficiency: float | None = None
+
+
+@dataclass(slots=True)
+class Report:
+    """The whole upgrade.  All times are seconds since it began, on the loop that ran it."""
+
+    phases: list[PhaseRecord] = field(default_factory=list)
+    nodes: list[NodeRecord] = field(default_factory=list)
+    result: Phase = Phase.STATUS_CHECK
+    error: EssCanError | None = None
+    hv_off_s: float = 0.0
+    bus_time_s: float = 0.0
+    dry_run: bool = False
+    expected_transfer_s: float = 0.0
+
+    @property
+    def exit_code(self) -> int:
+        """Exit code of the command line: 0 or the error's."""
+        return 0 if self.error is None else self.error.exit_code
+
+
+class PhaseLog:
+    """Walks the transition table and times each phase."""
+
+    def __init__(self, report: Report, began_at: float) -> None:
+        self._report = report
+        self._began_at = began_at
+        self._entered_at = began_at
+        self.phase = Phase.STATUS_CHECK
+
+    def enter(self, phase: Phase, now: float) -> None:
+        """Leave the current phase for `phase`.  Raises ValueError for a transition that the table does not have."""
+        if phase not in TRANSITIONS[self.phase]:
+            raise ValueError(f"no transition from {self.phase.name} to {phase.name}")
+        start, end = self._entered_at - self._began_at, now - self._began_at
+        self._report.phases.append(PhaseRecord(self.phase, start, end))
+        self.phase = phase
+        self._entered_at = now
+        if phase in FINAL:
+            self._report.result = phase
+            self._report.bus_time_s = end

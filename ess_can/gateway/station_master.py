@@ -1,0 +1,86 @@
+"""Everything the gateway holds while it works on one station."""
+
+from __future__ import annotations
+
+import random
+from types import TracebackType
+from typing import Self
+
+from ess_can.bus.isotp_channel import IsoTpChannel
+from ess_can.bus.port import Bus
+from ess_can.bus.station import StationLink
+from ess_can.can.timing import BitTiming
+from ess_can.gateway.config import GatewayConfig
+from ess_can.gateway.interlock import Interlock
+from ess_can.gateway.isolation import Isolation
+from ess_can.gateway.node_client import NodeClient, OnError, OnMessage
+from ess_can.gateway.orders import Orders
+from ess_can.gateway.plant_view import PlantView
+from ess_can.gateway.watch import PlantWatch
+from ess_can.identity import NodeAddress
+from ess_can.isotp import IsoTpAddress, IsoTpParams
+from ess_can.signals.dbc import StationCodec
+from ess_can.uds.access import AccessAlgorithm
+
+
+class StationMaster:
+    """The gateway's hold on a station: its view, its orders, the interlock, and a diagnostic client for each node.
+
+    Opening it sends nothing.  Leaving the context ends every order; the PCS keeps its lock if it was given one.
+    """
+
+    def __init__(
+        self,
+        bus: Bus,
+        codec: StationCodec,
+        config: GatewayConfig,
+        access: AccessAlgorithm,
+        *,
+        isotp: IsoTpParams,
+        bit_timing: BitTiming | None,
+        entropy: random.Random,
+    ) -> None:
+        self.config = config
+        self.access = access
+        self.bit_timing = bit_timing
+        self.link = StationLink(bus, codec)
+        self.view = PlantView()
+        self._stop_listening = self.view.attach(self.link)
+        self.watch = PlantWatch(self.link)
+        self.orders = Orders(self.link, entropy.getrandbits(16), self.watch.trip)
+        self.interlock = Interlock(self.link, config.racks, config.hv, entropy)
+        self.isolation = Isolation(self.view, self.orders, config)
+        self._isotp = isotp
+        self._clients: dict[NodeAddress, NodeClient] = {}
+
+    def client(self, address: NodeAddress) -> NodeClient:
+        """The diagnostic client of one node, made when first asked for."""
+        client = self._clients.get(address)
+        if client is None:
+            ids = IsoTpAddress(*self.link.codec.diagnostic_ids(address))
+
+            def connect(on_message: OnMessage, on_error: OnError) -> IsoTpChannel:
+                return IsoTpChannel(self.link.bus, ids, self._isotp, on_message=on_message, on_error=on_error)
+
+            client = self._clients[address] = NodeClient(connect)
+        return client
+
+    async def hang_up(self, address: NodeAddress) -> None:
+        """Forget the client of one node: the next one starts afresh."""
+        client = self._clients.pop(address, None)
+        if client is not None:
+            await client.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for address in list(self._clients):
+            await self.hang_up(address)
+        self.interlock.close()
+        self.watch.close()
+        self.orders.stop()
+        self._stop_listening()
+        self.link.close()

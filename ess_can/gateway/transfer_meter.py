@@ -1,0 +1,64 @@
+"""Wire efficiency of one transfer: how close to the physical limit it came."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Self
+
+from ess_can.bus.clock import now
+from ess_can.bus.station import StationLink
+from ess_can.can.frame import CanFrame
+from ess_can.can.timing import BitTiming, frame_duration_s
+from ess_can.identity import NodeAddress
+
+
+class TransferMeter:
+    """Times a transfer, and adds up the wire time of all other traffic meanwhile.
+
+    Efficiency = (exact wire time of the fewest full frames that carry the bytes as ISO-TP consecutive frames) /
+    (elapsed time less other traffic's own wire time).  1.00 is the physical limit.
+    """
+
+    def __init__(self, link: StationLink, address: NodeAddress, timing: BitTiming | None) -> None:
+        self._link = link
+        self._timing = timing
+        self._request_id, self._response_id = link.codec.diagnostic_ids(address)
+        self._began_at = 0.0
+        self.elapsed_s = 0.0
+        self.other_traffic_s = 0.0
+
+    def __enter__(self) -> Self:
+        self._began_at = now()
+        self._link.on_send = self._count
+        self._unsubscribe = self._link.bus.subscribe(None, lambda frame, _at: self._count(frame))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.elapsed_s = now() - self._began_at
+        self._link.on_send = None
+        self._unsubscribe()
+
+    def _count(self, frame: CanFrame) -> None:
+        if self._timing is not None and frame.can_id not in (self._request_id, self._response_id):
+            self.other_traffic_s += frame_duration_s(frame, self._timing)
+
+    def efficiency(self, data: bytes) -> float | None:
+        """The efficiency of having transferred `data`; None without a known bit timing."""
+        if self._timing is None or not data:
+            return None
+        spent = self.elapsed_s - self.other_traffic_s
+        return ideal_wire_time_s(data, self._request_id, self._timing, fd=self._link.bus.fd) / spent
+
+
+def ideal_wire_time_s(data: bytes, can_id: int, timing: BitTiming, *, fd: bool) -> float:
+    """Exact wire time of the fewest full frames that carry `data` as consecutive frames, in seconds."""
+    size = 63 if fd else 7
+    pad = -len(data) % size
+    padded = data + bytes(pad)
+    total = 0.0
+    for number, start in enumerate(range(0, len(padded), size)):
+        pci = 0x20 | (number + 1) & 0xF
+        total += frame_duration_s(CanFrame(can_id, bytes((pci,)) + padded[start : start + size], fd=fd, brs=fd), timing)
+    return total

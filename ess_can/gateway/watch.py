@@ -1,0 +1,79 @@
+"""What ends an upgrade at once, wherever it stands: an emergency, another master, the loss of the bus."""
+
+from __future__ import annotations
+
+from ess_can.bus.clock import Guard
+from ess_can.bus.station import Received, StationLink
+from ess_can.errors import ContactorWelded, EmergencyStop, EssCanError, IdConflict, OtherGateway, PcsFault
+from ess_can.signals.messages import (
+    BmsAlarms,
+    BmsHvStatus,
+    EmsPcsCommand,
+    EmsUpgradeNotice,
+    PcsState,
+    PcsStatus,
+)
+
+
+class PlantWatch(Guard):
+    """A guard over the whole upgrade, tripped by what the station's messages say.
+
+    After an emergency the plant is never reconnected by this tool: `forbids_reconnect`.
+    """
+
+    def __init__(self, link: StationLink) -> None:
+        super().__init__()
+        self.forbids_reconnect: EssCanError | None = None
+        self._unwatch = link.bus.watch(self.trip)
+        link.subscribe(PcsStatus, self._on_pcs)
+        link.subscribe(BmsHvStatus, self._on_rack)
+        link.subscribe(BmsAlarms, self._on_alarms)
+        link.subscribe(EmsPcsCommand, self._on_foreign_command)
+        link.subscribe(EmsUpgradeNotice, self._on_foreign_notice)
+        self._armed = False
+
+    def arm(self) -> None:
+        """Watch from now on (before that the policy judges the same facts and refuses)."""
+        self._armed = True
+
+    def close(self) -> None:
+        """Stop watching."""
+        self._armed = False
+        self._unwatch()
+
+    def _emergency(self, error: EssCanError) -> None:
+        if self._armed:
+            self.forbids_reconnect = self.forbids_reconnect or error
+            self.trip(error)
+
+    def _on_pcs(self, received: Received[PcsStatus]) -> None:
+        status = received.message
+        if status.emergency_stop or status.state is PcsState.EMERGENCY_STOP:
+            self._emergency(EmergencyStop("an emergency stop was pressed during the upgrade", why="PCS_Status"))
+        elif status.state is PcsState.FAULT:
+            self._emergency(PcsFault("the PCS went into fault during the upgrade", why=f"code {status.fault_code}"))
+
+    def _on_rack(self, received: Received[BmsHvStatus]) -> None:
+        status, name = received.message, f"rack {received.index}"
+        if status.emergency_stop:
+            self._emergency(EmergencyStop(f"{name} reports an emergency stop", why="BMS_HvStatus"))
+        elif not status.hvil_closed:
+            self._emergency(EmergencyStop(f"{name} reports an open HV interlock loop", why="BMS_HvStatus"))
+        elif status.weld_plus or status.weld_minus:
+            self._emergency(ContactorWelded(f"{name} reports a welded contactor", why="BMS_HvStatus"))
+
+    def _on_alarms(self, received: Received[BmsAlarms]) -> None:
+        alarms, name = received.message, f"rack {received.index}"
+        if alarms.fire or alarms.emergency_stop or alarms.insulation or alarms.hvil_open:
+            active = [field for field in alarms.__dataclass_fields__ if getattr(alarms, field)]
+            self._emergency(EmergencyStop(f"{name} reports an emergency", why=", ".join(active)))
+
+    def _on_foreign_command(self, received: Received[EmsPcsCommand]) -> None:
+        if self._armed:
+            order = received.message.command.name
+            self.trip(IdConflict("another master commands the plant", why=f"EMS_PcsCommand {order} is not ours"))
+
+    def _on_foreign_notice(self, received: Received[EmsUpgradeNotice]) -> None:
+        if self._armed:
+            session = received.message.session
+            self.trip(OtherGateway("another gateway began an upgrade", why=f"EMS_UpgradeNotice {session:#06x}"))

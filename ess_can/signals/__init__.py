@@ -1,0 +1,1 @@
+"""The station's messages as typed values, bound to the DBC, and their end-to-end protection."""

@@ -1,0 +1,117 @@
+"""AUTOSAR E2E Profile 5: protects a frame against corruption, loss, repetition and confusion, not against an attacker.
+
+Bytes 0 and 1 are a CRC-16 (CCITT-FALSE: polynomial 0x1021, start 0xFFFF), low byte first, over bytes 2 to the end and
+then the message's 16-bit data ID, low byte first; byte 2 is a counter modulo 256.  In a 64-bit frame the CRC finds
+every error of up to three bits.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+import crcmod.predefined
+
+HEADER_BYTES = 3
+_COUNTER = 2
+_COUNTERS = 256
+_DATA_IDS = 0x1_0000
+
+# crcmod's own name for init 0xFFFF, not reflected, no final xor
+_crc16 = crcmod.predefined.mkCrcFun("crc-ccitt-false")
+
+
+class Verdict(Enum):
+    """What a monitor makes of a frame."""
+
+    OK = "ok"
+    OK_SOME_LOST = "ok, some lost"
+    REPEATED = "repeated"
+    WRONG_SEQUENCE = "wrong sequence"
+    ERROR = "error"
+    NO_NEW_DATA = "no new data"
+
+
+def _crc(data: bytes | bytearray, data_id: int) -> bytes:
+    value: int = _crc16(bytes(data[_COUNTER:]) + data_id.to_bytes(2, "little"))
+    return value.to_bytes(2, "little")
+
+
+def protect(data: bytes | bytearray, data_id: int, counter: int) -> bytes:
+    """The frame with its header filled in; what the first three bytes of `data` are does not matter.
+
+    Raises ValueError if there is no room for the header, or `data_id` exceeds 16 or `counter` 8 bits.
+    """
+    if len(data) < HEADER_BYTES:
+        raise ValueError(f"{len(data)} bytes have no room for the E2E header of {HEADER_BYTES}")
+    if not 0 <= counter < _COUNTERS or not 0 <= data_id < _DATA_IDS:
+        raise ValueError(f"counter {counter} or data ID {data_id} is out of range")
+    protected = bytearray(data)
+    protected[_COUNTER] = counter
+    protected[:_COUNTER] = _crc(protected, data_id)
+    return bytes(protected)
+
+
+def check(data: bytes | bytearray, data_id: int) -> bool:
+    """Whether the CRC fits the bytes and the data ID.  A frame too short for a header does not; never raises."""
+    return len(data) >= HEADER_BYTES and bytes(data[:_COUNTER]) == _crc(data, data_id)
+
+
+class E2eSender:
+    """Protects one message's frames, one after the other; the first has counter 0, 255 is followed by 0."""
+
+    def __init__(self, data_id: int) -> None:
+        self.data_id = data_id
+        self._counter = 0
+
+    def protect(self, data: bytes | bytearray) -> bytes:
+        """The next frame.  Raises ValueError as `protect` of this module does."""
+        protected = protect(data, self.data_id, self._counter)
+        self._counter = (self._counter + 1) % _COUNTERS
+        return protected
+
+
+class E2eMonitor:
+    """Judges one message's frames as they arrive.
+
+    `max_delta` is the largest counter step that still counts as OK_SOME_LOST.  A receiver that joins a running sender
+    judges its first frame WRONG_SEQUENCE, unless that has counter 0: nothing shows yet that it is in sequence.
+
+    `consecutive_ok` counts the frames since the last verdict that was not OK (a lost frame starts the count anew; no
+    new data leaves it to the age).  `last_good_at` is the loop time, in seconds, of the last frame with OK or
+    OK_SOME_LOST, None before the first.
+    """
+
+    def __init__(self, data_id: int, max_delta: int = 1) -> None:
+        self.data_id = data_id
+        self.max_delta = max_delta
+        self.consecutive_ok = 0
+        self.last_good_at: float | None = None
+        self._last_counter = _COUNTERS - 1
+
+    def receive(self, data: bytes | bytearray | None, now: float) -> Verdict:
+        """Judge a frame's bytes, or None when a cycle passed without one.  Never raises."""
+        verdict = self._judge(data)
+        if verdict is Verdict.OK:
+            self.consecutive_ok += 1
+        elif verdict is not Verdict.NO_NEW_DATA:
+            self.consecutive_ok = 0
+        if verdict in (Verdict.OK, Verdict.OK_SOME_LOST):
+            self.last_good_at = now
+        return verdict
+
+    def age(self, now: float) -> float:
+        """Seconds since the last good frame; infinite before the first."""
+        return float("inf") if self.last_good_at is None else now - self.last_good_at
+
+    def _judge(self, data: bytes | bytearray | None) -> Verdict:
+        if data is None:
+            return Verdict.NO_NEW_DATA
+        if not check(data, self.data_id):
+            return Verdict.ERROR
+        delta = (data[_COUNTER] - self._last_counter) % _COUNTERS
+        self._last_counter = data[_COUNTER]
+        if delta == 0:
+            return Verdict.REPEATED
+        if delta == 1:
+            return Verdict.OK
+        return Verdict.OK_SOME_LOST if delta <= self.max_delta else Verdict.WRONG_SEQUENCE

@@ -1,0 +1,1 @@
+"""The strict simulated plant: virtual time, the wire, and every node on it."""

@@ -1,0 +1,258 @@
+"""A CAN controller of the simulation: transmit queue, subscriptions and error confinement (ISO 11898-1)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from enum import Enum, auto
+from heapq import heappop, heappush
+from typing import Protocol
+
+from ess_can.bus.port import Receive, Sent
+from ess_can.can.frame import CanFrame
+from ess_can.can.timing import BitTiming, frame_duration_s
+from ess_can.errors import AdapterLost, BusError, BusOff, TransmitQueueFull, UsageError
+
+ERROR_PASSIVE_LIMIT = 128
+BUS_OFF_LIMIT = 256
+RECOVERY_BITS = 128 * 11
+
+
+class QueueOrder(Enum):
+    """Which of its waiting frames a controller offers to the bus."""
+
+    FIFO = auto()  # the oldest: a Linux transmit queue
+    PRIORITY = auto()  # the one that wins arbitration: an MCU's mailboxes
+
+
+class ControllerState(Enum):
+    """Error confinement."""
+
+    ERROR_ACTIVE = auto()
+    ERROR_PASSIVE = auto()
+    BUS_OFF = auto()
+
+
+def arbitration_field(frame: CanFrame) -> int:
+    """The 32 bits that decide arbitration, as one number: the lowest wins.
+
+    Identifier bits 28..18, then RTR of a base frame or SRR, then IDE, then bits 17..0 and RTR of an extended frame.
+    """
+    if frame.extended:
+        identifier = frame.can_id & 0x1FFF_FFFF
+        return (identifier >> 18) << 21 | 0b11 << 19 | (identifier & 0x3FFFF) << 1 | frame.remote
+    return frame.can_id << 21 | frame.remote << 20
+
+
+@dataclass(slots=True, eq=False)
+class Transmission:
+    """A frame that waits for the bus or is on it."""
+
+    frame: CanFrame
+    field: int
+    duration_s: float
+    on_sent: Sent | None
+    place: tuple[int, int]  # in its controller's queue: rank, then order of sending
+
+
+@dataclass(slots=True, eq=False)
+class Subscription:
+    """Who receives which identifiers (all if None)."""
+
+    owner: Controller
+    can_ids: frozenset[int] | None
+    receive: Receive
+    live: bool = True
+
+
+class Medium(Protocol):
+    """The wire, as its controllers see it."""
+
+    timing: BitTiming
+    loop: asyncio.AbstractEventLoop
+
+    def frame_waits(self) -> None:
+        """A controller has a frame to send."""
+
+    def subscriptions_changed(self) -> None:
+        """A controller's `subscriptions` changed."""
+
+    def controller_left(self, controller: Controller) -> None:
+        """A controller lost power."""
+
+
+class Controller:
+    """One node's CAN controller, and its `Bus` port.  Made by `Wire.controller`.
+
+    `tec` and `rec` are the transmit and receive error counters; `online` says whether it takes part in the bus, that is
+    neither detached nor bus-off.
+    """
+
+    def __init__(self, medium: Medium, name: str, *, depth: int, order: QueueOrder, tuned: bool) -> None:
+        self.name = name
+        self.tec = 0
+        self.rec = 0
+        self.online = True
+        self.tuned = tuned
+        self.waiting: list[tuple[tuple[int, int], Transmission]] = []  # a heap
+        self.subscriptions: list[Subscription] = []
+        self._medium = medium
+        self._depth = depth
+        self._order = order
+        self._attached = True
+        self._sending = False
+        self._accepted = 0
+        self._restart: asyncio.TimerHandle | None = None
+        self._watchers: list[Callable[[BusError], None]] = []
+
+    # --- the Bus port -----------------------------------------------------------------------------
+
+    @property
+    def fd(self) -> bool:
+        """Whether the wire carries CAN FD."""
+        return self._medium.timing.data_bitrate is not None
+
+    def send(self, frame: CanFrame, on_sent: Sent | None = None) -> None:
+        """Queue a frame, as `Bus.send` says.
+
+        Raises UsageError for a CAN FD frame on a classic wire and ValueError for a frame that cannot exist.
+        """
+        if not self.online:
+            raise self._why_offline()
+        if self.pending >= self._depth:
+            raise TransmitQueueFull(f"{self.name}: {self._depth} frames already wait for the bus")
+        if frame.fd and not self.fd:
+            raise UsageError(f"{self.name}: a CAN FD frame on a classic bus", why=str(frame))
+        field = arbitration_field(frame)
+        self._accepted += 1
+        place = (field if self._order is QueueOrder.PRIORITY else 0, self._accepted)
+        duration_s = frame_duration_s(frame, self._medium.timing)
+        heappush(self.waiting, (place, Transmission(frame, field, duration_s, on_sent, place)))
+        self._medium.frame_waits()
+
+    def subscribe(self, can_ids: Iterable[int] | None, receive: Receive) -> Callable[[], None]:
+        """Deliver frames from others, as `Bus.subscribe` says."""
+        subscription = Subscription(self, None if can_ids is None else frozenset(can_ids), receive)
+        self.subscriptions.append(subscription)
+        self._medium.subscriptions_changed()
+
+        def cancel() -> None:
+            if subscription.live:
+                subscription.live = False
+                self.subscriptions.remove(subscription)
+                self._medium.subscriptions_changed()
+
+        return cancel
+
+    def watch(self, on_error: Callable[[BusError], None]) -> Callable[[], None]:
+        """Report bus-off and `unplug`, as `Bus.watch` says."""
+        self._watchers.append(on_error)
+
+        def cancel() -> None:
+            if on_error in self._watchers:
+                self._watchers.remove(on_error)
+
+        return cancel
+
+    # --- what a node or a test does to it ---------------------------------------------------------
+
+    @property
+    def state(self) -> ControllerState:
+        """Where error confinement has this controller."""
+        if self.tec >= BUS_OFF_LIMIT:
+            return ControllerState.BUS_OFF
+        passive = self.tec >= ERROR_PASSIVE_LIMIT or self.rec >= ERROR_PASSIVE_LIMIT
+        return ControllerState.ERROR_PASSIVE if passive else ControllerState.ERROR_ACTIVE
+
+    @property
+    def pending(self) -> int:
+        """Frames accepted and not yet confirmed."""
+        return len(self.waiting) + self._sending
+
+    def detach(self) -> None:
+        """Leave the bus at once, as a node that loses power: what was queued is gone and never confirmed."""
+        if self._attached:
+            self._attached = False
+            self._stop()
+            self._medium.controller_left(self)
+
+    def attach(self) -> None:
+        """Come back with empty queue and counters, as a node that starts.  Subscriptions stand."""
+        if not self._attached:
+            self._attached = True
+            self._recover()
+
+    def unplug(self) -> None:
+        """`detach`, as an adapter that is pulled: watchers get AdapterLost."""
+        if self._attached:
+            self.detach()
+            self._report()
+
+    def restart(self) -> None:
+        """Recover from bus-off, after as long as an idle bus takes to show 128 times 11 recessive bits."""
+        if self._attached and not self.online and self._restart is None:
+            loop = self._medium.loop
+            self._restart = loop.call_later(RECOVERY_BITS / self._medium.timing.bitrate, self._recover)
+
+    # --- what the wire does to it -----------------------------------------------------------------
+
+    def take(self) -> Transmission:
+        """The frame that the controller offers goes on the wire."""
+        self._sending = True
+        return heappop(self.waiting)[1]
+
+    def sent(self) -> None:
+        """It was sent."""
+        self._sending = False
+        if self.tec:
+            self.tec -= 1
+
+    def not_sent(self, transmission: Transmission, *, acknowledged: bool = True) -> None:
+        """An error ended it: retransmit, count, and go bus-off at the limit.
+
+        An error-passive sender that merely nobody acknowledges does not count any further.
+        """
+        self._sending = False
+        heappush(self.waiting, (transmission.place, transmission))
+        self.transmit_error(acknowledged=acknowledged)
+
+    def transmit_error(self, *, acknowledged: bool = True) -> None:
+        """Count a transmit error; bus-off at the limit."""
+        if acknowledged or self.tec < ERROR_PASSIVE_LIMIT:
+            self.tec += 8
+        if self.tec >= BUS_OFF_LIMIT:
+            self._stop()
+            self._report()
+
+    def receive_error(self, increment: int = 1) -> None:
+        """Count a receive error.  Beyond error passive the count has no meaning."""
+        self.rec = min(self.rec + increment, ERROR_PASSIVE_LIMIT)
+
+    def received(self) -> None:
+        """Count a frame received well; out of error passive the standard allows 119..127."""
+        self.rec = 119 if self.rec >= ERROR_PASSIVE_LIMIT else max(self.rec - 1, 0)
+
+    # ----------------------------------------------------------------------------------------------
+
+    def _why_offline(self) -> BusError:
+        if self._attached:
+            return BusOff(f"{self.name} is bus-off", why=f"its transmit error counter reached {BUS_OFF_LIMIT}")
+        return AdapterLost(f"{self.name} is not attached to the bus")
+
+    def _report(self) -> None:
+        for on_error in tuple(self._watchers):
+            on_error(self._why_offline())
+
+    def _stop(self) -> None:
+        self.online = False
+        self.waiting.clear()
+        self._sending = False
+        if self._restart is not None:
+            self._restart.cancel()
+            self._restart = None
+
+    def _recover(self) -> None:
+        self._restart = None
+        self.tec = self.rec = 0
+        self.online = True

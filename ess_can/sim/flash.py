@@ -1,0 +1,400 @@
+"""A strict model of dual-bank flash with read-while-write.
+
+It refuses what the silicon would spoil or forbid: programming what is not erased (each unit carries an error-correcting
+code, so it is programmed at most once per erase), touching the bank that runs code, touching write-protected sectors.
+Operations take time, and power loss tears them.  Every refusal is a `FlashError`, counted, never an exception.
+
+A unit is blank only by a completed erase of its sector, which is stricter than reading 0xFF: a part that was cut off
+in mid-erase may well read as erased and not be.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum, IntEnum
+
+from ess_can.sim.power_cut import PowerCut
+
+BANKS = 2
+_ERASED = 0xFF
+_MISSED_BY_ECC = 0.25
+"""Share of torn units that read without an ECC error, yet wrong: SEC-DED does not promise to see three bits or more."""
+
+
+@dataclass(frozen=True, slots=True)
+class FlashGeometry:
+    """Sizes in bytes; defaults of the STM32H743xI (datasheet DS12110): 2 MiB in two banks of eight 128 KiB sectors.
+
+    The first `protected_sectors` of each bank hold the bootloader and are write-protected; the others are the slot.
+    """
+
+    sectors_per_bank: int = 8
+    sector_size: int = 128 * 1024
+    unit_size: int = 32
+    protected_sectors: int = 1
+    endurance_cycles: int = 10_000
+
+    @property
+    def bank_size(self) -> int:
+        """Bytes of one bank."""
+        return self.sectors_per_bank * self.sector_size
+
+    @property
+    def slot_offset(self) -> int:
+        """Where in its bank the image slot begins."""
+        return self.protected_sectors * self.sector_size
+
+    @property
+    def slot_size(self) -> int:
+        """Bytes of the image slot."""
+        return self.bank_size - self.slot_offset
+
+
+@dataclass(frozen=True, slots=True)
+class FlashTiming:
+    """Durations in seconds; defaults are the typical ones of the STM32H743xI at x64 parallelism (DS12110)."""
+
+    sector_erase_s: float = 1.0
+    unit_program_s: float = 100e-6
+
+
+MAXIMUM_TIMING = FlashTiming(sector_erase_s=2.0, unit_program_s=200e-6)
+"""The longest durations that the datasheet allows."""
+
+
+class FlashError(Enum):
+    """Why the flash did not do it."""
+
+    NO_POWER = "no power"
+    OUT_OF_RANGE = "outside the bank"
+    MISALIGNED = "not whole program units"
+    RUNNING_BANK = "the bank runs code"
+    WRITE_PROTECTED = "the sector is write-protected"
+    BUSY = "an operation is under way in the bank"
+    IDLE = "no operation is under way in the bank"
+    NOT_ERASED = "a unit is not erased"
+    ERASE_FAILED = "the sector did not erase"
+    PROGRAM_FAILED = "a unit did not program"
+    ECC = "a unit read with an uncorrectable ECC error"
+
+
+class UnitState(IntEnum):
+    """What a program unit holds."""
+
+    BLANK = 0
+    PROGRAMMED = 1
+    UNSTABLE = 2  # reads with an ECC error
+
+
+class SectorDefect(Enum):
+    """How a bad sector behaves."""
+
+    REPORTED = "operations in it end with an error"
+    SILENT = "programming in it loses bits and reports success"
+
+
+class FlashAction(Enum):
+    """The operations that take time."""
+
+    ERASE = "erase"
+    PROGRAM = "program"
+
+
+@dataclass(frozen=True, slots=True)
+class FlashOperation:
+    """One operation: bank, byte offset in it and length; start and end are seconds of the loop."""
+
+    action: FlashAction
+    bank: int
+    offset: int
+    length: int
+    started: float
+    done_at: float
+
+
+@dataclass(slots=True)
+class FlashCounters:
+    """What a flash did so far."""
+
+    sectors_erased: int = 0
+    units_programmed: int = 0
+    torn: int = 0
+    failed: int = 0
+    refused: int = 0
+    ecc_errors: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class BankSnapshot:
+    """The state of one bank: content, one `UnitState` byte a unit, and erase cycles a sector."""
+
+    content: bytes
+    unit_states: bytes
+    erase_cycles: tuple[int, ...]
+
+
+class _Bank:
+    def __init__(self, geometry: FlashGeometry) -> None:
+        self.content = bytearray([_ERASED]) * geometry.bank_size
+        self.states = bytearray(geometry.bank_size // geometry.unit_size)
+        self.erase_cycles = [0] * geometry.sectors_per_bank
+        self.defects: list[SectorDefect | None] = [None] * geometry.sectors_per_bank
+        self.pending: tuple[FlashOperation, bytes] | None = None
+
+
+class Flash:
+    """Two banks; one operation at a time in each.  Offsets are bytes from the start of a bank.
+
+    Start an operation with `start_erase` or `start_program`, which give the time at which it is done, and end it with
+    `complete` at that time or later; only then does it take effect.  `observer` is told of each operation that starts.
+    `rng` decides which bits tear.
+    """
+
+    def __init__(
+        self,
+        rng: random.Random,
+        power: PowerCut | None = None,
+        geometry: FlashGeometry | None = None,
+        timing: FlashTiming | None = None,
+        observer: Callable[[FlashOperation], None] | None = None,
+    ) -> None:
+        self.geometry = geometry or FlashGeometry()
+        self.timing = timing or FlashTiming()
+        self.power = power or PowerCut()
+        self.observer = observer
+        self.counters = FlashCounters()
+        self.running_bank: int | None = None
+        """The bank that code runs from, set by the bootloader; the flash refuses to change it."""
+        self._rng = rng
+        self._banks = tuple(_Bank(self.geometry) for _ in range(BANKS))
+
+    # --- operations ---------------------------------------------------------------------------
+
+    def program_duration(self, length: int) -> float:
+        """How long `length` bytes of whole units take to program, in seconds."""
+        return self.timing.unit_program_s * (length // self.geometry.unit_size)
+
+    def start_erase(self, bank: int, sector: int, now: float) -> float | FlashError:
+        """Begin to erase a sector; gives the time at which it will be done."""
+        size = self.geometry.sector_size
+        if error := self._refusal(bank, sector * size, size):
+            return self._refuse(error)
+        done_at = now + self.timing.sector_erase_s
+        return self._start(FlashOperation(FlashAction.ERASE, bank, sector * size, size, now, done_at), b"")
+
+    def start_program(self, bank: int, offset: int, data: bytes, now: float) -> float | FlashError:
+        """Begin to program whole erased units; gives the time at which they will be done."""
+        unit = self.geometry.unit_size
+        if error := self._refusal(bank, offset, len(data)):
+            return self._refuse(error)
+        if offset % unit or len(data) % unit or not data:
+            return self._refuse(FlashError.MISALIGNED)
+        if not self.is_blank(bank, offset, len(data)):
+            return self._refuse(FlashError.NOT_ERASED)
+        done_at = now + self.program_duration(len(data))
+        return self._start(FlashOperation(FlashAction.PROGRAM, bank, offset, len(data), now, done_at), data)
+
+    def complete(self, bank: int, now: float) -> FlashError | None:
+        """End the bank's operation once its time has come: None if it succeeded."""
+        if not self.power.powered:
+            return self._refuse(FlashError.NO_POWER)
+        pending = self._banks[bank].pending if self._inside(bank, 0, 0) else None
+        if pending is None:
+            return self._refuse(FlashError.IDLE)
+        operation, data = pending
+        if now < operation.done_at:
+            return self._refuse(FlashError.BUSY)
+        self._banks[bank].pending = None
+        error = (
+            self._erase(operation)
+            if operation.action is FlashAction.ERASE
+            else self._program(operation, data, len(data) // self.geometry.unit_size)
+        )
+        if error in (FlashError.ERASE_FAILED, FlashError.PROGRAM_FAILED):
+            self.counters.failed += 1
+        return error
+
+    def power_loss(self, now: float) -> None:
+        """Power fails, or the node resets: operations under way are torn as far as they have come."""
+        for bank in self._banks:
+            pending, bank.pending = bank.pending, None
+            if pending is None or not self.power.powered:
+                continue
+            operation, data = pending
+            if now <= operation.started:
+                continue
+            if operation.action is FlashAction.ERASE:
+                self._tear_sector(operation.bank, operation.offset)
+                continue
+            units = len(data) // self.geometry.unit_size
+            whole = min(int((now - operation.started) / self.timing.unit_program_s), units)
+            if self._program(operation, data, whole) is None and whole < units:
+                self._tear_unit(operation.bank, operation.offset, whole, data)
+
+    # --- reading ------------------------------------------------------------------------------
+
+    def read(self, bank: int, offset: int, length: int) -> bytes | FlashError:
+        """The bytes, or why they cannot be read: ECC error, or an operation is under way in that bank."""
+        if not self.power.powered:
+            return self._refuse(FlashError.NO_POWER)
+        if not self._inside(bank, offset, length):
+            return self._refuse(FlashError.OUT_OF_RANGE)
+        if self._banks[bank].pending is not None:
+            return self._refuse(FlashError.BUSY)
+        if UnitState.UNSTABLE in self._states(bank, offset, length):
+            self.counters.ecc_errors += 1
+            return FlashError.ECC
+        return bytes(self._banks[bank].content[offset : offset + length])
+
+    def is_blank(self, bank: int, offset: int, length: int) -> bool:
+        """Whether every unit that the range touches was erased completely and not programmed since."""
+        return self._inside(bank, offset, length) and not any(self._states(bank, offset, length))
+
+    def erase_cycles(self, bank: int, sector: int) -> int:
+        """How often a sector was erased, torn and failed erases included."""
+        return self._banks[bank].erase_cycles[sector]
+
+    # --- what happens to flash outside its interface ------------------------------------------
+
+    def factory_program(self, bank: int, offset: int, data: bytes) -> None:
+        """Fill blank units on the production line: no time, no protection.  Raises ValueError if it does not fit."""
+        unit = self.geometry.unit_size
+        if offset % unit or not self.is_blank(bank, offset, len(data)):
+            raise ValueError(f"{len(data)} bytes at {offset} of bank {bank} do not fit into blank units")
+        padded = data + bytes([_ERASED]) * (-len(data) % unit)
+        self._set(bank, offset, padded, UnitState.PROGRAMMED)
+
+    def inject_defect(self, bank: int, sector: int, defect: SectorDefect | None) -> None:
+        """Make a sector bad from now on, or good again."""
+        self._banks[bank].defects[sector] = defect
+
+    def inject_bit_rot(self, bank: int, offset: int, mask: int) -> None:
+        """Flip the bits of `mask` (1..255) in one byte, unnoticed by ECC."""
+        self._banks[bank].content[offset] ^= mask
+
+    def inject_ecc_error(self, bank: int, offset: int) -> None:
+        """Make the unit around `offset` unreadable."""
+        self._banks[bank].states[offset // self.geometry.unit_size] = UnitState.UNSTABLE
+
+    def export_bank(self, bank: int) -> BankSnapshot:
+        """The bank's state, to keep or to restore; an operation under way is not in it."""
+        source = self._banks[bank]
+        return BankSnapshot(bytes(source.content), bytes(source.states), tuple(source.erase_cycles))
+
+    def restore_bank(self, bank: int, snapshot: BankSnapshot) -> None:
+        """Take over an exported state.  Raises ValueError if it is of another geometry."""
+        target = self._banks[bank]
+        sizes = (len(snapshot.content), len(snapshot.unit_states), len(snapshot.erase_cycles))
+        if sizes != (len(target.content), len(target.states), len(target.erase_cycles)):
+            raise ValueError(f"a snapshot of sizes {sizes} is not of this geometry")
+        target.content[:] = snapshot.content
+        target.states[:] = snapshot.unit_states
+        target.erase_cycles[:] = snapshot.erase_cycles
+
+    # --- inside -------------------------------------------------------------------------------
+
+    def _inside(self, bank: int, offset: int, length: int) -> bool:
+        return 0 <= bank < BANKS and min(offset, length) >= 0 and offset + length <= self.geometry.bank_size
+
+    def _states(self, bank: int, offset: int, length: int) -> bytearray:
+        unit = self.geometry.unit_size
+        return self._banks[bank].states[offset // unit : -(-(offset + length) // unit)]
+
+    def _refusal(self, bank: int, offset: int, length: int) -> FlashError | None:
+        """The first reason, if any, why this range must not be changed now."""
+        if not self.power.powered:
+            return FlashError.NO_POWER
+        if not self._inside(bank, offset, length):
+            return FlashError.OUT_OF_RANGE
+        if bank == self.running_bank:
+            return FlashError.RUNNING_BANK
+        if offset < self.geometry.slot_offset:
+            return FlashError.WRITE_PROTECTED
+        if self._banks[bank].pending is not None:
+            return FlashError.BUSY
+        return None
+
+    def _refuse(self, error: FlashError) -> FlashError:
+        self.counters.refused += 1
+        return error
+
+    def _start(self, operation: FlashOperation, data: bytes) -> float:
+        self._banks[operation.bank].pending = (operation, data)
+        if self.observer is not None:
+            self.observer(operation)
+        return operation.done_at
+
+    def _erase(self, operation: FlashOperation) -> FlashError | None:
+        bank, sector = self._banks[operation.bank], operation.offset // self.geometry.sector_size
+        admitted = self.power.admit(1)
+        if admitted.torn:
+            self._tear_sector(operation.bank, operation.offset)
+        if not admitted.whole:
+            return FlashError.NO_POWER
+        worn = bank.erase_cycles[sector] >= self.geometry.endurance_cycles
+        if worn or bank.defects[sector] is SectorDefect.REPORTED:
+            self._tear_sector(operation.bank, operation.offset)
+            return FlashError.ERASE_FAILED
+        bank.erase_cycles[sector] += 1
+        self._set(operation.bank, operation.offset, bytes([_ERASED]) * operation.length, UnitState.BLANK)
+        self.counters.sectors_erased += 1
+        return None
+
+    def _program(self, operation: FlashOperation, data: bytes, units: int) -> FlashError | None:
+        """Program the first `units` of `data`, sector by sector, as far as power and the sectors allow."""
+        unit, sector_units = self.geometry.unit_size, self.geometry.sector_size // self.geometry.unit_size
+        done = 0
+        while done < units:
+            position = operation.offset // unit + done
+            count = min(units - done, sector_units - position % sector_units)
+            defect = self._banks[operation.bank].defects[position // sector_units]
+            if defect is SectorDefect.REPORTED:
+                if not self.power.admit(1).whole:
+                    return FlashError.NO_POWER
+                self._tear_unit(operation.bank, operation.offset, done, data)
+                return FlashError.PROGRAM_FAILED
+            admitted = self.power.admit(count)
+            chunk = data[done * unit : (done + admitted.whole) * unit]
+            if defect is SectorDefect.SILENT:
+                chunk = bytes(byte | 1 for byte in chunk)
+            self._set(operation.bank, operation.offset + done * unit, chunk, UnitState.PROGRAMMED)
+            self.counters.units_programmed += admitted.whole
+            done += admitted.whole
+            if admitted.torn:
+                self._tear_unit(operation.bank, operation.offset, done, data)
+            if admitted.whole < count:
+                return FlashError.NO_POWER
+        return None
+
+    def _set(self, bank: int, offset: int, data: bytes, state: UnitState) -> None:
+        unit = self.geometry.unit_size
+        self._banks[bank].content[offset : offset + len(data)] = data
+        self._banks[bank].states[offset // unit : (offset + len(data)) // unit] = bytes([state]) * (len(data) // unit)
+
+    def _tear_unit(self, bank: int, offset: int, index: int, data: bytes) -> None:
+        """Leave a random subset of the bits of unit `index` of `data` programmed."""
+        unit = self.geometry.unit_size
+        wanted = int.from_bytes(data[index * unit : (index + 1) * unit], "big")
+        content = (wanted | self._rng.getrandbits(8 * unit)).to_bytes(unit, "big")
+        seen = self._rng.random() >= _MISSED_BY_ECC
+        self._set(bank, offset + index * unit, content, UnitState.UNSTABLE if seen else UnitState.PROGRAMMED)
+        self.counters.torn += 1
+
+    def _tear_sector(self, bank: int, offset: int) -> None:
+        """Leave each unit of a sector as it was, erased, or in between; at least one of them in between."""
+        unit, size = self.geometry.unit_size, self.geometry.sector_size
+        certain = self._rng.randrange(size // unit)
+        target = self._banks[bank]
+        target.erase_cycles[offset // self.geometry.sector_size] += 1
+        for index in range(size // unit):
+            start = offset + index * unit
+            fate = UnitState.UNSTABLE if index == certain else self._rng.choice(tuple(UnitState))
+            if fate is UnitState.BLANK:
+                self._set(bank, start, bytes([_ERASED]) * unit, UnitState.BLANK)
+            elif fate is UnitState.UNSTABLE:
+                old = int.from_bytes(target.content[start : start + unit], "big")
+                mixed = (old | self._rng.getrandbits(8 * unit)).to_bytes(unit, "big")
+                self._set(bank, start, mixed, UnitState.UNSTABLE)
+        self.counters.torn += 1

@@ -1,0 +1,63 @@
+"""A small byte-writable non-volatile memory, as a node keeps its records in.
+
+A byte is written whole or, when power fails in it, holds an arbitrary mixture of its old and new bits; a write of
+several bytes may end after any of them.  Writing takes no time that matters here (tens of microseconds a record over
+SPI) and does not wear (endurance is beyond any life of a node).
+"""
+
+from __future__ import annotations
+
+import random
+
+from ess_can.sim.power_cut import PowerCut
+
+FRAM_SIZE = 8192
+"""Bytes of the usual part: 64 kbit."""
+
+
+class Fram:
+    """Byte-writable memory, zeros when new.
+
+    `power` is shared with the node's flash, each written byte being one of its operations; `rng` decides which bits
+    of a torn byte were written.
+    """
+
+    def __init__(self, rng: random.Random, power: PowerCut | None = None, size: int = FRAM_SIZE) -> None:
+        self.power = power or PowerCut()
+        self._rng = rng
+        self._content = bytearray(size)
+
+    @property
+    def size(self) -> int:
+        """Capacity in bytes."""
+        return len(self._content)
+
+    def read(self, address: int, length: int) -> bytes:
+        """The bytes at `address`.  Raises ValueError outside the memory."""
+        self._check(address, length)
+        return bytes(self._content[address : address + length])
+
+    def write(self, address: int, data: bytes) -> bool:
+        """Write bytes in rising order; false if power did not last.  Raises ValueError outside the memory."""
+        self._check(address, len(data))
+        admitted = self.power.admit(len(data))
+        self._content[address : address + admitted.whole] = data[: admitted.whole]
+        if admitted.torn:
+            at = address + admitted.whole
+            written = self._rng.getrandbits(8)
+            self._content[at] = self._content[at] & ~written | data[admitted.whole] & written
+        return admitted.whole == len(data)
+
+    def export(self) -> bytes:
+        """The whole content."""
+        return bytes(self._content)
+
+    def restore(self, content: bytes) -> None:
+        """Take over an exported content.  Raises ValueError if it is of another size."""
+        if len(content) != self.size:
+            raise ValueError(f"content has {len(content)} bytes, not {self.size}")
+        self._content[:] = content
+
+    def _check(self, address: int, length: int) -> None:
+        if address < 0 or length < 0 or address + length > self.size:
+            raise ValueError(f"bytes {address}..{address + length} are outside the {self.size} of the memory")

@@ -1,0 +1,46 @@
+"""The faults that a BMU remembers across restarts until a named person clears them."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Protocol
+
+
+class Latch(Enum):
+    """One remembered fault."""
+
+    WELD_PLUS = "weld_plus"
+    WELD_MINUS = "weld_minus"
+    EMERGENCY_STOP = "emergency_stop"
+    FIRE = "fire"
+    INSULATION = "insulation"
+    HVIL_OPEN = "hvil_open"
+    PRECHARGE_FAILED = "precharge_failed"
+
+
+WELDS = frozenset({Latch.WELD_PLUS, Latch.WELD_MINUS})
+
+
+class LatchStore(Protocol):
+    """Memory that outlives a restart."""
+
+    def load(self) -> frozenset[Latch]:
+        """What was saved last; empty if nothing ever was."""
+
+    def save(self, latches: frozenset[Latch]) -> None:
+        """Replace what is stored, at once and as a whole."""
+
+
+class MemoryLatchStore:
+    """A store that outlives the control object, not the process."""
+
+    def __init__(self) -> None:
+        self._latches: frozenset[Latch] = frozenset()
+
+    def load(self) -> frozenset[Latch]:
+        """See `LatchStore`."""
+        return self._latches
+
+    def save(self, latches: frozenset[Latch]) -> None:
+        """See `LatchStore`."""
+        self._latches = latches

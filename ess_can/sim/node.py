@@ -1,0 +1,336 @@
+"""A simulated node: the MCU that boots, runs an application on the station bus, and can be programmed over UDS.
+
+What the application does with its hardware is behind `Application`; everything a BMU and the comm gateway have in
+common is here: flash, boot, identity, Node_Info, the UDS server, watchdog and trial time-out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Protocol
+
+from ess_can.bus.clock import Cycle
+from ess_can.bus.isotp_channel import IsoTpChannel
+from ess_can.bus.station import StationLink
+from ess_can.errors import BusError, IsoTpError
+from ess_can.identity import NodeAddress, Version
+from ess_can.isotp import IsoTpAddress, IsoTpParams
+from ess_can.signals.dbc import StationCodec
+from ess_can.signals.messages import ImageState, NodeInfo
+from ess_can.sim.boot_records import AccessDelayRecord, NodeRecords
+from ess_can.sim.bootloader import Bootloader, Verify, provision
+from ess_can.sim.controller import Controller
+from ess_can.sim.flash import Flash
+from ess_can.sim.fram import Fram
+from ess_can.sim.programming import MemoryConfig, ProgrammingMemory
+from ess_can.uds.access import AccessAlgorithm, AccessGuard, AccessState
+from ess_can.uds.rules import Session
+from ess_can.uds.server import UdsServerSession
+from ess_can.uds.target import Did, Nrc, Operation
+
+
+class Behaviour(Enum):
+    """How an application behaves, for firmware that is simulated to be bad."""
+
+    GOOD = "works"
+    HANGS = "never gets as far as its main loop"
+    NO_HV_STATUS = "runs, but sends no HV status"
+    WRONG_SCALE = "runs, but reports voltages with a wrong scale"
+
+
+@dataclass(frozen=True, slots=True)
+class Board:
+    """What is fixed when a node is built.  Times are in seconds."""
+
+    hardware_id: int
+    serial: str
+    access: AccessAlgorithm
+    boot_s: float = 0.8
+    watchdog_s: float = 2.0
+    trial_timeout_s: float = 60.0
+    isotp: IsoTpParams = field(default_factory=IsoTpParams)
+
+
+class Application(Protocol):
+    """The part of a node's firmware that is not about firmware."""
+
+    def start(self, link: StationLink, behaviour: Behaviour, now: float) -> None:
+        """The application's main loop begins, with fresh RAM."""
+
+    def stop(self, now: float) -> None:
+        """The MCU restarts or loses power: outputs drop out."""
+
+    def hold(self, held: bool) -> None:
+        """Whether high voltage must stay open (a programming session, an unconfirmed image)."""
+
+    def programming_allowed(self, now: float) -> bool:
+        """The node's own proof that high voltage is off."""
+
+    def reset_allowed(self, now: float) -> bool:
+        """Whether a restart is harmless."""
+
+
+class SimulatedNode:
+    """One node on the simulated wire.  It implements `ess_can.uds.target.ProgrammingTarget`.
+
+    `entropy` drives torn flash bits and challenges; `behaviours` says which firmware versions are bad, and how.
+    """
+
+    def __init__(
+        self,
+        address: NodeAddress,
+        board: Board,
+        controller: Controller,
+        codec: StationCodec,
+        application: Application,
+        verify: Verify,
+        entropy: random.Random,
+        behaviours: Mapping[Version, Behaviour],
+        fram: Fram | None = None,
+    ) -> None:
+        self.address = address
+        self.board = board
+        self.controller = controller
+        self.application = application
+        self.behaviours = behaviours
+        self.flash = Flash(entropy)
+        self.records = NodeRecords(fram or Fram(entropy))
+        self.boots = 0
+        self._codec = codec
+        self._entropy = entropy
+        self._bootloader = Bootloader(self.flash, self.records, verify)
+        self._memory: ProgrammingMemory | None = None
+        self._server: UdsServerSession | None = None
+        self._channel: IsoTpChannel | None = None
+        self._link: StationLink | None = None
+        self._timers: list[asyncio.TimerHandle] = []
+        self._server_timer: asyncio.TimerHandle | None = None
+        controller.detach()
+        self._node_info = Cycle(codec.node_route(address).cycle_s or 0.5, self._send_node_info)
+
+    # --- power --------------------------------------------------------------------------------
+
+    def install(self, image: bytes) -> None:
+        """Program a confirmed image on the production line.  Raises EssCanError if it does not verify."""
+        provision(self.flash, self.records, image, self._bootloader.verify)
+        # A node that was upgraded before: the other bank holds an image, too, and has to be erased.
+        self.flash.factory_program(1, self.flash.geometry.slot_offset, image)
+
+    def power_on(self, *, boot_s: float | None = None) -> None:
+        """Apply power: the application runs after `boot_s` (the board's unless given)."""
+        self._later(self.board.boot_s if boot_s is None else boot_s, self._boot)
+
+    def power_off(self, now: float) -> None:
+        """Take power away: flash work under way is torn, RAM and session are gone, outputs drop out."""
+        for timer in self._timers:
+            timer.cancel()
+        self._timers.clear()
+        self._node_info.stop()
+        if self._server_timer is not None:
+            self._server_timer.cancel()
+        self.application.stop(now)
+        if self._channel is not None:
+            self._channel.close()
+        if self._link is not None:
+            self._link.close()
+        self.controller.detach()
+        if self._memory is not None:
+            self._memory.power_off(now)
+        self._memory = self._server = self._channel = self._link = None
+
+    def reset(self, now: float) -> None:
+        """Restart the MCU."""
+        self.power_off(now)
+        self.power_on()
+
+    @property
+    def running(self) -> bool:
+        """Whether the application runs."""
+        return self._link is not None
+
+    @property
+    def memory(self) -> ProgrammingMemory:
+        """The memory of a node that runs.  Raises RuntimeError while it is off."""
+        if self._memory is None:
+            raise RuntimeError(f"{self.address} is off")
+        return self._memory
+
+    def _later(self, delay_s: float, call: Callable[[float], None]) -> None:
+        loop = asyncio.get_running_loop()
+        self._timers.append(loop.call_later(delay_s, lambda: call(loop.time())))
+
+    def _boot(self, now: float) -> None:
+        self.boots += 1
+        memory = ProgrammingMemory(self._bootloader, self._memory_config())
+        behaviour = self.behaviours.get(memory.version, Behaviour.GOOD)
+        self._memory = memory
+        if behaviour is Behaviour.HANGS:
+            self._later(self.board.watchdog_s, self.reset)
+            return
+        if memory.standing is ImageState.TRIAL:
+            self._later(self.board.trial_timeout_s, self._end_trial)
+        self.controller.attach()
+        self._link = StationLink(self.controller, self._codec)
+        request_id, response_id = self._codec.diagnostic_ids(self.address)
+        self._channel = IsoTpChannel(
+            self.controller,
+            IsoTpAddress(response_id, request_id),
+            self.board.isotp,
+            on_message=self._on_request,
+            on_error=_ignore_error,
+        )
+        guard = AccessGuard(
+            self.board.access,
+            self.board.serial.encode("ascii"),
+            self._entropy.randbytes,
+            _AccessRecords(self.records),
+            now,
+        )
+        self._server = UdsServerSession(self, guard)
+        if memory.standing is not ImageState.RECOVERY:
+            self.application.start(self._link, behaviour, now)
+        self._update_hold()
+        self._node_info.start()
+
+    def _memory_config(self) -> MemoryConfig:
+        max_block = self.board.isotp.max_payload - 2
+        return MemoryConfig(self.address.node_type, self.board.hardware_id, max_block=max_block)
+
+    def _end_trial(self, now: float) -> None:
+        """Nobody confirmed the image on trial: restart, which goes back to the confirmed one."""
+        if self.memory.standing is ImageState.TRIAL:
+            self.reset(now)
+
+    # --- the station bus ------------------------------------------------------------------------
+
+    def _send_node_info(self, _now: float) -> None:
+        memory, link = self._memory, self._link
+        if memory is None or link is None:
+            return
+        version = memory.version
+        info = NodeInfo(
+            node_type=self.address.node_type,
+            bank=memory.running.bank,
+            boot_counter=memory.running.record.boot_counter % 16,
+            image_state=memory.standing,
+            dbc_fingerprint=self._codec.fingerprint,
+            hardware_id=self.board.hardware_id,
+            version_major=version.major,
+            version_minor=version.minor,
+            version_revision=version.revision,
+        )
+        with suppress(BusError):  # the next cycle comes
+            link.send_node_info(info, self.address)
+
+    # --- UDS --------------------------------------------------------------------------------------
+
+    def _on_request(self, payload: bytes, now: float) -> None:
+        if self._server is not None:
+            self._answer(self._server.receive(payload, now))
+
+    def _on_server_deadline(self) -> None:
+        if self._server is not None:
+            self._answer(self._server.tick(asyncio.get_running_loop().time()))
+
+    def _answer(self, messages: list[bytes]) -> None:
+        server, channel = self._server, self._channel
+        if server is None or channel is None:
+            return
+        for message in messages:
+            channel.send_nowait(message)
+        self._update_hold()
+        if self._server_timer is not None:
+            self._server_timer.cancel()
+            self._server_timer = None
+        loop = asyncio.get_running_loop()
+        if server.reset_pending:
+            # The answer has to leave first; a few milliseconds are a long time for one frame of high priority.
+            self._later(_RESET_DELAY_S, server.perform_reset)
+        elif server.next_deadline is not None:
+            self._server_timer = loop.call_at(server.next_deadline, self._on_server_deadline)
+
+    def _update_hold(self) -> None:
+        server, memory = self._server, self._memory
+        programming = server is not None and server.session is Session.PROGRAMMING
+        unconfirmed = memory is not None and memory.standing is not ImageState.CONFIRMED
+        self.application.hold(programming or unconfirmed)
+
+    # --- ProgrammingTarget ------------------------------------------------------------------------
+
+    def read_identifier(self, did: int, now: float) -> bytes | None:
+        """See `ProgrammingTarget`; the same for the methods below."""
+        match did:
+            case Did.SERIAL_NUMBER:
+                return self.board.serial.encode("ascii")
+            case Did.HARDWARE_NUMBER:
+                return bytes((self.board.hardware_id,))
+            case Did.NODE_TYPE:
+                return bytes((self.address.node_type,))
+            case Did.SOFTWARE_VERSION:
+                return str(self.memory.version).encode("ascii")
+            case Did.DBC_FINGERPRINT:
+                return self._codec.sha256
+            case _:
+                return self.memory.read_identifier(did, now)
+
+    def programming_allowed(self, now: float) -> bool:  # noqa: D102
+        return self.application.programming_allowed(now)
+
+    def reset_allowed(self, now: float) -> bool:  # noqa: D102
+        return self.application.reset_allowed(now)
+
+    def erase(self, size: int, image_sha256: bytes, now: float) -> Operation | Nrc:  # noqa: D102
+        return self.memory.erase(size, image_sha256, now)
+
+    def begin_download(self, address: int, size: int, now: float) -> int | Nrc:  # noqa: D102
+        return self.memory.begin_download(address, size, now)
+
+    def write(self, data: bytes, now: float) -> Operation | Nrc:  # noqa: D102
+        return self.memory.write(data, now)
+
+    def end_download(self, now: float) -> Operation | Nrc:  # noqa: D102
+        return self.memory.end_download(now)
+
+    def abort_download(self, now: float) -> None:  # noqa: D102
+        self.memory.abort_download(now)
+
+    def verify(self, crc32: int, now: float) -> Operation | Nrc:  # noqa: D102
+        return self.memory.verify(crc32, now)
+
+    def read_back_crc32(self) -> int:  # noqa: D102
+        return self.memory.read_back_crc32()
+
+    def activate_on_trial(self, now: float) -> Nrc | None:  # noqa: D102
+        return self.memory.activate_on_trial(now)
+
+    def confirm(self, now: float) -> Nrc | None:  # noqa: D102
+        return self.memory.confirm(now)
+
+    def revert(self, now: float) -> Nrc | None:  # noqa: D102
+        return self.memory.revert(now)
+
+
+_RESET_DELAY_S = 0.005
+
+
+def _ignore_error(_error: IsoTpError) -> None:
+    """A broken transfer is the client's to repeat; the server waits for the next request."""
+
+
+class _AccessRecords:
+    """Keeps the access state in the node's FRAM."""
+
+    def __init__(self, records: NodeRecords) -> None:
+        self._record = records.access_delay
+
+    def load(self) -> AccessState:
+        kept = self._record.load() or AccessDelayRecord()
+        return AccessState(kept.failed_attempts, kept.delay_armed)
+
+    def save(self, state: AccessState) -> None:
+        self._record.store(AccessDelayRecord(state.failed_attempts, state.delay_armed))

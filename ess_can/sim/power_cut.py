@@ -1,0 +1,63 @@
+"""Power that can be taken away at one counted operation of a node's non-volatile memories.
+
+One `PowerCut` is shared by a node's flash and FRAM.  Each programmed flash unit, each erased sector and each written
+FRAM byte is one operation, counted in the order in which they take effect, so that a test can enumerate every cut
+instead of sampling them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class CutMode(Enum):
+    """What becomes of the operation at which power is lost."""
+
+    BEFORE = "before"  # it never began
+    TORN = "torn"  # it began and did not end
+    AFTER = "after"  # it is done, but nobody was told
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """How many of the operations asked for take place entirely, and whether the one after them is torn."""
+
+    whole: int
+    torn: bool = False
+
+
+class PowerCut:
+    """A node's supply: unlimited unless armed.  After the cut nothing takes effect until `restore`."""
+
+    def __init__(self) -> None:
+        self.operations = 0
+        """Operations that took effect, a torn one included."""
+        self.powered = True
+        self._at: int | None = None
+        self._mode = CutMode.BEFORE
+
+    def arm(self, at: int, mode: CutMode) -> None:
+        """Lose power at the operation with index `at`, counted from now, from 0.  Raises ValueError if negative."""
+        if at < 0:
+            raise ValueError(f"operation {at} is in the past")
+        self._at = self.operations + at
+        self._mode = mode
+
+    def restore(self) -> None:
+        """Give power back, and forget an armed cut."""
+        self.powered = True
+        self._at = None
+
+    def admit(self, count: int) -> Admission:
+        """Account for `count` operations in a row, as far as power lasts."""
+        if not self.powered:
+            return Admission(0)
+        if self._at is None or self._at >= self.operations + count:
+            self.operations += count
+            return Admission(count)
+        whole = self._at - self.operations + (self._mode is CutMode.AFTER)
+        torn = self._mode is CutMode.TORN
+        self.operations += whole + torn
+        self.powered = False
+        return Admission(whole, torn)

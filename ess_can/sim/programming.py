@@ -1,0 +1,336 @@
+"""The memory side of a node's programming session: the image goes into the bank that does not run.
+
+Implements what `ess_can.uds.target.ProgrammingTarget` asks of a node's memory; the node adds identity, the
+high-voltage gate and reset.  Nothing here runs by itself: flash work that is due by `now` takes effect when the next
+method is called with that `now`, in the order and at the times at which the hardware would have done it.
+
+An object lives from one boot to the next: `ProgrammingMemory` is made at power-up, and `power_off` ends it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from ess_can.identity import NodeType, Version
+from ess_can.signals.messages import ImageState
+from ess_can.sim.boot_records import ImageId, NodeRecords, ResumeRecord
+from ess_can.sim.bootloader import Bootloader
+from ess_can.sim.flash_queue import EraseStep, FlashQueue, ProgramStep, Step
+from ess_can.sim.image_verdict import FailureReason, MemoryFailure, judge
+from ess_can.trust.compatibility import MAX_COUNTER_STEP, NodeFacts
+from ess_can.uds.target import BootState, Did, Nrc, Operation, ResumeState
+
+_ERASED = b"\xff"
+_ANY_STEP = 0xFFFF_FFFF
+_NOTHING_TO_RESUME = ResumeState(0, bytes(32))
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryConfig:
+    """What a node's programming software is built with.
+
+    `node_type` and `hardware_id` are those that an image must be for.  `max_block` is the largest TransferData payload
+    in bytes: an ISO-TP message of 4095 less service and counter.  `hash_bytes_per_s` is how fast the node reads and
+    hashes its flash.  `trial_boots` is how often an unconfirmed image may boot, 1..255.
+    """
+
+    node_type: NodeType
+    hardware_id: int
+    max_block: int = 4093
+    hash_bytes_per_s: float = 40e6
+    trial_boots: int = 1
+
+
+@dataclass(slots=True)
+class _Download:
+    """An open download.
+
+    `received` counts image bytes from its start, `carry` holds those of them that are not a whole unit yet, `repairs`
+    is to be erased before the first block, and from `buffer_free_at` on there is room for another block.
+    """
+
+    received: int
+    repairs: list[Step]
+    carry: bytes = b""
+    buffer_free_at: float = 0.0
+
+
+class ProgrammingMemory:
+    """Boots the node, then programs its inactive bank.
+
+    `running` is what was booted and `last_failure` the latest failure since.  Every method takes the loop time in
+    seconds and never raises; see `ProgrammingTarget` for those that it names.
+    """
+
+    def __init__(self, bootloader: Bootloader, config: MemoryConfig) -> None:
+        self.config = config
+        self.last_failure: MemoryFailure | None = None
+        self.running = bootloader.power_up()
+        self.inactive_bank = 1 - self.running.bank
+        self._bootloader = bootloader
+        self._flash = bootloader.flash
+        self._records: NodeRecords = bootloader.records
+        self._queue = FlashQueue(self._flash, self.inactive_bank, self._step_done)
+        self._download: _Download | None = None
+        self._verified: ImageId | None = None
+        self._crc32 = 0
+        self._confirmed_now = False
+
+    # --- state --------------------------------------------------------------------------------
+
+    def settle(self, now: float) -> None:
+        """Let all flash work take effect that is done by `now`."""
+        self._queue.advance(now)
+
+    def power_off(self, now: float) -> None:
+        """Power is lost, or the node resets: flash work under way is torn.  The object is dead after this."""
+        self._queue.advance(now)
+        self._flash.power_loss(now)
+
+    @property
+    def standing(self) -> ImageState:
+        """How the running image stands now: CONFIRMED as soon as a trial is confirmed."""
+        return ImageState.CONFIRMED if self._confirmed_now else self.running.standing
+
+    @property
+    def version(self) -> Version:
+        """The running image's version, 0.0.0 in recovery."""
+        return self.running.facts.version if self.running.facts else Version(0, 0, 0)
+
+    @property
+    def security_counter(self) -> int:
+        """The node's anti-rollback counter."""
+        return self._bootloader.record.security_counter
+
+    def read_identifier(self, did: int, now: float) -> bytes | None:
+        """BOOT_STATE, RESUME_STATE or SECURITY_COUNTER; None for every other identifier."""
+        self._queue.advance(now)
+        if did == Did.BOOT_STATE:
+            boots = self.running.record.boot_counter
+            return BootState(self.running.bank, self.standing, boots, self.version).pack()
+        if did == Did.RESUME_STATE:
+            return self.resume_state().pack()
+        if did == Did.SECURITY_COUNTER:
+            return self.security_counter.to_bytes(4, "big")
+        return None
+
+    def resume_state(self) -> ResumeState:
+        """From which image offset on a download of which image may go on.
+
+        It is the verified offset, unless power loss left units behind it that are not blank: then it is the start of
+        their sector, which the first block will have erased.
+        """
+        record = self._resume_record()
+        return ResumeState(self._resume_offset(record), record.image.sha256) if record else _NOTHING_TO_RESUME
+
+    # --- erase and download -------------------------------------------------------------------
+
+    def erase(self, size: int, image_sha256: bytes, now: float) -> Operation | Nrc:
+        """Erase every sector of the inactive slot that is not blank, for this image.
+
+        Refused while the inactive bank holds the only confirmed image, that is while a trial runs.
+        """
+        self._queue.advance(now)
+        if self._download is not None:
+            return Nrc.REQUEST_SEQUENCE_ERROR
+        if not self._queue.idle:
+            return Nrc.BUSY_REPEAT_REQUEST
+        if not 0 < size <= self._flash.geometry.slot_size or len(image_sha256) != 32:
+            return Nrc.REQUEST_OUT_OF_RANGE
+        if self._bootloader.record.active_bank == self.inactive_bank:
+            return Nrc.CONDITIONS_NOT_CORRECT
+        self._begin_change()
+        self._bootloader.revert()
+        record = ResumeRecord(self.inactive_bank, ImageId(size, image_sha256))
+        self._records.resume.store(record)
+        self._queue.add(self._erase_steps(self._flash.geometry.slot_offset), now)
+        done_at = self._queue.free_at(now)
+
+        def finish(at: float) -> Nrc | None:
+            self._queue.advance(max(at, done_at))
+            if error := self._flash_failure():
+                return error
+            if not self._queue.idle or self._erase_steps(self._flash.geometry.slot_offset):
+                return Nrc.GENERAL_PROGRAMMING_FAILURE  # the session ended in between
+            self._records.resume.store(replace(record, erased=True))
+            return None
+
+        return Operation(done_at, finish)
+
+    def begin_download(self, address: int, size: int, now: float) -> int | Nrc:
+        """Accept the rest of the announced image, from exactly where it may go on, to its end."""
+        self._queue.advance(now)
+        record = self._resume_record()
+        if self._download is not None or record is None:
+            return Nrc.CONDITIONS_NOT_CORRECT
+        if not self._queue.idle:
+            return Nrc.BUSY_REPEAT_REQUEST
+        offset = self._resume_offset(record)
+        if address != offset or size <= 0 or address + size != record.image.size:
+            return Nrc.REQUEST_OUT_OF_RANGE
+        self._begin_change()
+        self._records.resume.store(replace(record, verified_offset=offset))
+        self._download = _Download(offset, self._erase_steps(self._flash.geometry.slot_offset + offset))
+        return self.config.max_block
+
+    def write(self, data: bytes, now: float) -> Operation | Nrc:
+        """Take a block.  Done when the block's buffer is free again, which it is once the block before is programmed.
+
+        An error in programming shows at the next block, or at the end.
+        """
+        self._queue.advance(now)
+        download, record = self._download, self._resume_record()
+        if download is None or record is None:
+            return Nrc.REQUEST_SEQUENCE_ERROR
+        if error := self._flash_failure():
+            return error
+        if now < download.buffer_free_at:
+            return Nrc.BUSY_REPEAT_REQUEST
+        if not 0 < len(data) <= self.config.max_block:
+            return Nrc.REQUEST_OUT_OF_RANGE
+        if download.received + len(data) > record.image.size:
+            return Nrc.TRANSFER_DATA_SUSPENDED
+        self._verified = None
+        done_at = download.buffer_free_at = self._queue.free_at(now)
+        self._queue.add(self._program_steps(download, data, record), now)
+
+        def finish(at: float) -> Nrc | None:
+            self._queue.advance(max(at, done_at))
+            return self._flash_failure()
+
+        return Operation(done_at, finish)
+
+    def end_download(self, now: float) -> Operation | Nrc:
+        """Refused until every announced byte was given."""
+        self._queue.advance(now)
+        download, record = self._download, self._resume_record()
+        if download is None or record is None or download.received != record.image.size:
+            return Nrc.REQUEST_SEQUENCE_ERROR
+        done_at = self._queue.free_at(now)
+
+        def finish(at: float) -> Nrc | None:
+            self._queue.advance(max(at, done_at))
+            self._download = None
+            return self._flash_failure()
+
+        return Operation(done_at, finish)
+
+    def abort_download(self, now: float) -> None:
+        """The session ended.  The block under way is still programmed; what waits behind it is dropped."""
+        self._queue.advance(now)
+        self._queue.drop_waiting()
+        self._download = None
+
+    # --- verify and boot selection ------------------------------------------------------------
+
+    def verify(self, crc32: int, now: float) -> Operation | Nrc:
+        """Read the whole image back and judge it; takes the time to read and hash it."""
+        self._queue.advance(now)
+        record = self._resume_record()
+        complete = record is not None and record.verified_offset == record.image.size
+        if record is None or not complete or self._download is not None or not self._queue.idle:
+            return Nrc.REQUEST_SEQUENCE_ERROR
+        self._verified = None
+        image = record.image
+
+        def finish(_at: float) -> Nrc | None:
+            self.last_failure = self._judge(image, crc32)
+            if self.last_failure is not None:
+                return self.last_failure.nrc
+            self._verified, self._crc32 = image, crc32
+            return None
+
+        return Operation(now + image.size / self.config.hash_bytes_per_s, finish)
+
+    def read_back_crc32(self) -> int:
+        """CRC-32 of the last successful `verify`, 0 before."""
+        return self._crc32
+
+    def activate_on_trial(self, now: float) -> Nrc | None:
+        """Have the next boot run the image that was verified since the last write.  May be repeated."""
+        self._queue.advance(now)
+        if self._verified is None:
+            return Nrc.REQUEST_SEQUENCE_ERROR
+        self._bootloader.activate_on_trial(self._verified, self.config.trial_boots)
+        return None
+
+    def confirm(self, now: float) -> Nrc | None:
+        """Make the running trial permanent.  May be repeated until the next reset.
+
+        Refused when nothing is on trial: a node that reverted must not answer as if the new image stood.
+        """
+        self._queue.advance(now)
+        if self._bootloader.confirm(self.running):
+            self._confirmed_now = True
+            return None
+        repeated = self._confirmed_now and self._bootloader.record.trial is None
+        return None if repeated else Nrc.CONDITIONS_NOT_CORRECT
+
+    def revert(self, now: float) -> Nrc | None:
+        """Give up a trial or an activation; done as well when there is none.  A confirmed image is never given up."""
+        self._queue.advance(now)
+        self._bootloader.revert()
+        return None
+
+    # --- inside -------------------------------------------------------------------------------
+
+    def _begin_change(self) -> None:
+        """What was verified or failed before does not count for the content to come."""
+        self._verified = None
+        self._queue.clear_failure()
+
+    def _resume_record(self) -> ResumeRecord | None:
+        """The record of an image whose slot was erased for it, if it is the inactive bank's."""
+        record = self._records.resume.load()
+        return record if record and record.erased and record.bank == self.inactive_bank else None
+
+    def _resume_offset(self, record: ResumeRecord) -> int:
+        geometry = self._flash.geometry
+        start = geometry.slot_offset + record.verified_offset
+        sector_end = (start // geometry.sector_size + 1) * geometry.sector_size
+        complete = record.verified_offset == record.image.size
+        if complete or self._flash.is_blank(self.inactive_bank, start, sector_end - start):
+            return record.verified_offset
+        return sector_end - geometry.sector_size - geometry.slot_offset
+
+    def _erase_steps(self, offset: int) -> list[Step]:
+        """Erase every sector from the one at bank offset `offset` on that is not blank from there to its end."""
+        geometry, steps = self._flash.geometry, list[Step]()
+        for sector in range(offset // geometry.sector_size, geometry.sectors_per_bank):
+            start = max(offset, sector * geometry.sector_size)
+            if not self._flash.is_blank(self.inactive_bank, start, (sector + 1) * geometry.sector_size - start):
+                steps.append(EraseStep(sector))
+        return steps
+
+    def _program_steps(self, download: _Download, data: bytes, record: ResumeRecord) -> list[Step]:
+        """Whole units of what is at hand; the last one of the image is filled up with erased bytes."""
+        geometry = self._flash.geometry
+        offset = geometry.slot_offset + download.received - len(download.carry)
+        steps, download.repairs = download.repairs, []
+        pending = download.carry + data
+        download.received += len(data)
+        last = download.received == record.image.size
+        whole = len(pending) - (0 if last else len(pending) % geometry.unit_size)
+        download.carry = pending[whole:]
+        if whole:
+            padded = pending[:whole] + _ERASED * (-whole % geometry.unit_size)
+            steps.append(ProgramStep(offset, padded, offset - geometry.slot_offset + whole))
+        return steps
+
+    def _step_done(self, step: Step) -> None:
+        record = self._resume_record()
+        if isinstance(step, ProgramStep) and record is not None:
+            self._records.resume.store(replace(record, verified_offset=step.verified_offset))
+
+    def _judge(self, image: ImageId, crc32: int) -> MemoryFailure | None:
+        node = NodeFacts(self.config.node_type, self.config.hardware_id, self.version, self.security_counter)
+        # A node whose records are lost counts from 0 again and must still be able to take an image.
+        step = _ANY_STEP if self.running.standing is ImageState.RECOVERY else MAX_COUNTER_STEP
+        return judge(self._bootloader, self.inactive_bank, image, crc32, node, step)
+
+    def _flash_failure(self) -> Nrc | None:
+        failure = self._queue.failure
+        if failure is None:
+            return None
+        self.last_failure = MemoryFailure(FailureReason.FLASH_WRITE_FAILED, failure.value)
+        return self.last_failure.nrc

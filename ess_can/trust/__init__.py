@@ -1,0 +1,1 @@
+"""What is trusted: keys, signatures, compatibility and anti-rollback."""

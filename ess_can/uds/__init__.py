@@ -1,0 +1,1 @@
+"""Diagnostic sessions, client and server, over udsoncan's codecs (ISO 14229-1).  Sans-IO."""

@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import zlib
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ess_can.errors import (
+    EssCanError,
+    FileTooLarge,
+    FileUnreadable,
+    ImageCorrupt,
+    ImageInvalid,
+    ManifestInvalid,
+    SignatureInvalid,
+    SignatureMissing,
+    TestKeyRefused,
+    UnknownKey,
+    UpgradeFileExpired,
+)
+from ess_can.identity import NodeType
+from ess_can.image.manifest import encode_manifest
+from ess_can.image.upgrade_file import MAX_FILE_SIZE as LIMIT
+from ess_can.image.upgrade_file import assemble, split_upgrade_file
+from ess_can.trust import keys
+from ess_can.trust.keys import KeyRing
+from ess_can.trust.verify import open_upgrade_file, verify_node_image
+from tests.firmware_images import FIRMWARE, RELEASE, RING, STRANGER, small_image, small_upgrade
+
+
+def test_a_good_file() -> None:
+    image = small_image()
+    data = small_upgrade(image)
+    upgrade = open_upgrade_file(data, RING)
+    assert upgrade.signer == RELEASE.public
+    assert upgrade.size == len(data)
+    assert upgrade.digest == hashlib.sha256(split_upgrade_file(data).signed).digest()
+    (verified,) = upgrade.images
+    assert verified.data == image
+    assert verified.signer == FIRMWARE.public
+    assert verified.sha256 == hashlib.sha256(image).digest() == upgrade.manifest.images[0].sha256
+    assert verified.crc32 == zlib.crc32(image) == upgrade.manifest.images[0].crc32
+    assert "firmware" not in repr(verified.data[:0]) + repr(dataclasses.replace(verified, signer=RELEASE.public))
+
+
+def test_the_image_for_a_node() -> None:
+    gateway = small_image(node_type=NodeType.COMM_GATEWAY, hardware_ids=(0x21, 0x22))
+    upgrade = open_upgrade_file(small_upgrade(gateway, small_image()), RING)
+    found = upgrade.image_for(NodeType.COMM_GATEWAY, 0x22)
+    assert found is not None
+    assert found.data == gateway
+    assert upgrade.image_for(NodeType.COMM_GATEWAY, 0x11) is None
+    assert upgrade.image_for(NodeType.CMU, 0x11) is None
+
+
+def test_from_a_path_the_checked_bytes_are_kept(tmp_path: Path) -> None:
+    path = tmp_path / "release.essup"
+    path.write_bytes(small_upgrade())
+    upgrade = open_upgrade_file(path, RING)
+    path.write_bytes(b"something else")
+    assert upgrade.images[0].data == small_image()
+    with pytest.raises(FileUnreadable):
+        open_upgrade_file(tmp_path, RING)
+    with path.open("wb") as file:
+        file.truncate(LIMIT + 1)
+    with pytest.raises(FileTooLarge):
+        open_upgrade_file(path, RING)
+
+
+def test_separate_keys_for_releases_and_images() -> None:
+    data = small_upgrade()
+    release, firmware = KeyRing.of(RELEASE.public), KeyRing.of(FIRMWARE.public)
+    open_upgrade_file(data, release, firmware_keyring=firmware)
+    with pytest.raises(UnknownKey, match="the image"):
+        open_upgrade_file(data, release)
+    with pytest.raises(UnknownKey, match="the upgrade file"):
+        open_upgrade_file(data, firmware, firmware_keyring=release)
+
+
+@pytest.mark.parametrize("role", ["release", "firmware"])
+def test_a_test_key_is_refused_even_if_trusted(monkeypatch: pytest.MonkeyPatch, role: str) -> None:
+    key = RELEASE if role == "release" else FIRMWARE
+    monkeypatch.setitem(keys.TEST_KEYS, key.key_id, "published")
+    with pytest.raises(TestKeyRefused, match="published"):
+        open_upgrade_file(small_upgrade(), RING)
+    open_upgrade_file(small_upgrade(), RING, allow_test_keys=True)
+    with pytest.raises(UnknownKey):
+        open_upgrade_file(small_upgrade(), KeyRing.of(STRANGER.public), allow_test_keys=True)
+
+
+def test_nothing_is_parsed_before_the_signature_holds() -> None:
+    with pytest.raises(UnknownKey):
+        open_upgrade_file(assemble(b"[[[", [], STRANGER), RING)
+    with pytest.raises(ManifestInvalid):
+        open_upgrade_file(assemble(b"[[[", [], RELEASE), RING)
+
+
+def test_expiry_counts_only_when_the_date_is_known() -> None:
+    data = small_upgrade(expires=date(2026, 12, 31))
+    open_upgrade_file(data, RING)
+    open_upgrade_file(data, RING, today=date(2026, 12, 31))
+    with pytest.raises(UpgradeFileExpired):
+        open_upgrade_file(data, RING, today=date(2027, 1, 1))
+    open_upgrade_file(small_upgrade(), RING, today=date(2099, 1, 1))
+
+
+@pytest.mark.parametrize(("lie", "why"), [({"crc32": 1}, "CRC-32"), ({"sha256": bytes(32)}, "SHA-256")])
+def test_each_checksum_in_the_manifest_counts_by_itself(lie: dict[str, Any], why: str) -> None:
+    upgrade = open_upgrade_file(small_upgrade(), RING)
+    entry = dataclasses.replace(upgrade.manifest.images[0], **lie)
+    manifest = dataclasses.replace(upgrade.manifest, images=(entry,))
+    with pytest.raises(ImageCorrupt, match=why):
+        open_upgrade_file(assemble(encode_manifest(manifest), [small_image()], RELEASE), RING)
+
+
+def test_a_good_image() -> None:
+    image = small_image()
+    verified = verify_node_image(image, RING)
+    assert verified.facts.node_type is NodeType.BMU
+    assert verified.sha256 == hashlib.sha256(image).digest()
+
+
+def test_the_right_digest_signed_by_a_stranger_under_our_id() -> None:
+    class Forger:
+        key_id = FIRMWARE.key_id
+
+        def sign(self, message: bytes) -> bytes:
+            return STRANGER.sign(message)
+
+    with pytest.raises(SignatureInvalid):
+        verify_node_image(small_image(signer=Forger()), RING)
+
+
+@pytest.mark.parametrize(
+    ("image", "error"),
+    [
+        (b"", ImageInvalid),
+        (small_image(signer=None), SignatureMissing),
+        (small_image(signer=STRANGER), UnknownKey),
+        (small_image().replace(b"firmware", b"Firmware"), ImageCorrupt),
+        (small_image()[:-1] + bytes([small_image()[-1] ^ 1]), SignatureInvalid),
+        (small_image() + b"\0", ImageInvalid),
+        (small_image(payload=bytes(896 * 1024)), FileTooLarge),
+    ],
+)
+def test_bad_images(image: bytes, error: type[EssCanError]) -> None:
+    with pytest.raises(error) as caught:
+        verify_node_image(image, RING)
+    assert type(caught.value) is error
+
+
+def test_an_image_for_a_larger_slot() -> None:
+    image = small_image(payload=bytes(896 * 1024))
+    with pytest.raises(FileTooLarge):
+        verify_node_image(image, RING)
+    verify_node_image(image, RING, slot_size=1 << 20)
