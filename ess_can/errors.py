@@ -45,7 +45,7 @@ class EssCanError(Exception):
     @property
     def name(self) -> str:
         """The stable name that scripts match on, for example ``BUS_SILENT``."""
-        return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(self).__name__).upper()
+        return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", type(self).__name__).upper()
 
     def __str__(self) -> str:
         return f"{self.what}: {self.why}" if self.why else self.what

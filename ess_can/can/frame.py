@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 EXTENDED_FLAG = 0x8000_0000
 """Set in `can_id` for a 29-bit identifier: SocketCAN's CAN_EFF_FLAG."""
@@ -11,9 +11,11 @@ FD_LENGTHS = (0, 1, 2, 3, 4, 5, 6, 7, 8, 12, 16, 20, 24, 32, 48, 64)
 """The data lengths, in bytes, that a CAN FD data length code can express."""
 
 
-@dataclass(frozen=True, slots=True)
-class CanFrame:
+class CanFrame(NamedTuple):
     """One CAN data or remote frame.
+
+    A named tuple, not a frozen dataclass: it is made a hundred thousand times in an upgrade, and is made in a third of
+    the time.
 
     `can_id` follows SocketCAN: the identifier, with `EXTENDED_FLAG` set for 29-bit ones, so that one integer
     names it.  `data` has 0..8 bytes, or a length of `FD_LENGTHS` for CAN FD.  `fd` marks an FD frame and `brs` its

@@ -56,7 +56,7 @@ TRANSITIONS: Mapping[Phase, frozenset[Phase]] = MappingProxyType(
         _P.PROVE_HV_OFF: frozenset({_P.PROGRAM, _P.RECONNECT, _P.HOLD_OPEN}),
         # Every node is programmed and verified before the first one boots its new image.
         _P.PROGRAM: frozenset({_P.TRIAL_BOOT, _P.RECONNECT, _P.HOLD_OPEN}),
-        _P.TRIAL_BOOT: frozenset({_P.CONFIRM, _P.ROLL_BACK, _P.HOLD_OPEN}),
+        _P.TRIAL_BOOT: frozenset({_P.CONFIRM, _P.ROLL_BACK, _P.RECONNECT, _P.HOLD_OPEN}),
         _P.CONFIRM: frozenset({_P.RECONNECT, _P.ROLL_BACK, _P.HOLD_OPEN}),
         _P.ROLL_BACK: frozenset({_P.RECONNECT, _P.HOLD_OPEN}),
         _P.RECONNECT: frozenset({_P.DONE, _P.FAILED, _P.ROLLED_BACK, _P.HOLD_OPEN}),

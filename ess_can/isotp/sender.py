@@ -133,7 +133,6 @@ class Transmission:
             self._flow_control_since = math.inf
             self._waits = 0
             self._st_min = st_min_seconds(data[2])
-            self._not_before = 0.0
             self._block_end = self._index + data[1] if data[1] else _NO_BLOCK_END
             return None
         if status == FlowStatus.WAIT:

@@ -7,6 +7,7 @@ from contextlib import suppress
 from ess_can.bus.port import Bus
 from ess_can.can.frame import CanFrame
 from ess_can.errors import BusError
+from ess_can.sim.controller import QueueOrder
 from ess_can.sim.wire import Wire
 
 _DEPTH = 4096
@@ -15,13 +16,14 @@ _DEPTH = 4096
 class Bridge:
     """Repeats every frame of the simulated wire on `bus`, and every frame of `bus` on the wire.
 
-    The plant keeps its own pace: a frame from outside takes its time on the simulated wire, too.  `lost` counts frames
-    that one side could not take.
+    The plant keeps its own pace: a frame from outside takes its time on the simulated wire, too.  Frames from outside
+    that wait take part in arbitration by their identifiers, as those of the several nodes that may be there.  `lost`
+    counts frames that one side could not take.
     """
 
     def __init__(self, wire: Wire, bus: Bus) -> None:
         self.lost = 0
-        self._inside = wire.controller("outside", depth=_DEPTH)
+        self._inside = wire.controller("outside", depth=_DEPTH, order=QueueOrder.PRIORITY)
         self._outside = bus
         self._unsubscribes = (
             self._inside.subscribe(None, self._to_outside),

@@ -106,10 +106,8 @@ class RackEvidence:
             self.weld_minus = feedbacks[1] is ContactorState.CLOSED
             poles_open = self._check_poles(readings, now)
         self._off.update(
-            ordered_open
-            and self.known
+            poles_open  # which implies that no coil is energised and that both voltages are valid
             and self.feedbacks_open
-            and poles_open
             and not (self.weld_plus or self.weld_minus or weld_latched)
             and _below(self.link_voltage_v, self._spec.off_voltage_v)
             and _below(readings.current_a, self._spec.off_current_a),

@@ -7,6 +7,9 @@ overload frames, and bits that only some receivers see wrongly.
 
 A frame reaches all other controllers, and its sender its confirmation, at the end of EOF: the three bits of
 intermission that follow are time enough for a program to put its answer into the next arbitration.
+
+An ordinary loop fires its timers up to a millisecond or more late, several frames' time.  So a frame starts when the
+one before it is over by the wire's own time, not by the loop's: the wire makes up for what its loop lags behind.
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ _AFTER_CRC_ERROR = 8  # flags from the first bit of EOF on, 10 bits before it
 _AFTER_LAST_EOF_BIT = 14  # flag from the first bit of intermission on, 3 bits before it
 _AFTER_BREAK = 6 + 6 + 6 + 8 + INTERMISSION_BITS  # silence until stuffing is broken, flags one after the other
 _ROUTES_LIMIT = 4096
+_CATCH_UP_S = 0.1  # how far behind its own time a wire on an ordinary loop may be and still make up for it
 
 
 class WireFault(Enum):
@@ -95,7 +99,7 @@ class Wire:
         """A controller has a frame to send: arbitrate once everybody has acted in this instant."""
         if not self._occupied:
             self._occupied = True
-            self.loop.call_soon(self._arbitrate)
+            self.loop.call_soon(self._arbitrate, self.loop.time())
 
     def subscriptions_changed(self) -> None:
         """Forget who receives what."""
@@ -109,7 +113,7 @@ class Wire:
 
     # --- one transmission -------------------------------------------------------------------------
 
-    def _arbitrate(self) -> None:
+    def _arbitrate(self, due: float) -> None:
         winner: Controller | None = None
         best: Transmission | None = None
         rivals: list[Controller] = []
@@ -124,7 +128,7 @@ class Wire:
             self._occupied = False
             return
         transmission = winner.take()
-        since = self.loop.time()
+        since = max(due, self.loop.time() - _CATCH_UP_S)
         self._current = winner, transmission, since
         self._rivals = rivals
         self._end = self.loop.call_at(since + transmission.duration_s - INTERMISSION_BITS * self._bit_s, self._ended)
@@ -177,7 +181,8 @@ class Wire:
             self._busy_s[can_id] = self._busy_s.get(can_id, 0.0) + occupied_s
             self._current = None
             self.transmissions += 1
-            self.loop.call_at(since + occupied_s, self._arbitrate)
+            free_at = since + occupied_s
+            self.loop.call_at(free_at, self._arbitrate, free_at)
 
     def _error(self, occupied_s: float) -> None:
         """The transmission ended in an error frame, which every receiver counts."""

@@ -20,7 +20,8 @@ DTCM_SIZE = 0x2_0000
 _HANDOVER = 0x2001_FFE0
 _SYSTICK = 15
 _RETURN = 0x0800_0000  # where a handler returns to: the emulation stops there
-_INSTRUCTIONS = 5_000_000  # between two ticks; far more than the firmware needs
+_INSTRUCTIONS = 1_000_000  # between two ticks; far more than the firmware needs
+_WFI = b"\x30\xbf"
 
 _VTOR = 0xE000_ED08
 _AIRCR = 0xE000_ED0C
@@ -42,6 +43,10 @@ _GOOD_INPUTS = 0b1111 << 10  # no emergency stop, no fire, interlock closed, ins
 
 class FirmwareReset(Exception):
     """The firmware asked for a system reset."""
+
+
+class FirmwareHangs(Exception):
+    """The firmware did not finish its work within a tick."""
 
 
 @dataclass
@@ -121,6 +126,9 @@ class Board:
         self._uc.emu_start(address, _RETURN, count=_INSTRUCTIONS)  # wfi ends it too
         if self._reset:
             raise FirmwareReset
+        stopped = self._uc.reg_read(arm_const.UC_ARM_REG_PC)
+        if stopped != _RETURN and bytes(self._uc.mem_read(stopped - 2, 2)) != _WFI:
+            raise FirmwareHangs(f"not asleep after {_INSTRUCTIONS} instructions: at {stopped:#x}")
 
     def _exception(self, number: int) -> None:
         """What the core does for an exception: stack, run the handler, unstack."""

@@ -170,11 +170,11 @@ class Attacker(RuleBasedStateMachine):
             self.ask(request if counter > 2 else block(counter, bytes((counter,)) * 256))
 
     @rule(size=SIZES)
-    def erase(self, size: int) -> None:
+    def any_erase(self, size: int) -> None:
         self.ask(erase(size))
 
     @rule(address=SIZES, size=SIZES)
-    def download(self, address: int, size: int) -> None:
+    def any_download(self, address: int, size: int) -> None:
         self.ask(download(address, size))
 
     @rule(size=SIZES)
@@ -182,11 +182,51 @@ class Attacker(RuleBasedStateMachine):
         self.ask(download(len(self.expected), size))
 
     @rule(step=st.sampled_from([-1, 0, 1, 1, 1, 2]), length=st.sampled_from([0, 1, 44, 255, 256, 256, 257]))
-    def block(self, step: int, length: int) -> None:
+    def any_block(self, step: int, length: int) -> None:
         self.ask(block((self.counter + step) & 0xFF, bytes((length & 0xFF,)) * length))
 
     @rule(request=st.sampled_from([b"\x37", VERIFY + bytes(4), ACTIVATE, CONFIRM, REVERT, b"\x3e\x80", b"\x3e\x00"]))
     def next_step(self, request: bytes) -> None:
+        self.ask(request)
+
+    def proper_next(self) -> bytes:
+        """The request that is next on the proper way, by our own book-keeping."""
+        if self.step == "receiving":
+            left = self.announced - len(self.sent)
+            return block((self.counter + 1) & 0xFF, bytes((self.counter,)) * min(left, MAX_DATA)) if left else b"\x37"
+        after = {"idle": download(len(self.expected), 300), "exited": VERIFY + bytes(4), "verified": ACTIVATE}
+        return after.get(self.step, erase(512))
+
+    @rule()
+    def go_on(self) -> None:
+        self.ask(self.proper_next())
+
+    @rule(data=st.data())
+    def go_on_with_hv_on(self, data: st.DataObject) -> None:
+        """Nothing but high voltage stands against the request: `judge` sees whether it gets through (U6)."""
+        request = data.draw(st.sampled_from([self.proper_next(), erase(512), CONFIRM]))
+        before, self.bench.target.hv_off = self.bench.target.hv_off, False
+        self.ask(request)
+        self.bench.target.hv_off = before
+
+    @rule(extra=st.integers(1, 300))
+    def a_longer_block_than_is_left(self, extra: int) -> None:
+        left = self.announced - len(self.sent)
+        self.ask(block((self.counter + 1) & 0xFF, bytes(left + extra)))
+
+    @precondition(lambda self: self.step == "receiving" and self.sent)
+    @rule()
+    def the_last_block_again(self) -> None:
+        lapsed, sent = self.bench.now >= self.last_activity + 5.0, self.sent
+        answer = self.ask(block(self.counter))
+        if not lapsed:
+            assert answer == bytes((0x76, self.counter))  # U2: answered
+        assert self.sent == sent
+
+    @rule(request=st.sampled_from([erase(512), VERIFY + bytes(4), ACTIVATE]))
+    def a_programming_routine_in_the_extended_session(self, request: bytes) -> None:
+        self.ask(b"\x10\x03")
+        self.authenticate(good=True)
         self.ask(request)
 
     @rule()
@@ -226,7 +266,5 @@ class Attacker(RuleBasedStateMachine):
             assert self.bench.server.unlocked == self.unlocked
 
 
-Attacker.TestCase.settings = settings(
-    max_examples=60, stateful_step_count=40, deadline=None, derandomize=True
-)
+Attacker.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None, derandomize=True)
 TestUdsServer = Attacker.TestCase

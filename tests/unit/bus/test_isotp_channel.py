@@ -270,6 +270,17 @@ async def test_a_full_queue_is_back_pressure() -> None:
 
 
 @virtual
+async def test_a_refused_frame_goes_out_shortly_after_there_is_room() -> None:
+    world = World()
+    world.tester.bus.room = 0
+    sending = asyncio.ensure_future(world.tester.channel.send(b"\x01"))
+    await pause(0.1)
+    world.tester.bus.room = 2
+    await sending
+    assert time() <= 0.1 + 0.001 + FRAME_S
+
+
+@virtual
 async def test_a_queue_full_for_ever_is_n_timeout_a() -> None:
     world = World()
     world.tester.bus.room = 0

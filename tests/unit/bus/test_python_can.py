@@ -28,14 +28,13 @@ A_FRAME = CanFrame(0x123, b"\x01\x02")
 
 identifiers = st.one_of(st.integers(0, 0x7FF), st.integers(0, 0x1FFF_FFFF).map(lambda i: i | EXTENDED_FLAG))
 frames = st.one_of(
-    st.builds(CanFrame, identifiers, st.binary(max_size=8)),
-    st.builds(CanFrame, identifiers, st.integers(0, 8).map(bytes), remote=st.just(True)),
+    st.builds(lambda can_id, data: CanFrame(can_id, data), identifiers, st.binary(max_size=8)),
+    st.builds(lambda can_id, length: CanFrame(can_id, bytes(length), remote=True), identifiers, st.integers(0, 8)),
     st.builds(
-        CanFrame,
+        lambda can_id, data, brs: CanFrame(can_id, data, fd=True, brs=brs),
         identifiers,
         st.sampled_from(FD_LENGTHS).flatmap(lambda n: st.binary(min_size=n, max_size=n)),
-        fd=st.just(True),
-        brs=st.booleans(),
+        st.booleans(),
     ),
 )
 

@@ -93,6 +93,18 @@ def test_n_cr_does_not_run_while_the_move_is_ours() -> None:
     assert endpoint.next_deadline == 3.5
 
 
+def test_n_cr_does_not_run_at_the_end_of_a_block_until_our_flow_control_is_confirmed() -> None:
+    endpoint = receiving(params=IsoTpParams(n_ar_s=3.0, block_size=2))
+    endpoint.receive(cf(1), 0.1)
+    endpoint.receive(cf(2), 0.2)
+    flow_control = endpoint.next_frame(0.2)
+    assert flow_control is not None
+    assert endpoint.next_deadline == 3.2
+    assert endpoint.tick(2.0) == ()
+    endpoint.frame_sent(flow_control, 2.5)
+    assert endpoint.next_deadline == 3.5
+
+
 def test_n_timeout_a_when_flow_control_is_not_confirmed() -> None:
     endpoint = Endpoint(NODE, IsoTpParams(n_ar_s=0.3))
     endpoint.receive(ff(100), 0.0)

@@ -235,6 +235,13 @@ def test_too_slow_when_every_time_out_is_just_met() -> None:
     assert now < 14.0
 
 
+def test_the_minimum_rate_has_its_own_deadline() -> None:
+    endpoint = started(4000, IsoTpParams(n_bs_s=60.0, rate_grace_s=2.0, min_rate=6.0))
+    assert endpoint.next_deadline == 3.0, "2 s of grace, and 6 bytes are out"
+    assert endpoint.tick(2.99) == ()
+    assert isinstance(error_of(endpoint.tick(3.0)), IsoTpTooSlow)
+
+
 def test_the_slowest_pace_of_the_standard_is_not_too_slow() -> None:
     line = Line(IsoTpParams(), IsoTpParams(st_min=0x7F))
     line.tester.send(payload_of(4095), line.now)
@@ -354,6 +361,14 @@ class TestAbort:
         assert endpoint.tick(1.1) == ()
         assert len(drain(endpoint, 1.1)) == 1
         assert endpoint.next_deadline == 2.1
+
+    def test_a_time_to_send_is_no_deadline_while_there_is_no_room_in_flight(self) -> None:
+        endpoint = Endpoint(TESTER, IsoTpParams(n_as_s=3.0), max_in_flight=1)
+        endpoint.send(payload_of(100), 0.0)
+        assert endpoint.next_frame(0.0) is not None
+        endpoint.abort_send(0.1)
+        endpoint.send(payload_of(30), 0.2)
+        assert endpoint.next_deadline == 3.0
 
     def test_owed_flow_control_without_a_next_message(self) -> None:
         endpoint = started()

@@ -75,6 +75,11 @@ def test_senseless_payloads_are_refused() -> None:
             ResumeRecord.unpack(bad.pack())
 
 
+def test_a_latch_bit_without_a_meaning_is_refused() -> None:
+    with pytest.raises(ValueError, match="latch record"):
+        LatchRecord.unpack(b"\xff\xff")
+
+
 def test_nothing_stored_is_none() -> None:
     assert new()[1].load() is None
 

@@ -294,7 +294,7 @@ def test_precharge_failed_does_not_forbid_programming() -> None:
 
 def test_success_resets_the_count_of_tries() -> None:
     station = isolated()
-    for _ in range(2):
+    for _ in range(3):
         station.rack_circuits[0].precharge.fault = ContactorFault.STUCK_OPEN
         station.command(C.CLOSE)
         station.run_until(lambda: station.rack.rack_state is RackState.PRECHARGING, 10.0)
@@ -403,6 +403,12 @@ def test_contactors_that_just_opened_are_not_closed_before_a_weld_could_show() -
     assert refusal(station) is CloseRefusal.CONTACTORS_NOT_OPEN
 
 
+def test_a_contactor_that_does_not_report_open_refuses_closing() -> None:
+    station = isolated()
+    station.rack_circuits[0].main_plus.feedback_fault = ContactorState.MOVING
+    assert refusal(station) is CloseRefusal.CONTACTORS_NOT_OPEN
+
+
 def test_a_link_that_has_not_discharged_counts_as_energised() -> None:
     station = Station()
     station.command(C.OPEN)
@@ -484,6 +490,13 @@ def test_off_is_proved_anew_after_a_restart() -> None:
     assert not rack.hv_off(station.now)
     station.run(0.6)
     assert rack.programming_allowed(station.now)
+
+
+def test_reset_is_not_allowed_on_feedback_that_lies_open() -> None:
+    station = Station()
+    for contactor in station.rack_circuits[0].contactors:
+        contactor.feedback_fault = ContactorState.OPEN
+    assert not station.rack.reset_allowed(station.now)
 
 
 def test_reset_is_not_allowed_while_a_contactor_moves_or_is_welded() -> None:

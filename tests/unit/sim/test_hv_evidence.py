@@ -77,6 +77,7 @@ def test_a_welded_pole_is_found_by_feedback_or_by_voltage_and_latched(pole: int,
     station.rack_circuits[0].rewire()
     station.run(5.0)
     assert condition(station) is HvNoticeCondition.WELDED, "latched although the cause is gone"
+    assert not rack.hv_off(station.now)
 
 
 def test_both_poles_welded_with_lying_feedback_are_found_by_their_current() -> None:
@@ -95,6 +96,13 @@ def test_a_feedback_that_lies_closed_counts_as_a_weld() -> None:
     station.rack_circuits[0].main_minus.feedback_fault = ContactorState.CLOSED
     opened(station)
     assert station.rack.latches == {Latch.WELD_MINUS}
+
+
+def test_a_feedback_that_never_settles_is_not_off() -> None:
+    station = opened(Station())
+    station.rack_circuits[0].main_plus.feedback_fault = ContactorState.MOVING
+    station.run(1.0)
+    assert not station.rack.hv_off(station.now)
 
 
 def test_an_invalid_feedback_is_not_off() -> None:
@@ -141,17 +149,18 @@ def test_a_link_voltage_frozen_near_zero_is_not_believed_once_the_link_lives() -
 
 
 def test_two_broken_sensors_that_agree_still_prove_nothing() -> None:
-    station = opened(Station(), 0.5)
+    station = opened(Station(link=LinkSpec(bleeder_ohm=500_000.0)), 0.5)
     station.hardware[0].string_sensor = station.hardware[0].link_sensor = SensorFault(0.0)
-    station.run(0.3)
+    station.run(0.4)
     assert station.circuit.link_voltage_v > 60.0
+    assert station.rack.hv_status(station.now).link_voltage_v == 0.0, "the loop's voltages do add up"
     assert not station.rack.hv_off(station.now)
 
 
 def test_a_current_that_should_not_flow_is_not_off() -> None:
     station = opened(Station())
     station.hardware[0].current_sensor = SensorFault(-1.5)
-    station.step()
+    station.run(2.0)
     assert not station.rack.hv_off(station.now)
     assert not station.rack.latches
 

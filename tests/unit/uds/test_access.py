@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from ess_can.errors import UsageError
-from ess_can.uds.access import CHALLENGE_LENGTH, AccessGuard, AccessState, CmacAccess
+from ess_can.errors import AccessDenied, UsageError
+from ess_can.uds.access import CHALLENGE_LENGTH, AccessGuard, AccessState, CmacAccess, NoAccess
 from ess_can.uds.target import Nrc
 from tests.support.fake_target import SECRET, SERIAL, FakeStore
 from tests.support.uds_server import Challenges
@@ -146,3 +146,8 @@ def test_u9_an_attempt_is_on_record_before_it_is_judged() -> None:
     seed_of(one)
     assert one.send_key(WRONG, 0.0) is None
     assert store.history == [AccessState(1), AccessState()]
+
+
+def test_a_client_without_a_secret_cannot_authenticate() -> None:
+    with pytest.raises(AccessDenied):
+        NoAccess().answer(bytes(16), SERIAL)

@@ -1,0 +1,170 @@
+"""Writes the generated parts of the documents from the facts in the code and the DBC.
+
+A part stands between ``<!-- generated: NAME -->`` and ``<!-- end -->``.  ``--check`` only tells whether one is stale.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from ess_can import errors, resources
+from ess_can.gateway import phases
+from ess_can.sim.hv_control import RACK_TRANSITIONS
+from ess_can.sim.pcs import PCS_TRANSITIONS
+from ess_can.uds.target import Did, Rid
+
+DOCS = Path(__file__).resolve().parent
+_BEGIN = "<!-- generated: {} -->\n"
+_END = "<!-- end -->"
+
+
+def _table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
+    head = list(head)
+    lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
+    lines += ["| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+def _database() -> Any:  # cantools' own type, which is imported only here
+    import cantools
+
+    return cantools.database.load_file(resources.dbc_path())
+
+
+def frames() -> str:
+    """Every frame of the DBC."""
+
+    def rows() -> Iterator[tuple[object, ...]]:
+        for message in sorted(_database().messages, key=lambda m: m.frame_id):
+            attributes = message.dbc.attributes
+            cycle = message.cycle_time
+            data_id = attributes["E2EDataId"].value if "E2EDataId" in attributes else None
+            yield (
+                f"`{message.frame_id:03X}`",
+                message.name,
+                ", ".join(message.senders),
+                message.length,
+                f"{cycle} ms" if cycle else "",
+                f"P05, `{data_id:04X}`" if data_id else "",
+                (message.comment or "").split(". ")[0].split("\n")[0].rstrip("."),
+            )
+
+    return _table(("id", "frame", "from", "bytes", "cycle", "E2E, data ID", "what"), rows())
+
+
+def signals() -> str:
+    """Every signal of rack 1, EMS, PCS and the comm gateway; the other racks' frames are alike."""
+
+    def rows() -> Iterator[tuple[object, ...]]:
+        for message in sorted(_database().messages, key=lambda m: m.frame_id):
+            if message.name.startswith("UDS_") or message.name[-1] in "234":
+                continue
+            for signal in message.signals:
+                scale = signal.scale
+                pages = ", ".join(map(str, signal.multiplexer_ids or ()))
+                yield (
+                    message.name,
+                    signal.name + (f" (page {pages})" if pages else ""),
+                    f"{signal.start}, {signal.length}",
+                    "signed" if signal.is_signed else "",
+                    f"{scale:g}" + (f" {signal.unit}" if signal.unit else "") if signal.unit else "",
+                    "; ".join(f"{value} {name}" for value, name in (signal.choices or {}).items()),
+                )
+
+    return _table(("frame", "signal", "start bit, bits", "", "unit", "values"), rows())
+
+
+def state_diagram() -> str:
+    """The upgrade's transition table as a diagram."""
+    return f"```mermaid\n{phases.mermaid()}\n```"
+
+
+def _machine(transitions: Mapping[tuple[Any, Any], Any]) -> str:
+    lines = ["```mermaid", "stateDiagram-v2"]
+    merged: dict[tuple[str, str], list[str]] = {}
+    for (state, event), target in transitions.items():
+        merged.setdefault((state.name, target.name), []).append(event.value)
+    lines += [f"    {a} --> {b}: {' / '.join(events)}" for (a, b), events in merged.items()]
+    return "\n".join([*lines, "```"])
+
+
+def pcs_diagram() -> str:
+    """The simulated PCS's transition table."""
+    return _machine(PCS_TRANSITIONS)
+
+
+def rack_diagram() -> str:
+    """The simulated rack's transition table."""
+    return _machine(RACK_TRANSITIONS)
+
+
+def _error_classes() -> list[type[errors.EssCanError]]:
+    found = [c for c in vars(errors).values() if isinstance(c, type) and issubclass(c, errors.EssCanError)]
+    return sorted(found, key=lambda c: c.exit_code)
+
+
+def exit_codes() -> str:
+    """Every error with its exit code."""
+    rows = (
+        (c.exit_code, f"`{c('').name}`", (c.__doc__ or "").split("\n")[0], c.blame.value, c.default_remedy)
+        for c in _error_classes()
+    )
+    return _table(
+        ("code", "name", "what", "who acts", "what to do"), ((0, "", "done, or nothing to do", "", ""), *rows)
+    )
+
+
+def identifiers() -> str:
+    """Data and routine identifiers."""
+    dids = ((f"`22 {did:04X}`", did.name.lower().replace("_", " ")) for did in Did)
+    rids = ((f"`31 01 {rid:04X}`", rid.name.lower().replace("_", " ")) for rid in Rid)
+    return _table(("request", "meaning"), (*dids, *rids))
+
+
+PARTS: Mapping[str, Callable[[], str]] = MappingProxyType(
+    {
+        "frames": frames,
+        "signals": signals,
+        "state-diagram": state_diagram,
+        "pcs-diagram": pcs_diagram,
+        "rack-diagram": rack_diagram,
+        "exit-codes": exit_codes,
+        "identifiers": identifiers,
+    }
+)
+
+
+def renew(text: str) -> str:
+    """`text` with every generated part written anew.  Raises KeyError for a part that nobody generates."""
+    pieces = text.split("<!-- generated: ")
+    result = [pieces[0]]
+    for piece in pieces[1:]:
+        name = piece[: piece.index(" -->")]
+        result += [_BEGIN.format(name), PARTS[name](), "\n", piece[piece.index(_END) :]]
+    return "".join(result)
+
+
+def main() -> int:
+    """Write, or with --check compare; 1 if a part is stale."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="change nothing, fail if a generated part is stale")
+    check = parser.parse_args().check
+    stale = 0
+    for path in sorted(DOCS.rglob("*.md")):
+        text = path.read_text("utf-8")
+        renewed = renew(text)
+        if renewed != text:
+            stale += 1
+            sys.stderr.write(f"{path.relative_to(DOCS.parent)} {'is stale: run make docs' if check else 'written'}\n")
+            if not check:
+                path.write_text(renewed, "utf-8")
+    return 1 if check and stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
