@@ -37,7 +37,10 @@ class HvLimits:
 
 @dataclass(frozen=True, slots=True)
 class TimeLimits:
-    """Every wait of the upgrade has one of these deadlines, in seconds."""
+    """Every wait of the upgrade has one of these deadlines, in seconds.
+
+    `revert_s` must exceed the time after which a node gives up a trial that nobody confirms.
+    """
 
     bus_silent_s: float = 1.0
     listen_min_s: float = 0.75
@@ -50,7 +53,7 @@ class TimeLimits:
     node_boot_s: float = 10.0
     trial_s: float = 30.0
     trial_soak_s: float = 1.0
-    revert_s: float = 40.0
+    revert_s: float = 75.0
     reconnect_s: float = 20.0
     program_attempts: int = 4
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from ess_can.bus.clock import now, until
+from ess_can.bus.clock import now, pause, until
 from ess_can.errors import (
     AccessDenied,
+    BusError,
     ConfirmFailed,
     EssCanError,
     TrialBootFailed,
@@ -31,6 +32,7 @@ from ess_can.uds.target import Nrc
 _PROGRESS_STEP_BYTES = 16 * 1024
 _FINAL_NRCS = (Nrc.REQUEST_OUT_OF_RANGE, Nrc.GENERAL_PROGRAMMING_FAILURE, Nrc.SERVICE_NOT_SUPPORTED)
 """Negative responses that another try would only meet again."""
+_ASK_AGAIN_S = 0.5
 
 
 class NodeUpgrade:
@@ -157,8 +159,10 @@ class NodeUpgrade:
 
         def gave_up() -> bool:
             """The node is back, restarted, on its old image: it reverted by itself."""
-            info = heard()
-            return info is not None and not reverted and _same(info.version, self.record.from_version)
+            info, before = heard(), self._heard_before_restart
+            # A Node_Info may still leave between the answer to the reset and the restart.
+            restarted = info is not None and (before is None or info.boot_counter != before.boot_counter)
+            return info is not None and restarted and not reverted and _same(info.version, self.record.from_version)
 
         await until(lambda: runs() or gave_up(), within_s)
         if not runs():
@@ -187,18 +191,26 @@ class NodeUpgrade:
 
     async def revert(self) -> None:
         """Ask the node to go back to its old image.  If it cannot be asked it does so by itself; the caller looks."""
-        try:
-            times = self._master.config.times
-            await until(lambda: self._master.view.node_is_fresh(self.address, 1.0), times.node_boot_s)
-            await self.hang_up()
-            client = self._master.client(self.address)
-            await client.enter_extended()
-            await client.authenticate(self._master.access)
-            await client.revert()
-            await client.reset()
-        except EssCanError as error:
-            self._tell(Noted(now(), f"{self.address}: could not be asked to revert ({error}); it does so by itself"))
-        await self.hang_up()
+        deadline = now() + self._master.config.times.node_boot_s
+        while True:  # it may be restarting
+            try:
+                await self._ask_to_revert()
+                return
+            except EssCanError as error:
+                if now() >= deadline or isinstance(error, BusError | AccessDenied):
+                    note = f"{self.address}: could not be asked to revert ({error}); it does so by itself"
+                    self._tell(Noted(now(), note))
+                    return
+            finally:
+                await self.hang_up()
+            await pause(_ASK_AGAIN_S)
+
+    async def _ask_to_revert(self) -> None:
+        client = self._master.client(self.address)
+        await client.enter_extended()
+        await client.authenticate(self._master.access)
+        await client.revert()
+        await client.reset()
 
 
 def _same(heard: Version, version: Version) -> bool:

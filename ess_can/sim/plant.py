@@ -20,7 +20,7 @@ from ess_can.sim.boot_records import NodeRecords, RecordLatchStore
 from ess_can.sim.bootloader import Verify
 from ess_can.sim.comm_gateway import CommGatewayApplication
 from ess_can.sim.controller import Controller, QueueOrder
-from ess_can.sim.electrical import LinkSpec, RackCircuit, StationCircuit
+from ess_can.sim.electrical import Contactor, ContactorSpec, LinkSpec, RackCircuit, StationCircuit
 from ess_can.sim.fram import Fram
 from ess_can.sim.hv_control import HvSpec, RackControl
 from ess_can.sim.node import Application, Behaviour, Board, SimulatedNode
@@ -72,10 +72,7 @@ class Plant:
             RackCircuit(soc_percent=spec.soc_percent[number % len(spec.soc_percent)], closed=spec.running)
             for number in range(spec.racks)
         ]
-        self.circuit = StationCircuit(circuits, now, spec.link)
-        if spec.running:
-            self.circuit.pcs_contactor.drive(True, now)
-            self.circuit.step(now + 1.0)
+        self.circuit = StationCircuit(circuits, now, spec.link, Contactor(ContactorSpec(), closed=spec.running))
         self.hardware = [RackHardware(self.circuit, circuit) for circuit in circuits]
         self.pcs = Pcs(self.circuit, now, spec.pcs)
         self.pcs_node = PcsNode(self.pcs, self._controller("PCS"), codec)
