@@ -4,6 +4,9 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 JOBS   ?= 2
 CORES  := ess_can/can/*,ess_can/signals/*,ess_can/isotp/*,ess_can/uds/*,ess_can/image/*,ess_can/trust/*
+CORES  := $(CORES),ess_can/sim/flash*,ess_can/sim/fram*,ess_can/sim/boot*,ess_can/sim/programming*,ess_can/sim/pcs.py
+CORES  := $(CORES),ess_can/sim/electrical*,ess_can/sim/hv_*,ess_can/sim/rack*,ess_can/sim/image_verdict*
+CORES  := $(CORES),ess_can/gateway/hv_gate.py,ess_can/gateway/policy.py,ess_can/gateway/phases.py
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check fmt firmware bench docs clean

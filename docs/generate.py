@@ -14,8 +14,8 @@ from typing import Any
 
 from ess_can import errors, resources
 from ess_can.gateway import phases
-from ess_can.sim.hv_control import RACK_TRANSITIONS
 from ess_can.sim.pcs import PCS_TRANSITIONS
+from ess_can.sim.rack_states import RACK_TRANSITIONS
 from ess_can.uds.target import Did, Rid
 
 DOCS = Path(__file__).resolve().parent

@@ -229,7 +229,7 @@ class TestKeyRefused(UpgradeFileError):
 
     __test__ = False  # not a test case
     exit_code = 31
-    default_remedy = "Sign with a production key; test keys are accepted on simulated plants only."
+    default_remedy = "Sign with a production key; test keys are accepted with --sim and --bench only."
 
 
 class ImageCorrupt(UpgradeFileError):
@@ -427,6 +427,20 @@ class DependencyUnmet(PlantRefusal):
 # --- 70-89 transport and diagnostics ----------------------------------------------------------
 
 
+class PartlyConnected(PlantRefusal):
+    """Some contactors of the plant are closed and others open: there is no state to put it back to."""
+
+    exit_code = 62
+    default_remedy = "Connect or disconnect the whole plant by the EMS first."
+
+
+class PlantLocked(PlantRefusal):
+    """The PCS is locked by an upgrade that did not end, so nobody can tell how the plant should be left."""
+
+    exit_code = 63
+    default_remedy = "Say --reconnect to close high voltage after this upgrade, or --hold-open to leave it open."
+
+
 class IsoTpError(EssCanError):
     """An ISO-TP transfer failed (ISO 15765-2)."""
 
@@ -590,3 +604,11 @@ class HeldOpen(EssCanError):
     exit_code = 101
     blame = Blame.PLANT
     default_remedy = "Run `ess-can status`, remove the cause, then run the upgrade again or reconnect by the EMS."
+
+
+class HeldOpenByChoice(HeldOpen):
+    """The upgrade is done, and high voltage is left open and locked as asked."""
+
+    exit_code = 102
+    blame = Blame.OPERATOR
+    default_remedy = "Reconnect by the EMS, or run the command again with --reconnect."

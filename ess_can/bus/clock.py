@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
@@ -58,6 +59,19 @@ class Cycle:
         self._call(current)
 
 
+@dataclass(slots=True, eq=False)
+class _Inside:
+    """A task in a guard's block.  `cancelled` once this guard has cancelled it."""
+
+    task: asyncio.Task[object]
+    cancelling_before: int
+    cancelled: bool = False
+
+    def cancel(self) -> None:
+        self.cancelled = True
+        self.task.cancel()
+
+
 class Guard:
     """A condition that work depends on.  Tripping it cancels the work under it at once.
 
@@ -67,7 +81,7 @@ class Guard:
 
     def __init__(self) -> None:
         self.error: EssCanError | None = None
-        self._inside: list[tuple[asyncio.Task[object], int]] = []
+        self._inside: list[_Inside] = []
 
     @property
     def holds(self) -> bool:
@@ -80,9 +94,15 @@ class Guard:
             return
         self.error = error
         current = _current_task()
-        for task, _ in self._inside:
-            if task is not current:  # the current task meets the error when it leaves its block
-                task.cancel()
+        for inside in self._inside:
+            if inside.task is current:  # it cannot be cancelled while it runs: do it as soon as it waits
+                asyncio.get_running_loop().call_soon(self._cancel_later, inside)
+            else:
+                inside.cancel()
+
+    def _cancel_later(self, inside: _Inside) -> None:
+        if inside in self._inside:
+            inside.cancel()
 
     def require(self) -> None:
         """Raise the error if the condition was lost."""
@@ -94,21 +114,18 @@ class Guard:
         task = asyncio.current_task()
         if task is None:
             raise RuntimeError("a guard works inside a task only")
-        self._inside.append((task, task.cancelling()))
+        self._inside.append(_Inside(task, task.cancelling()))
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool | None:
         task = asyncio.current_task()
-        position = max(i for i, (entered, _) in enumerate(self._inside) if entered is task)
-        entered, cancelling_before = self._inside.pop(position)
-        if self.error is None:
-            return None
-        if error is None:
-            raise self.error
-        # As asyncio.timeout does: only a cancellation that was ours is turned into our error.
-        if isinstance(error, asyncio.CancelledError) and entered.uncancel() <= cancelling_before:
+        inside = next(inside for inside in reversed(self._inside) if inside.task is task)
+        self._inside.remove(inside)
+        # As asyncio.timeout does: our cancellation is taken back, and only one that was ours becomes our error.
+        ours = inside.cancelled and inside.task.uncancel() <= inside.cancelling_before
+        if self.error is not None and (error is None or (ours and isinstance(error, asyncio.CancelledError))):
             raise self.error from error
         return None
 

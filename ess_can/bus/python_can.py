@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ess_can.bus.adapter_help import how_to_list
 from ess_can.bus.port import Receive, Sent
 from ess_can.can.frame import EXTENDED_FLAG, CanFrame
 from ess_can.errors import AdapterLost, BusError, BusOff, InterfaceUnavailable, TransmitQueueFull, UsageError
@@ -36,14 +37,6 @@ _FRAMES_A_WAKE_UP = 64
 _THREAD_POLL_S = 0.05
 _READ_FAILURES_LIMIT = 100
 _ECHOES_REMEMBERED = 256
-
-_HOW_TO_LIST = {
-    "socketcan": "`ip -brief link show type can` lists what exists; bring it up with "
-    "`ip link set CHANNEL up type can bitrate 500000`.",
-    "slcan": "`python -m serial.tools.list_ports` lists the serial ports.",
-    "gs_usb": "`lsusb` lists what is plugged in; on Linux prefer the kernel driver, that is -i socketcan -c can0.",
-    "virtual": "This interface exists inside one process only.",
-}
 
 
 def to_message(frame: CanFrame) -> can.Message:
@@ -107,21 +100,12 @@ def open_bus(
         raise InterfaceUnavailable(
             f"cannot open {where}" + ("" if channel is None else f", channel {channel}"),
             why=f"{type(failure).__name__}: {failure}",
-            remedy=_how_to_list(interface),
+            remedy=how_to_list(interface),
         ) from failure
     carries_fd = bool(fd) or bus.protocol is not can.CanProtocol.CAN_20
     # Backends know themselves by module; the name given may come from python-can's configuration instead.
     backend = type(bus).__module__.removeprefix("can.interfaces.").partition(".")[0]
     return PythonCanBus(bus, backend=backend, fd=carries_fd)
-
-
-def _how_to_list(interface: str | None) -> str:
-    if interface is None:
-        return "Name an interface and a channel, for example -i socketcan -c can0, or configure python-can."
-    command = f"python -c \"import can; print(can.detect_available_configs('{interface}'))\""
-    return _HOW_TO_LIST.get(
-        interface, f"Install and plug in what the interface needs; `{command}` lists what is found."
-    )
 
 
 @dataclass(slots=True, eq=False)

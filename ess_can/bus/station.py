@@ -8,6 +8,7 @@ from typing import Generic, TypeVar
 
 from ess_can.bus.port import Bus, Sent
 from ess_can.can.frame import CanFrame
+from ess_can.errors import BusError
 from ess_can.identity import NodeAddress
 from ess_can.signals.dbc import Route, StationCodec
 from ess_can.signals.e2e import E2eMonitor, E2eSender, Verdict
@@ -81,7 +82,12 @@ class StationLink:
                 sender = self._senders[route.can_id] = E2eSender(route.e2e_data_id)
             data = sender.protect(data)
         frame = CanFrame(route.can_id, data)
-        self.bus.send(frame, on_sent)
+        try:
+            self.bus.send(frame, on_sent)
+        except BusError:
+            if route.e2e_data_id is not None:
+                self._senders[route.can_id].take_back()
+            raise
         if self.on_send is not None:
             self.on_send(frame)
 

@@ -21,7 +21,6 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 DEFAULT_BITRATE = 500_000
-_KNOWN_WITHOUT_HARDWARE = ("socketcan", "udp_multicast", "virtual")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,11 +102,19 @@ def bus_options(command: Callable[P, R]) -> Callable[P, R]:
                 "-i", "--interface", help="python-can interface, such as socketcan, pcan, slcan, udp_multicast."
             ),
             click.option("-c", "--channel", help="Channel of the interface, such as can0."),
-            click.option("-b", "--bitrate", type=int, help="Nominal bit rate in bit/s."),
-            click.option("--fd", is_flag=True, help="Use CAN FD."),
-            click.option("--data-bitrate", type=int, help="CAN FD data bit rate in bit/s."),
             click.option(
-                "--timing", multiple=True, metavar="KEY=VALUE", help="Bit timing register values; repeatable."
+                "-b",
+                "--bitrate",
+                type=click.IntRange(min=1),
+                help="Nominal bit rate in bit/s; 500000 unless given here or in python-can's configuration.",
+            ),
+            click.option("--fd", is_flag=True, help="CAN FD frames."),
+            click.option("--data-bitrate", type=click.IntRange(min=1), help="CAN FD data bit rate in bit/s."),
+            click.option(
+                "--timing",
+                multiple=True,
+                metavar="KEY=VALUE",
+                help="Bit timing for python-can, such as f_clock=80000000; repeatable.",
             ),
             click.option(
                 "--bus-kwargs", multiple=True, metavar="KEY=VALUE", help="Passed to python-can's backend; repeatable."

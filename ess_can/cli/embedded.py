@@ -11,7 +11,6 @@ from typing import TypeVar
 from ess_can import resources
 from ess_can.bus.clock import pause
 from ess_can.can.timing import BitTiming
-from ess_can.errors import Interrupted
 from ess_can.gateway.config import GatewayConfig
 from ess_can.gateway.progress import OnProgress
 from ess_can.gateway.report import Report
@@ -111,10 +110,7 @@ def upgrade_simulated_plant(
         plant.stop()
         return SimulatedRun(report, plant.trace.hexdigest(), plant.trace.frames)
 
-    try:
-        return run_virtual(run())
-    except KeyboardInterrupt as error:
-        raise Interrupted("the simulation was interrupted", remedy="Run it again.") from error
+    return run_virtual(run())
 
 
 def plant_spec(bitrate: int | None, fd: bool, data_bitrate: int | None, racks: int, seed: int) -> PlantSpec:
@@ -122,3 +118,8 @@ def plant_spec(bitrate: int | None, fd: bool, data_bitrate: int | None, racks: i
     timing = BitTiming(bitrate or 500_000, (data_bitrate or 2_000_000) if fd else None)
     isotp = IsoTpParams(tx_dl=64, fd=True, brs=True) if fd else IsoTpParams()
     return PlantSpec(racks=racks, bit_timing=timing, isotp=isotp, seed=seed)
+
+
+def rack_count(racks: int) -> str:
+    """``1 rack``, ``2 racks``."""
+    return f"{racks} rack" if racks == 1 else f"{racks} racks"

@@ -4,48 +4,73 @@ from __future__ import annotations
 
 import functools
 import json
+import traceback
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
 import click
 
-from ess_can.errors import EssCanError
+from ess_can.errors import EssCanError, Interrupted
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
 def handle_errors(command: Callable[P, R]) -> Callable[P, R]:
-    """Turn an EssCanError into a message and its exit code.
+    """Turn an error into a message and its exit code; a Ctrl-C into INTERRUPTED, a defect of ours into exit code 1.
 
     For people two lines on stderr; if the command's parameter `as_json` is true, one JSON document on stdout.
     """
+    return _wrap(command, error_document)
 
+
+def handle_upgrade_errors(command: Callable[P, R]) -> Callable[P, R]:
+    """`handle_errors` for commands that end with an upgrade's report: the document has all of the report's keys."""
+
+    def document(error: EssCanError) -> dict[str, object]:
+        from ess_can.cli.report_text import report_document
+        from ess_can.gateway.report import Report
+
+        return {**report_document(Report(error=error), wall_time_s=0.0, trace_hash=None), **error_document(error)}
+
+    return _wrap(command, document)
+
+
+def _wrap(command: Callable[P, R], document: Callable[[EssCanError], dict[str, object]]) -> Callable[P, R]:
     @functools.wraps(command)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return command(*args, **kwargs)
-        except EssCanError as error:
-            report_error(error, as_json=bool(kwargs.get("as_json")))
-            raise click.exceptions.Exit(error.exit_code) from error
+        except EssCanError as caught:
+            error = caught
+        except KeyboardInterrupt:
+            error = Interrupted("interrupted", why="before anything was changed", remedy="Run it again.")
+        except (click.exceptions.Exit, click.exceptions.Abort, click.ClickException):
+            raise
+        except Exception as bug:  # whatever it is: scripts still get their document and their exit code
+            click.echo(traceback.format_exc(), err=True)
+            error = EssCanError("internal error", why=f"{type(bug).__name__}: {bug}")
+        if kwargs.get("as_json"):
+            click.echo(json.dumps(document(error), indent=2))
+        else:
+            click.echo(f"error {error.name}: {error}", err=True)
+            click.echo(f"what to do: {error.remedy}", err=True)
+        raise click.exceptions.Exit(error.exit_code)
 
     return wrapper
 
 
-def report_error(error: EssCanError, *, as_json: bool) -> None:
-    """Print what happened, why, and what to do."""
-    if as_json:
-        document = {
-            "result": "error",
-            "exit_code": error.exit_code,
-            "error": {
-                "name": error.name,
-                "message": str(error),
-                "blame": error.blame.value,
-                "remedy": error.remedy,
-            },
-        }
-        click.echo(json.dumps(document, indent=2))
-        return
-    click.echo(f"error {error.name}: {error}", err=True)
-    click.echo(f"what to do: {error.remedy}", err=True)
+def error_document(error: EssCanError) -> dict[str, object]:
+    """An error as the JSON document of a command that came to nothing."""
+    return {"result": "error", "exit_code": error.exit_code, "error": describe(error)}
+
+
+def describe(error: EssCanError) -> dict[str, object]:
+    """What happened, who has to act, and what to do, for --json."""
+    return {
+        "name": error.name,
+        "message": str(error),
+        "why": error.why,
+        "blame": error.blame.value,
+        "remedy": error.remedy,
+    }

@@ -44,7 +44,14 @@ def inventory(
     options = BusOptions(interface, channel, bitrate, fd, data_bitrate, timing, bus_kwargs)
     identities = visit(options, racks, comm_gateway, dbc, _ask_everybody, sim=sim)
     if as_json:
-        print_json({"nodes": [_document(address, identity) for address, identity in identities]})
+        print_json(
+            {
+                "result": "ok",
+                "exit_code": 0,
+                "error": None,
+                "nodes": [_document(address, identity) for address, identity in identities],
+            }
+        )
         return
     click.echo(
         f"{'node':<14}{'serial':<14}{'hardware':<10}{'version':<10}{'bank':<6}{'image':<11}{'boots':>6}{'counter':>9}"

@@ -35,7 +35,11 @@ class _LazyGroup(click.Group):
             formatter.write_dl([(name, help_text) for name, (_, help_text) in _COMMANDS.items()])
 
 
-@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=_LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog='Completion in bash: eval "$(_ESS_CAN_COMPLETE=bash_source ess-can)"; likewise zsh_source and fish_source.',
+)
 @click.version_option(__version__, "-V", "--version", prog_name="ess-can")
 def main() -> None:
     """Remote firmware upgrade of battery energy storage systems over CAN.

@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, Self
 
 import click
 
+from ess_can.cli.errors import describe
+from ess_can.errors import Interrupted
 from ess_can.gateway.phases import Phase
+from ess_can.gateway.plant_view import Connection
 from ess_can.gateway.progress import Event, NodeStepEntered, Noted, PhaseEntered, Transferred
 from ess_can.gateway.report import NodeRecord, Report
 
@@ -37,14 +40,13 @@ class ProgressPrinter:
 
         console = Console()
         if not self._silent and console.is_terminal:
-            from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn
+            from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
             self._live = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(),
-                DownloadColumn(),
+                DownloadColumn(binary_units=True),
                 TextColumn("{task.fields[rate]}"),
-                TimeElapsedColumn(),
                 console=console,
                 transient=True,
             )
@@ -96,7 +98,7 @@ class ProgressPrinter:
         while self._next_percent <= percent:
             self._next_percent += _PLAIN_STEP_PERCENT
         if self._live is None:
-            self._line(event.at, f"  {event.node}: {percent:3d} % of {event.total_bytes / 1024:.0f} KiB", rate)
+            self._line(event.at, f"  {event.node}: {percent:3d} % of {_kib(event.total_bytes)}", rate)
 
 
 def report_document(report: Report, *, wall_time_s: float, trace_hash: str | None) -> Document:
@@ -105,16 +107,17 @@ def report_document(report: Report, *, wall_time_s: float, trace_hash: str | Non
     return {
         "result": report.result.name.lower(),
         "exit_code": report.exit_code,
-        "error": None
-        if error is None
-        else {"name": error.name, "message": str(error), "blame": error.blame.value, "remedy": error.remedy},
+        "error": None if error is None else describe(error),
         "dry_run": report.dry_run,
         "phases": [
             {"name": p.phase.name.lower(), "start": round(p.start_s, 6), "end": round(p.end_s, 6)}
             for p in report.phases
         ],
         "nodes": [_node_document(node) for node in report.nodes],
+        "hv_before": report.hv_before.value,
+        "hv_after": report.hv_after.value,
         "hv_off_s": round(report.hv_off_s, 3),
+        "expected_hv_off_s": round(report.expected_hv_off_s, 3),
         "expected_transfer_s": round(report.expected_transfer_s, 3),
         "bus_time_s": round(report.bus_time_s, 3),
         "wall_time_s": round(wall_time_s, 3),
@@ -128,6 +131,7 @@ def _node_document(node: NodeRecord) -> Document:
         "type": node.address.node_type.name.lower(),
         "from_version": str(node.from_version),
         "to_version": str(node.to_version),
+        "runs": None if node.runs is None else str(node.runs),
         "bytes": node.image_bytes,
         "bytes_sent": node.bytes_sent,
         "transfer_s": round(node.transfer_s, 3),
@@ -136,7 +140,7 @@ def _node_document(node: NodeRecord) -> Document:
 
 
 _HEADLINES = {
-    Phase.DONE: "Done: every node runs its new firmware, high voltage is as it was before.",
+    Phase.DONE: "Done: every node runs its new firmware.",
     Phase.NOTHING_TO_DO: "Nothing to do: every node runs this release already.",
     Phase.CHECKED: "Checked: the upgrade could start now. Nothing was sent that changes the plant.",
     Phase.REFUSED: "Refused: nothing was changed.",
@@ -146,41 +150,50 @@ _HEADLINES = {
 }
 
 
+_COLUMNS = f"  {'node':<14}{'before':<10}{'after':<10}{'image':>9}{'transfer':>10}{'rate':>12}{'of wire limit':>15}"
+
+
 def print_report(report: Report, *, wall_time_s: float, trace_hash: str | None) -> None:
     """The report that a site engineer reads, on stdout; an error goes to stderr."""
     click.echo()
     click.echo(_HEADLINES[report.result])
+    click.echo()
     if report.nodes:
-        click.echo()
-        click.echo(
-            f"  {'node':<14}{'before':<12}{'after':<12}{'image':>10}{'transfer':>11}{'rate':>12}{'efficiency':>12}"
-        )
+        click.echo(_COLUMNS)
         for node in report.nodes:
             click.echo(_node_line(node, report.result))
-    click.echo()
-    if report.result is Phase.CHECKED:
-        click.echo(f"  expected transfer time  {report.expected_transfer_s:.1f} s on an otherwise idle bus")
+        click.echo()
+    if report.result is Phase.CHECKED and report.expected_transfer_s:
+        click.echo(f"  expected transfer    {report.expected_transfer_s:.1f} s on an otherwise idle bus")
+        click.echo(f"  expected HV-off      about {report.expected_hv_off_s:.0f} s")
     if report.hv_off_s:
-        click.echo(f"  high voltage off        {report.hv_off_s:.1f} s")
+        click.echo(f"  high voltage off     {report.hv_off_s:.1f} s")
+    if report.hv_before is not Connection.UNKNOWN:
+        click.echo(f"  high voltage         {report.hv_before.value} before, {report.hv_after.value} after")
     if sent := sum(node.bytes_sent for node in report.nodes):
-        click.echo(f"  image bytes sent        {sent}")
+        click.echo(f"  firmware sent        {_kib(sent)}")
     simulated = " of simulated time" if trace_hash else ""
-    click.echo(f"  duration                {report.bus_time_s:.1f} s{simulated}, {wall_time_s:.1f} s on the clock")
+    click.echo(f"  duration             {report.bus_time_s:.1f} s{simulated}, {wall_time_s:.1f} s on the clock")
     if trace_hash:
-        click.echo(f"  trace                   {trace_hash[:16]} (the same seed gives the same)")
+        again = "" if isinstance(report.error, Interrupted) else " (the same seed gives the same)"
+        click.echo(f"  trace                {trace_hash[:16]}{again}")
     if report.error is not None:
         click.echo(f"\nerror {report.error.name}: {report.error}", err=True)
         click.echo(f"what to do: {report.error.remedy}", err=True)
 
 
 def _node_line(node: NodeRecord, result: Phase) -> str:
-    after = node.to_version if result in (Phase.DONE, Phase.NOTHING_TO_DO) else node.from_version
+    after = "silent" if node.runs is None else str(node.runs)
     if result is Phase.CHECKED:
-        return f"  {node.address!s:<14}{node.from_version!s:<12}{f'(-> {node.to_version})':<12}{node.image_bytes:>10}"
+        after = f"({node.to_version})"
+    seconds = f"{node.transfer_s:.1f} s" if node.transfer_s else "-"
     rate = f"{node.bytes_sent / node.transfer_s / 1000:.1f} kB/s" if node.transfer_s else "-"
     efficiency = "-" if node.wire_efficiency is None else f"{100 * node.wire_efficiency:.1f} %"
-    seconds = f"{node.transfer_s:.1f} s" if node.transfer_s else "-"
     return (
-        f"  {node.address!s:<14}{node.from_version!s:<12}{after!s:<12}{node.image_bytes:>10}"
-        f"{seconds:>11}{rate:>12}{efficiency:>12}"
+        f"  {node.address!s:<14}{node.from_version!s:<10}{after:<10}{_kib(node.image_bytes):>9}"
+        f"{seconds:>10}{rate:>12}{efficiency:>15}"
     )
+
+
+def _kib(size: int) -> str:
+    return f"{size / 1024:.0f} KiB" if size >= 10 * 1024 else f"{size / 1024:.1f} KiB"

@@ -11,7 +11,7 @@ import click
 from ess_can.errors import FileUnreadable, UsageError
 
 if TYPE_CHECKING:
-    from ess_can.gateway.config import GatewayConfig
+    from ess_can.gateway.config import Afterwards, GatewayConfig
     from ess_can.identity import NodeAddress
     from ess_can.signals.dbc import StationCodec
     from ess_can.uds.access import CmacAccess
@@ -65,11 +65,28 @@ def load_codec(dbc: Path | None) -> StationCodec:
     return StationCodec.load(dbc)
 
 
-def gateway_config(racks: int | None, comm_gateway: bool, *, hold_open: bool = False) -> GatewayConfig:
-    """The gateway's configuration for this station."""
+def gateway_config(
+    racks: int | None, comm_gateway: bool, afterwards: Afterwards, limits_file: Path | None
+) -> GatewayConfig:
+    """The gateway's configuration for this station.  Raises UsageError, FileUnreadable."""
     from ess_can.gateway.config import GatewayConfig
+    from ess_can.gateway.config_file import Limits, load_limits
 
-    return GatewayConfig(expected_nodes(racks, comm_gateway), reconnect=not hold_open)
+    limits = Limits() if limits_file is None else load_limits(limits_file)
+    return GatewayConfig(
+        expected_nodes(racks, comm_gateway), limits.policy, limits.hv, limits.times, afterwards=afterwards
+    )
+
+
+def afterwards_from(reconnect: bool, hold_open: bool) -> Afterwards:
+    """How the plant is to be left.  Raises UsageError for both flags."""
+    from ess_can.gateway.config import Afterwards
+
+    if reconnect and hold_open:
+        raise UsageError("--reconnect and --hold-open contradict each other")
+    if reconnect:
+        return Afterwards.CONNECT
+    return Afterwards.HOLD_OPEN if hold_open else Afterwards.AS_FOUND
 
 
 def load_access(secret_file: Path | None) -> CmacAccess:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ess_can.cli.bus_options import BusOptions, bus_options
-from ess_can.cli.errors import handle_errors
+from ess_can.cli.errors import describe, handle_errors
 from ess_can.cli.image_text import print_json
 from ess_can.cli.station_options import station_options
 
@@ -56,7 +56,17 @@ def status(
     found = visit(options, racks, comm_gateway, dbc, _look, sim=sim)
     exit_code = found.refusals[0].exit_code if found.refusals else 0
     if as_json:
-        print_json({"allowed": not found.refusals, "exit_code": exit_code, **_document(found)})
+        refusals = [describe(error) | {"exit_code": error.exit_code} for error in found.refusals]
+        print_json(
+            {
+                "result": "refused" if refusals else "ok",
+                "exit_code": exit_code,
+                "error": describe(found.refusals[0]) if refusals else None,
+                "allowed": not refusals,
+                "refusals": refusals,
+                **_document(found),
+            }
+        )
     else:
         _print(found)
     raise click.exceptions.Exit(exit_code)
@@ -75,9 +85,6 @@ async def _look(master: StationMaster) -> _Status:
 def _document(found: _Status) -> dict[str, object]:
     pcs = found.view.pcs
     return {
-        "refusals": [
-            {"name": e.name, "message": str(e), "exit_code": e.exit_code, "remedy": e.remedy} for e in found.refusals
-        ],
         "pcs": None
         if pcs is None
         else {
@@ -115,21 +122,29 @@ def _rack_document(view: PlantView, rack: int) -> dict[str, object]:
 
 
 def _print(found: _Status) -> None:
-    document = _document(found)
     pcs = found.view.pcs
-    if pcs is not None:
-        current = "unknown" if pcs.value.dc_current_a is None else f"{pcs.value.dc_current_a:.1f} A"
-        click.echo(f"PCS     {pcs.value.state.name.lower()}, contactors {pcs.value.contactors.name.lower()}, {current}")
+    if pcs is None:
+        click.echo("PCS           not heard")
+    else:
+        click.echo(
+            f"PCS           {pcs.value.state.name.lower()}, contactors {pcs.value.contactors.name.lower()}, "
+            f"{_value(pcs.value.dc_current_a, 'A')}"
+        )
     for rack in found.racks:
         values = _rack_document(found.view, rack)
         click.echo(
-            f"rack {rack}  {values['state']}, {values['soc_percent']} % charged, "
-            f"string {values['string_voltage_v']} V, link {values['link_voltage_v']} V, {values['current_a']} A, supply {values['aux_voltage_v']} V"
+            f"rack {rack}        {values['state'] or 'state unknown'}, charged {_value(values['soc_percent'], '%')}, "
+            f"string {_value(values['string_voltage_v'], 'V')}, link {_value(values['link_voltage_v'], 'V')}, "
+            f"{_value(values['current_a'], 'A')}, supply {_value(values['aux_voltage_v'], 'V')}"
         )
     for address, info in sorted(found.view.nodes.items()):
-        click.echo(f"{address!s:<14} runs {info.value.version} ({info.value.image_state.name.lower()})")
-    if not document["refusals"]:
+        click.echo(f"{address!s:<14}runs {info.value.version} ({info.value.image_state.name.lower()})")
+    if not found.refusals:
         click.echo("An upgrade could start now.")
     for error in found.refusals:
         click.echo(f"refused {error.name}: {error}", err=True)
-        click.echo(f"  what to do: {error.remedy}", err=True)
+        click.echo(f"what to do: {error.remedy}", err=True)
+
+
+def _value(number: object, unit: str) -> str:
+    return f"{number:.1f} {unit}" if isinstance(number, float | int) else f"unknown {unit}"

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from ess_can.cli.bus_options import BusOptions, bus_options
-from ess_can.cli.errors import handle_errors
-from ess_can.cli.station_options import gateway_config, load_access, load_codec, station_options
+from ess_can.cli.errors import handle_upgrade_errors
+from ess_can.cli.station_options import afterwards_from, gateway_config, load_access, load_codec, station_options
 
 if TYPE_CHECKING:
     from ess_can.gateway.progress import OnProgress
     from ess_can.gateway.report import Report
     from ess_can.gateway.run import GatewaySetup
     from ess_can.trust.verify import VerifiedUpgrade
+    from ess_can.uds.access import CmacAccess
 
 _PATH = click.Path(path_type=Path)
 
@@ -44,9 +47,11 @@ _PATH = click.Path(path_type=Path)
 @click.option("--sim", is_flag=True, help="Upgrade the embedded simulated plant, in virtual time.")
 @click.option("--seed", type=int, default=1, show_default=True, help="Seed of the simulated plant.")
 @click.option("-n", "--dry-run", is_flag=True, help="Check everything, change nothing.")
-@click.option("--hold-open", is_flag=True, help="Leave high voltage open after the upgrade.")
+@click.option("--config", "limits_file", type=_PATH, help="TOML file with thresholds and time limits.")
+@click.option("--reconnect", is_flag=True, help="Close high voltage afterwards, even if it was found open.")
+@click.option("--hold-open", is_flag=True, help="Leave high voltage open and locked afterwards.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
-@handle_errors
+@handle_upgrade_errors
 def upgrade(
     file: Path,
     interface: str | None,
@@ -66,6 +71,8 @@ def upgrade(
     sim: bool,
     seed: int,
     dry_run: bool,
+    limits_file: Path | None,
+    reconnect: bool,
     hold_open: bool,
     as_json: bool,
 ) -> None:
@@ -80,28 +87,33 @@ def upgrade(
 
     stopwatch = Stopwatch()
     trace_hash = None
+    afterwards = afterwards_from(reconnect, hold_open)
     release = _open(file, trusted_keys, firmware_keys, test_keys=sim or bench)
     if sim:
         from ess_can.cli.embedded import plant_spec, upgrade_simulated_plant
 
-        config = gateway_config(racks or 2, comm_gateway, hold_open=hold_open)
+        config = gateway_config(racks or 2, comm_gateway, afterwards, limits_file)
         spec = plant_spec(bitrate, fd, data_bitrate, racks or 2, seed)
         with ProgressPrinter(silent=as_json) as progress:
             run = upgrade_simulated_plant(release, spec, progress, config=config, dry_run=dry_run)
         report, trace_hash = run.report, run.trace_hash
     else:
         from ess_can.gateway.run import GatewaySetup
-        from ess_can.sim.test_secrets import TEST_ONLY_ACCESS_SECRET
-        from ess_can.uds.access import CmacAccess
 
         options = BusOptions(interface, channel, bitrate, fd, data_bitrate, timing, bus_kwargs)
-        config = gateway_config(racks, comm_gateway, hold_open=hold_open)
-        use_test_secret = bench and access_secret is None
-        access = CmacAccess(TEST_ONLY_ACCESS_SECRET) if use_test_secret else load_access(access_secret)
+        config = gateway_config(racks, comm_gateway, afterwards, limits_file)
+        access = _test_access() if bench and access_secret is None else load_access(access_secret)
         setup = GatewaySetup(load_codec(dbc), config, access, options.bit_timing(), isotp=options.isotp())
         with ProgressPrinter(silent=as_json) as progress:
             report = asyncio.run(_on_bus(options, release, setup, progress, dry_run=dry_run))
     finish(report, as_json=as_json, wall_time_s=stopwatch.elapsed_s(), trace_hash=trace_hash)
+
+
+def _test_access() -> CmacAccess:
+    from ess_can.sim.test_secrets import TEST_ONLY_ACCESS_SECRET
+    from ess_can.uds.access import CmacAccess
+
+    return CmacAccess(TEST_ONLY_ACCESS_SECRET)
 
 
 def _open(
@@ -121,11 +133,22 @@ def _open(
     return open_upgrade_file(file, releases, firmware_keyring=firmware, allow_test_keys=test_keys, today=today())
 
 
+def stop_on_signals() -> None:
+    """Have the end of a service or of a terminal stop the upgrade as Ctrl-C does: the plant is put back."""
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)  # Windows has no SIGHUP, and its loops no handlers
+        if number is not None and task is not None:
+            with suppress(NotImplementedError):
+                loop.add_signal_handler(number, task.cancel)
+
+
 async def _on_bus(
     options: BusOptions, release: VerifiedUpgrade, setup: GatewaySetup, progress: OnProgress, *, dry_run: bool
 ) -> Report:
     from ess_can.gateway.run import upgrade_station
 
+    stop_on_signals()
     bus = options.open()
     try:
         bus.start()

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from enum import Enum
 
 from ess_can.errors import UsageError
 from ess_can.identity import NodeAddress, NodeType
+
+
+class Afterwards(Enum):
+    """How the plant is left after the upgrade."""
+
+    AS_FOUND = "as it was found"
+    CONNECT = "connected"
+    HOLD_OPEN = "open and locked"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +33,7 @@ class PolicyLimits:
 
 @dataclass(frozen=True, slots=True)
 class HvLimits:
-    """When high voltage counts as off."""
+    """When high voltage counts as off.  Raises UsageError for a value that would make the proof worthless."""
 
     link_voltage_off_v: float = 60.0
     current_off_a: float = 1.0
@@ -33,6 +42,22 @@ class HvLimits:
     missed_cycles: int = 3
     poll_period_s: float = 0.100
     token_age_s: float = 0.5
+
+    def __post_init__(self) -> None:
+        for name, value, low, high in (
+            ("link_voltage_off_v", self.link_voltage_off_v, 1.0, 60.0),
+            ("current_off_a", self.current_off_a, 0.1, 5.0),
+            ("consecutive_good", self.consecutive_good, 3, 100),
+            ("evidence_age_s", self.evidence_age_s, 0.1, 0.250),
+            ("missed_cycles", self.missed_cycles, 1, 3),
+            ("poll_period_s", self.poll_period_s, 0.02, 0.2),
+            ("token_age_s", self.token_age_s, 0.1, 1.0),
+        ):
+            if not low <= value <= high:
+                raise UsageError(
+                    f"{name} = {value:g} is outside {low:g}..{high:g}",
+                    why="within these bounds the proof that high voltage is off means something",
+                )
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +78,16 @@ class TimeLimits:
     node_boot_s: float = 10.0
     trial_s: float = 30.0
     trial_soak_s: float = 1.0
+    trial_limit_s: float = 45.0
     revert_s: float = 75.0
     reconnect_s: float = 20.0
     program_attempts: int = 4
+
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if not 0 < value <= 3600:
+                raise UsageError(f"{each.name} = {value:g} is outside 0..3600", why="every wait has a finite deadline")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,15 +95,14 @@ class GatewayConfig:
     """One station as the gateway knows it.
 
     `expected` names every node that must be present: a silent rack must never be taken for an absent one.
-    `reconnect` says whether high voltage is closed again after the upgrade.  `silent_up_to_s` is what
-    EMS_UpgradeNotice announces for a node's restart.
+    `silent_up_to_s` is what EMS_UpgradeNotice announces for a node's restart.
     """
 
     expected: tuple[NodeAddress, ...]
     policy: PolicyLimits = field(default_factory=PolicyLimits)
     hv: HvLimits = field(default_factory=HvLimits)
     times: TimeLimits = field(default_factory=TimeLimits)
-    reconnect: bool = True
+    afterwards: Afterwards = Afterwards.AS_FOUND
     silent_up_to_s: float = 15.0
 
     def __post_init__(self) -> None:

@@ -52,13 +52,18 @@ class _Evidence:
     objection: Objection = Objection("nothing was heard")
 
     def good(self, at: float, *, counts: bool) -> None:
-        self.good_in_a_row = self.good_in_a_row + 1 if counts else 0
+        before = self.good_in_a_row if self.is_fresh(at) else 0  # what follows a silence begins anew
+        self.good_in_a_row = before + 1 if counts else 0
         self.last_good_at = at
 
     def bad(self, objection: Objection) -> None:
         self.good_in_a_row = 0
         self.last_good_at = None
         self.objection = objection
+
+    @property
+    def speaks_for_on(self) -> bool:
+        return self.last_good_at is None and self.objection.closed
 
     def is_fresh(self, now: float) -> bool:
         return self.last_good_at is not None and now - self.last_good_at <= self.max_age_s
@@ -144,7 +149,8 @@ class HvGate:
         if evidence is None or asked_at is None or now - asked_at > self.limits.token_age_s:
             return  # not an answer to us: neither for nor against
         if notice.condition is HvNoticeCondition.DISCONNECTED:
-            evidence.good(now, counts=True)
+            # However late it comes, it was true after we had asked: that is its age.
+            evidence.good(max(asked_at, evidence.last_good_at or asked_at), counts=True)
         else:
             closed = notice.condition is HvNoticeCondition.WELDED
             evidence.bad(Objection(f"the BMU notifies {notice.condition.name}", closed=closed))
@@ -176,13 +182,20 @@ class HvGate:
         if not gone:
             return None
         why = "; ".join(f"{self._name(key)}: {evidence.missing(now)}" for key, evidence in gone)
-        if any(evidence.last_good_at is None and evidence.objection.closed for _, evidence in gone):
+        if any(evidence.speaks_for_on for _, evidence in gone):
             return HvClosed("high voltage is not off any more", why=why)
         return HvPermitRevoked("the proof that high voltage is off was lost", why=why)
 
-    def not_proved(self, now: float) -> HvOffNotProved:
-        """The error for a proof that did not become complete in time."""
-        return HvOffNotProved("high voltage is not proved off", why="; ".join(self.missing(now)))
+    def not_proved(self, now: float) -> PlantRefusal:
+        """The error for a proof that did not become complete in time: HvClosed if there is evidence for "on"."""
+        why = "; ".join(self.missing(now))
+        if self.speaks_for_on():
+            return HvClosed("high voltage is on, or a contactor is", why=why)
+        return HvOffNotProved("high voltage is not proved off", why=why)
+
+    def speaks_for_on(self) -> bool:
+        """Whether some source's last word is evidence that high voltage is on, or that a contactor is closed."""
+        return any(evidence.speaks_for_on for evidence in self._sources.values())
 
     def oldest_evidence_s(self, now: float) -> float:
         """Age of the oldest piece of evidence, infinite while one is missing."""

@@ -7,14 +7,17 @@ inside ``async with permit:`` and is cancelled the moment the evidence is lost.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from ess_can.bus.clock import Cycle, Guard, now, pause
 from ess_can.bus.station import Received, Rejected, StationLink
-from ess_can.errors import BusError, EssCanError, TransmitQueueFull
+from ess_can.errors import BusError, EssCanError, HvPermitRevoked, TransmitQueueFull
 from ess_can.gateway.config import HvLimits
 from ess_can.gateway.hv_gate import HvGate, Source
 from ess_can.signals.messages import BmsHvNotice, BmsHvStatus, EmsHvStatusPoll, PcsStatus
+
+_CLOSED_S = 0.5
+"""Contactors were seen open before anybody asks for a proof: closed for this long means that somebody closed them."""
 
 _WATCH_PERIOD_S = 0.010
 """How often silence is looked for: far below the evidence age, so that a revocation is not late."""
@@ -37,7 +40,6 @@ class Interlock:
         racks: Iterable[int],
         limits: HvLimits,
         entropy: random.Random,
-        on_lost: Callable[[EssCanError], None] | None = None,
     ) -> None:
         self._link = link
         self._limits = limits
@@ -58,18 +60,21 @@ class Interlock:
         self._poll.start()
 
     def close(self) -> None:
-        """Stop polling and end every permit's watch."""
+        """Stop polling and watching: every permit ends, because nobody looks after it any more."""
         self._poll.stop()
         self._watch.stop()
+        self.revoke(HvPermitRevoked("the interlock was closed", why="nobody watches the evidence any more"))
 
     async def prove_off(self, within_s: float) -> Permit:
         """Wait until high voltage is proved off, and give the permit.
 
-        Raises HvOffNotProved after `within_s` seconds.
+        Raises HvOffNotProved after `within_s` seconds; HvClosed if it is said to be on, then or for a while.
         """
         deadline = now() + within_s
+        closed_since: float | None = None
         while self.gate.missing(now()):
-            if now() >= deadline:
+            closed_since = (closed_since or now()) if self.gate.speaks_for_on() else None
+            if now() >= deadline or (closed_since is not None and now() - closed_since >= _CLOSED_S):
                 raise self.gate.not_proved(now())
             await pause(_WATCH_PERIOD_S)
         permit = Permit(now())
@@ -92,9 +97,10 @@ class Interlock:
             permit.trip(error)
 
     def release(self, permit: Permit) -> None:
-        """The holder does not need the permit any more."""
+        """The holder does not need the permit any more.  It ends: what is not watched must not permit anything."""
         if permit in self._permits:
             self._permits.remove(permit)
+        permit.trip(HvPermitRevoked("the permit was given back", why="it is not watched any more"))
 
     def _send_poll(self, at: float) -> None:
         token = self._entropy.getrandbits(24)
@@ -108,14 +114,17 @@ class Interlock:
             self._poll.stop()
 
     def _on_rack_status(self, received: Received[BmsHvStatus]) -> None:
+        self._check_now(received.at)  # a gap ends the permit even if nobody could look before this frame closed it
         self.gate.on_rack_status(received.index, received.message, received.verdict, received.at)
         self._check_now(received.at)
 
     def _on_pcs_status(self, received: Received[PcsStatus]) -> None:
+        self._check_now(received.at)
         self.gate.on_pcs_status(received.message, received.verdict, received.at)
         self._check_now(received.at)
 
     def _on_notice(self, received: Received[BmsHvNotice]) -> None:
+        self._check_now(received.at)
         self.gate.on_notice(received.index, received.message, received.at)
         self._check_now(received.at)
 

@@ -2,11 +2,15 @@
 
 Off: current to zero first, then contactors open, then the lock, then the proof by the racks themselves.  Back: unlock,
 close (each rack precharges), then hand the plant back to its own control.
+
+Every answer of the plant counts only if it was heard after the order that it answers and is still fresh.
 """
 
 from __future__ import annotations
 
-from ess_can.bus.clock import until
+from math import inf
+
+from ess_can.bus.clock import now, until
 from ess_can.errors import (
     ContactorsNotOpening,
     ContactorWelded,
@@ -19,10 +23,20 @@ from ess_can.errors import (
 from ess_can.gateway.config import GatewayConfig
 from ess_can.gateway.orders import Orders
 from ess_can.gateway.plant_view import PlantView
-from ess_can.signals.messages import BmsHvStatus, ContactorState, PcsCommandCode, PcsStatus, RackState
+from ess_can.signals.messages import (
+    BmsHvStatus,
+    ContactorState,
+    PcsCommandCode,
+    PcsState,
+    PcsStatus,
+    RackState,
+)
 
+_LOCK_S = 1.0
 _UNLOCK_S = 1.0
 _RELEASE_S = 1.0
+_AT_REST = (PcsState.STANDBY, PcsState.FAULT, PcsState.EMERGENCY_STOP)
+"""States in which the PCS's bridge does not work."""
 
 
 class Isolation:
@@ -32,105 +46,189 @@ class Isolation:
         self._view = view
         self._orders = orders
         self._config = config
+        self._ordered_at = -inf
+
+    def _order(self, command: PcsCommandCode) -> None:
+        self._ordered_at = now()
+        self._orders.give(command)
+
+    def _is_answer(self, heard_at: float) -> bool:
+        return heard_at > self._ordered_at and now() - heard_at <= self._config.hv.evidence_age_s
 
     def _pcs(self) -> PcsStatus | None:
-        return None if self._view.pcs is None else self._view.pcs.value
+        sample = self._view.pcs
+        return sample.value if sample is not None and self._is_answer(sample.at) else None
 
-    def _racks(self) -> list[BmsHvStatus]:
-        views = (self._view.rack(rack).hv for rack in self._config.racks)
-        return [view.value for view in views if view is not None]
+    def _racks(self) -> dict[int, BmsHvStatus]:
+        """The racks that have spoken since the last order."""
+        samples = {rack: self._view.rack(rack).hv for rack in self._config.racks}
+        return {rack: sample.value for rack, sample in samples.items() if sample and self._is_answer(sample.at)}
+
+    def _all_racks(self) -> list[BmsHvStatus] | None:
+        """What every rack says; None while one of them is silent."""
+        racks = self._racks()
+        return list(racks.values()) if len(racks) == len(self._config.racks) else None
 
     def is_connected(self) -> bool:
         """Whether PCS and every rack report closed contactors."""
-        pcs = self._pcs()
+        pcs, racks = self._pcs(), self._all_racks()
         return (
             pcs is not None
+            and racks is not None
             and pcs.contactors is ContactorState.CLOSED
-            and all(r.main_plus is r.main_minus is ContactorState.CLOSED for r in self._racks())
+            and all(r.main_plus is r.main_minus is ContactorState.CLOSED for r in racks)
         )
+
+    def signs_of_closed(self) -> str:
+        """What says now that high voltage is on, as text; empty if nothing does.  Silence is no sign."""
+        pcs = self._pcs()
+        signs = ["the PCS is closed"] if pcs is not None and pcs.contactors is ContactorState.CLOSED else []
+        signs += [
+            f"rack {rack} is closed or carries {status.current_a} A"
+            for rack, status in self._racks().items()
+            if ContactorState.CLOSED in (status.main_plus, status.main_minus, status.precharge)
+            or not self._is_off(status.current_a, invalid=True)
+        ]
+        return "; ".join(signs)
 
     async def ramp_down(self) -> None:
         """Order zero power and wait until PCS and racks agree that no current flows.
 
         Raises PcsNotStopping, or CurrentMismatch when the PCS says zero and a rack does not.
         """
+        self._ordered_at = now()
         self._orders.start(PcsCommandCode.ZERO_POWER)
-        if await until(lambda: self._pcs_current_off() and self._rack_currents_off(), self._config.times.ramp_down_s):
-            return
-        if self._pcs_current_off():
-            currents = ", ".join(f"{rack.current_a} A" for rack in self._racks())
-            raise CurrentMismatch("the PCS reports no current but the racks do", why=f"racks: {currents}")
+        await until(lambda: self._pcs_stopped() and self._rack_currents_off(), self._config.times.ramp_down_s)
+        self._require_no_load()
+
+    def _require_no_load(self) -> None:
+        """Raises PcsNotStopping or CurrentMismatch unless fresh answers of all prove that no current flows."""
+        if not self._pcs_stopped():
+            pcs = self._pcs()
+            why = "no fresh PCS_Status" if pcs is None else f"{pcs.state.name}, DC current {pcs.dc_current_a} A"
+            raise PcsNotStopping(f"the PCS did not ramp to zero within {self._config.times.ramp_down_s:g} s", why=why)
+        if not self._rack_currents_off():
+            racks = self._racks()
+            currents = ", ".join(
+                f"rack {rack} {racks[rack].current_a} A" if rack in racks else f"rack {rack} silent"
+                for rack in self._config.racks
+            )
+            raise CurrentMismatch("the PCS reports no current but the racks do not confirm it", why=currents)
+
+    def _is_off(self, current_a: float | None, *, invalid: bool = False) -> bool:
+        return invalid if current_a is None else abs(current_a) < self._config.hv.current_off_a
+
+    def _pcs_stopped(self) -> bool:
+        """The PCS hears us, obeys us, rests, and carries no current."""
         pcs = self._pcs()
-        raise PcsNotStopping(
-            f"the PCS did not ramp to zero within {self._config.times.ramp_down_s:g} s",
-            why=f"its DC current is {pcs.dc_current_a if pcs else None} A",
+        return (
+            pcs is not None
+            and pcs.remote_control
+            and not pcs.heartbeat_lost
+            and pcs.state in _AT_REST
+            and self._is_off(pcs.dc_current_a)
         )
 
-    def _pcs_current_off(self) -> bool:
-        pcs = self._pcs()
-        current = None if pcs is None else pcs.dc_current_a
-        return current is not None and abs(current) < self._config.hv.current_off_a
-
     def _rack_currents_off(self) -> bool:
-        limit = self._config.hv.current_off_a
-        return all(r.current_a is not None and abs(r.current_a) < limit for r in self._racks())
+        racks = self._all_racks()
+        return racks is not None and all(self._is_off(rack.current_a) for rack in racks)
 
     async def open_contactors(self) -> None:
-        """Order PCS and racks open and wait for the feedbacks; only ever called without load.
+        """Order PCS and racks open and wait for the feedbacks, then lock.
 
-        Raises ContactorWelded or ContactorsNotOpening.
+        Raises PcsNotStopping or CurrentMismatch, and orders nothing, unless it is proved now that no current flows;
+        ContactorWelded or ContactorsNotOpening when the plant does not follow.
         """
-        self._orders.give(PcsCommandCode.OPEN)
+        self._require_no_load()
+        self._order(PcsCommandCode.OPEN)
         opened = await until(self._all_open, self._config.times.contactor_opening_s)
         self._refuse_weld()
         if not opened:
             raise ContactorsNotOpening(
                 f"contactors did not open within {self._config.times.contactor_opening_s:g} s", why=self._describe()
             )
-        self._orders.give(PcsCommandCode.LOCK)
+        self._order(PcsCommandCode.LOCK)
 
     def _all_open(self) -> bool:
-        pcs = self._pcs()
+        pcs, racks = self._pcs(), self._all_racks()
         return (
             pcs is not None
+            and racks is not None
             and pcs.contactors is ContactorState.OPEN
-            and all(r.main_plus is r.main_minus is r.precharge is ContactorState.OPEN for r in self._racks())
+            and all(r.main_plus is r.main_minus is r.precharge is ContactorState.OPEN for r in racks)
         )
 
     def _refuse_weld(self) -> None:
-        for rack, status in zip(self._config.racks, self._racks(), strict=False):
+        for rack, status in self._racks().items():
             if status.weld_plus or status.weld_minus:
                 pole = "plus" if status.weld_plus else "minus"
                 raise ContactorWelded(f"rack {rack} reports its {pole} contactor welded", why="BMS_HvStatus")
 
     def _describe(self) -> str:
-        pcs = self._pcs()
-        racks = "; ".join(
-            f"rack {rack}: main+ {r.main_plus.name}, main- {r.main_minus.name}, precharge {r.precharge.name}"
-            for rack, r in zip(self._config.racks, self._racks(), strict=False)
-        )
-        return f"PCS {pcs.contactors.name if pcs else 'silent'}; {racks}"
+        pcs, racks = self._pcs(), self._racks()
+        texts = [f"PCS {pcs.contactors.name if pcs else 'silent'}"]
+        for rack in self._config.racks:
+            r = racks.get(rack)
+            feedbacks = (
+                f"main+ {r.main_plus.name}, main- {r.main_minus.name}, precharge {r.precharge.name}" if r else ""
+            )
+            texts.append(f"rack {rack}: {feedbacks or 'silent'}")
+        return "; ".join(texts)
 
     async def wait_for_discharge(self) -> None:
         """Wait until every rack measures a safe link voltage.  Raises DischargeTimeout, or ContactorWelded."""
         limit = self._config.hv.link_voltage_off_v
 
         def discharged() -> bool:
-            voltages = [rack.link_voltage_v for rack in self._racks()]
-            return all(voltage is not None and voltage < limit for voltage in voltages)
+            racks = self._all_racks()
+            return racks is not None and all(
+                rack.link_voltage_v is not None and rack.link_voltage_v < limit for rack in racks
+            )
 
         done = await until(discharged, self._config.times.discharge_s)
         self._refuse_weld()
         if not done:
-            voltages = ", ".join(f"{rack.link_voltage_v} V" for rack in self._racks())
+            racks = self._racks()
+            voltages = ", ".join(
+                f"rack {rack} {racks[rack].link_voltage_v} V" if rack in racks else f"rack {rack} silent"
+                for rack in self._config.racks
+            )
             raise DischargeTimeout(
                 f"the DC link is not below {limit:g} V after {self._config.times.discharge_s:g} s", why=voltages
             )
 
+    async def hold_open(self) -> None:
+        """Leave the plant open and locked, from whatever state: nothing opens unless it is proved without load.
+
+        Raises what `ramp_down` and `open_contactors` raise, and ContactorsNotOpening when the lock is not acknowledged.
+        """
+        if not (self._is_locked() and self._all_open()):
+            await self.ramp_down()
+            try:
+                await self.open_contactors()
+            except (ContactorsNotOpening, ContactorWelded):
+                self._order(PcsCommandCode.LOCK)  # the PCS at least
+                await until(self._is_locked, _LOCK_S)
+                raise
+        self._order(PcsCommandCode.LOCK)
+        if not await until(lambda: (self._is_locked() or self._is_tripped()) and self._all_open(), _LOCK_S):
+            raise ContactorsNotOpening(
+                "the plant does not acknowledge that it is open and locked", why=self._describe()
+            )
+
+    def _is_locked(self) -> bool:
+        pcs = self._pcs()
+        return pcs is not None and pcs.lock_acknowledged
+
+    def _is_tripped(self) -> bool:
+        """In these states the PCS acknowledges no lock; only a person ends them."""
+        pcs = self._pcs()
+        return pcs is not None and pcs.state in (PcsState.FAULT, PcsState.EMERGENCY_STOP)
+
     async def reconnect(self) -> None:
         """Unlock, close, and see every contactor closed.  Raises ReconnectFailed or PrechargeFailed."""
         await self._unlock()
-        self._orders.give(PcsCommandCode.CLOSE)
+        self._order(PcsCommandCode.CLOSE)
         if not await until(self.is_connected, self._config.times.reconnect_s):
             why = self._describe()
             for rack in self._config.racks:
@@ -142,7 +240,7 @@ class Isolation:
             raise ReconnectFailed(f"contactors did not close within {self._config.times.reconnect_s:g} s", why=why)
 
     async def _unlock(self) -> None:
-        self._orders.give(PcsCommandCode.UNLOCK)
+        self._order(PcsCommandCode.UNLOCK)
         if not await until(lambda: (pcs := self._pcs()) is not None and not pcs.lock_acknowledged, _UNLOCK_S):
             raise ReconnectFailed("the PCS does not release its lock", why="LockAcknowledged stays set after UNLOCK")
 
@@ -150,6 +248,6 @@ class Isolation:
         """Give the plant back to its own control, with its contactors as they are.  Raises ReconnectFailed."""
         if unlock:
             await self._unlock()
-        self._orders.give(PcsCommandCode.RELEASE)
+        self._order(PcsCommandCode.RELEASE)
         if not await until(lambda: (pcs := self._pcs()) is not None and not pcs.remote_control, _RELEASE_S):
             raise ReconnectFailed("the PCS does not return to its own control", why="RemoteControl stays set")

@@ -6,16 +6,18 @@ verified already is not sent twice.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-
 from ess_can.bus.clock import now, pause, until
 from ess_can.errors import (
     AccessDenied,
     BusError,
     ConfirmFailed,
     EssCanError,
+    FlashWriteFailed,
+    IsoTpError,
     TrialBootFailed,
     UdsNegativeResponse,
+    UdsTimeout,
+    VerificationFailed,
     WrongTarget,
 )
 from ess_can.gateway.node_client import NodeClient, NodeIdentity
@@ -38,8 +40,6 @@ _ASK_AGAIN_S = 0.5
 class NodeUpgrade:
     """Takes one node from its old image to its new one."""
 
-    Work = Callable[["NodeUpgrade"], Awaitable[None]]
-
     def __init__(self, master: StationMaster, plan: NodePlan, on_progress: OnProgress) -> None:
         self.address = plan.address
         self.activated = False
@@ -51,6 +51,12 @@ class NodeUpgrade:
         self._plan = plan
         self._tell = on_progress
         self._heard_before_restart: NodeInfo | None = None
+        self._boots_before_trial = plan.identity.boot_state.boot_counter
+        self._gave_up_trial = False
+        self._verified = False
+        self._trial_boots: int | None = None
+        self._confirmed = False
+        self._last_transfer: tuple[TransferMeter, bytes] | None = None
 
     @property
     def running_version(self) -> Version | None:
@@ -69,7 +75,16 @@ class NodeUpgrade:
 
     async def hang_up(self) -> None:
         """Drop the diagnostic session on our side."""
+        self._verified = False
         await self._master.hang_up(self.address)
+
+    async def end_session(self) -> None:
+        """Leave any session now: a rack in a programming session stays open until it ends."""
+        try:
+            await self._master.client(self.address).enter_default()
+        except EssCanError as error:
+            self._tell(Noted(now(), f"{self.address}: its session ends by itself ({error})"))
+        await self.hang_up()
 
     # --- programming ----------------------------------------------------------------------------
 
@@ -77,11 +92,23 @@ class NodeUpgrade:
         """Bring the image into the inactive bank and have the node verify what it reads back."""
         self._step(NodeStep.IDENTIFY)
         identity = await self._identify_again()
+        self._boots_before_trial = identity.boot_state.boot_counter
         client = await self._unlock()
         await client.enter_programming()
         await client.authenticate(self._master.access)
+        resume, image = identity.resume_state, self._plan.image
+        offset = resume.verified_offset if resume.image_sha256 == image.sha256 else 0
+        try:
+            await self._write(client, offset)
+        except VerificationFailed as error:
+            if offset == 0 or isinstance(error, FlashWriteFailed):
+                raise
+            self._tell(Noted(now(), f"{self.address}: what it held already was not the image; all is sent again"))
+            await self._write(client, 0)
+
+    async def _write(self, client: NodeClient, offset: int) -> None:
+        """Erase if nothing is to be resumed, transfer from `offset` on, verify."""
         image = self._plan.image
-        offset = identity.resume_state.verified_offset if identity.resume_state.image_sha256 == image.sha256 else 0
         if offset == 0:
             self._step(NodeStep.ERASE)
             await client.erase(len(image.data), image.sha256)
@@ -90,6 +117,7 @@ class NodeUpgrade:
             await self._transfer(client, offset)
         self._step(NodeStep.VERIFY)
         await client.verify(image.crc32)
+        self._verified = True
 
     async def _identify_again(self) -> NodeIdentity:
         identity = await identify(self._master, self.address)
@@ -124,21 +152,35 @@ class NodeUpgrade:
             await client.download(offset, sent, progress)
         self.record.bytes_sent += len(sent)
         self.record.transfer_s += meter.elapsed_s
-        self.record.wire_efficiency = meter.efficiency(sent)
+        self._last_transfer = meter, sent
+
+    def complete_record(self) -> None:
+        """Complete the record, once nothing is urgent any more: working out the efficiency of a large image takes
+        longer than a permit's evidence stays fresh.
+        """
+        self.record.runs = self.running_version
+        if self._last_transfer is not None:
+            meter, sent = self._last_transfer
+            self.record.wire_efficiency = meter.efficiency(sent)
 
     # --- trial and confirmation -----------------------------------------------------------------
 
     async def activate_on_trial(self) -> None:
         """Have the node's next boot run the new image, once."""
+        if not self._verified:  # the session was lost: the node verifies again before it lets itself be activated
+            await self.program()
         self._step(NodeStep.TRIAL_BOOT)
         self.activated = True  # even if the answer is lost: it has to be reverted then
         await self._master.client(self.address).activate_on_trial()
 
     async def restart(self) -> None:
-        """Restart the node and forget its session."""
+        """Restart the node and forget its session.  Whether it did restart is for `see_it_run` to find out."""
         sample = self._master.view.nodes.get(self.address)
         self._heard_before_restart = None if sample is None else sample.value
-        await self._master.client(self.address).reset()
+        try:
+            await self._master.client(self.address).reset()
+        except (UdsTimeout, IsoTpError) as error:  # the answer may be what was lost
+            self._tell(Noted(now(), f"{self.address}: no answer to its restart ({error})"))
         await self.hang_up()
 
     async def see_it_run(self, state: ImageState, within_s: float, *, reverted: bool = False) -> None:
@@ -175,19 +217,50 @@ class NodeUpgrade:
             raise TrialBootFailed(
                 f"{self.address} contradicts itself", why=f"identifiers say {identity.boot_state.version}"
             )
+        self._trial_boots = identity.boot_state.boot_counter
+        if reverted and not self._gave_up_trial and identity.boot_state.boot_counter == self._boots_before_trial:
+            raise TrialBootFailed(
+                f"{self.address} may still boot the new image at its next restart",
+                why="it was activated, did not restart since, and could not be asked to revert",
+            )
 
-    async def confirm(self) -> None:
-        """Make the image on trial permanent.  Called again after a lost answer it sees that it is done."""
+    async def prepare_to_confirm(self) -> None:
+        """See that the node still runs its trial, and unlock it.  Raises ConfirmFailed if it left the trial."""
         self._step(NodeStep.CONFIRM)
         identity = await self._identify_again()
-        state = identity.boot_state
-        if state.version == self.record.to_version and state.standing == ImageState.CONFIRMED:
+        self._confirmed = self._is_confirmed(identity)
+        if self._confirmed:
             return
+        state = identity.boot_state
+        if state.standing != ImageState.TRIAL or state.boot_counter != self._trial_boots:
+            raise ConfirmFailed(
+                f"{self.address} left its trial", why=f"it runs {state.version}, boot {state.boot_counter}"
+            )
         client = await self._unlock()
         await client.authenticate(self._master.access)
-        self.confirm_sent = True
-        await client.confirm()
-        await self.hang_up()
+
+    async def confirm(self) -> None:
+        """Make the image on trial permanent.  Repeated after a lost answer it changes nothing more."""
+        if not self._confirmed:
+            self.confirm_sent = True
+            await self._master.client(self.address).confirm()
+
+    def _is_confirmed(self, identity: NodeIdentity) -> bool:
+        state = identity.boot_state
+        return state.version == self.record.to_version and state.standing == ImageState.CONFIRMED
+
+    async def is_confirmed(self) -> bool | None:
+        """Whether the node says that it is confirmed on the new image; None if it cannot be asked."""
+        deadline = now() + self._master.config.times.node_boot_s
+        while True:
+            try:
+                return self._is_confirmed(await self._identify_again())
+            except EssCanError as error:
+                if now() >= deadline or isinstance(error, BusError):
+                    return None
+            finally:
+                await self.hang_up()
+            await pause(_ASK_AGAIN_S)
 
     async def revert(self) -> None:
         """Ask the node to go back to its old image.  If it cannot be asked it does so by itself; the caller looks."""
@@ -210,6 +283,7 @@ class NodeUpgrade:
         await client.enter_extended()
         await client.authenticate(self._master.access)
         await client.revert()
+        self._gave_up_trial = True
         await client.reset()
 
 

@@ -49,7 +49,7 @@ _P = Phase
 TRANSITIONS: Mapping[Phase, frozenset[Phase]] = MappingProxyType(
     {
         # Nothing was changed yet: the check may end the upgrade without a trace.
-        _P.STATUS_CHECK: frozenset({_P.RAMP_DOWN, _P.NOTHING_TO_DO, _P.CHECKED, _P.REFUSED}),
+        _P.STATUS_CHECK: frozenset({_P.RAMP_DOWN, _P.RECONNECT, _P.NOTHING_TO_DO, _P.CHECKED, _P.REFUSED}),
         # From here on the plant is ours to put back: every failure leads through RECONNECT or HOLD_OPEN.
         _P.RAMP_DOWN: frozenset({_P.OPEN_CONTACTORS, _P.RECONNECT, _P.HOLD_OPEN}),
         _P.OPEN_CONTACTORS: frozenset({_P.PROVE_HV_OFF, _P.RECONNECT, _P.HOLD_OPEN}),

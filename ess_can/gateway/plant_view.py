@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from enum import Enum
 from typing import Generic, TypeVar
 
 from ess_can.bus.clock import now as loop_now
@@ -16,6 +17,7 @@ from ess_can.signals.messages import (
     BmsCellSummary,
     BmsHvStatus,
     BmsState,
+    ContactorState,
     EmsPcsCommand,
     EmsUpgradeNotice,
     Message,
@@ -42,6 +44,15 @@ class RackView:
     state: Sample[BmsState] | None = None
     cells: Sample[BmsCellSummary] | None = None
     alarms: Sample[BmsAlarms] | None = None
+
+
+class Connection(Enum):
+    """Whether high voltage is connected, by the contactors' feedbacks of PCS and racks."""
+
+    CONNECTED = "connected"
+    OPEN = "open"
+    PARTLY = "partly connected"
+    UNKNOWN = "unknown"
 
 
 @dataclass(slots=True)
@@ -102,17 +113,40 @@ class PlantView:
     def _on_foreign_notice(self, received: Received[EmsUpgradeNotice]) -> None:
         self.foreign_notice = Sample(received.message, received.at)
 
+    def connection(self, racks: Iterable[int], since: float) -> Connection:
+        """What PCS and these racks say of their contactors in messages received at `since` or later."""
+        samples = [self.rack(rack).hv for rack in racks]
+        if self.pcs is None or self.pcs.at < since or any(hv is None or hv.at < since for hv in samples):
+            return Connection.UNKNOWN
+        feedbacks = {self.pcs.value.contactors}
+        for hv in samples:
+            if hv is not None:
+                feedbacks |= {hv.value.main_plus, hv.value.main_minus}
+        if feedbacks == {ContactorState.CLOSED}:
+            return Connection.CONNECTED
+        return Connection.OPEN if feedbacks == {ContactorState.OPEN} else Connection.PARTLY
+
     def snapshot(self) -> dict[int, RackView]:
         """A copy of what the racks say now, for `require_plausible`."""
         return {rack: replace(view) for rack, view in self.racks.items()}
 
-    def require_plausible(self, before: dict[int, RackView]) -> None:
-        """Compare the racks' measurements with a snapshot from before the new firmware.
+    def heard_since(self, racks: Iterable[int], since: float) -> bool:
+        """Whether each of these racks sent each of its messages after `since`."""
+        return all(_silent_since(self.rack(rack), since) == () for rack in racks)
 
-        Nothing flowed meanwhile, so a value that jumped was scaled wrongly.  Raises TrialBootFailed.
+    def require_plausible(self, before: dict[int, RackView], since: float) -> None:
+        """Compare what the racks measured after `since` with a snapshot from before the new firmware.
+
+        Nothing flowed meanwhile, so a value that jumped was scaled wrongly; and silence proves nothing.  Raises
+        TrialBootFailed.
         """
         for rack, old in before.items():
             new = self.rack(rack)
+            silent = _silent_since(new, since)
+            if silent:
+                raise TrialBootFailed(
+                    f"rack {rack} does not say all with its new firmware", why=f"no {', '.join(silent)} since"
+                )
             for name, was, is_now, tolerance in _comparisons(old, new):
                 if was is not None and (is_now is None or abs(is_now - was) > tolerance):
                     raise TrialBootFailed(
@@ -123,6 +157,16 @@ class PlantView:
         """Whether Node_Info of this node was heard within `max_age_s`."""
         sample = self.nodes.get(address)
         return sample is not None and loop_now() - sample.at <= max_age_s
+
+
+def _silent_since(rack: RackView, since: float) -> tuple[str, ...]:
+    samples: tuple[tuple[str, Sample[Message] | None], ...] = (
+        ("BMS_HvStatus", rack.hv),
+        ("BMS_State", rack.state),
+        ("BMS_Cells", rack.cells),
+        ("BMS_Alarms", rack.alarms),
+    )
+    return tuple(name for name, sample in samples if sample is None or sample.at <= since)
 
 
 def _comparisons(old: RackView, new: RackView) -> Iterator[tuple[str, float | None, float | None, float]]:

@@ -6,6 +6,7 @@ There is no switch that skips a check; only thresholds are configurable.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import inf
 
 from ess_can.errors import (
     AuxSupplyLow,
@@ -22,11 +23,13 @@ from ess_can.errors import (
     NodeMissing,
     NodeUnhealthy,
     OtherGateway,
+    PartlyConnected,
     PcsFault,
+    PlantLocked,
     SocOutOfBand,
 )
-from ess_can.gateway.config import GatewayConfig, PolicyLimits
-from ess_can.gateway.plant_view import PlantView, RackView, Sample
+from ess_can.gateway.config import Afterwards, GatewayConfig, PolicyLimits
+from ess_can.gateway.plant_view import Connection, PlantView, RackView, Sample
 from ess_can.identity import NodeAddress, NodeType
 from ess_can.signals.messages import (
     BmsAlarms,
@@ -41,6 +44,9 @@ from ess_can.signals.messages import (
 FRESH_S = 1.5
 """A message older than this is as good as none: three cycles of the slowest one."""
 
+_GRAVEST = (EmergencyStop, ContactorWelded)
+"""Named first, whatever else is wrong: other faults often only follow from them."""
+
 _PCS_FAULT_STATES = (PcsState.FAULT, PcsState.INIT)
 _CONTACTOR_ALARMS = ("weld",)
 _STOP_ALARMS = ("emergency_stop", "fire")
@@ -51,13 +57,15 @@ def refusals(view: PlantView, config: GatewayConfig, fingerprint: int, now: floa
 
     `fingerprint` is our DBC's.  `now` is the loop time in seconds against which ages are taken.
     """
-    return [
+    found = [
         *_masters(view, now),
         *_presence(view, config, fingerprint, now),
         *_pcs(view, now),
         *(reason for rack in config.racks for reason in _rack(rack, view.rack(rack), config.policy, now)),
         *_currents_agree(view, config, now),
+        *_as_found(view, config, now),
     ]
+    return sorted(found, key=lambda reason: not isinstance(reason, _GRAVEST))
 
 
 def _fresh(sample: Sample[Message] | None, now: float) -> bool:
@@ -111,6 +119,25 @@ _MISSING_REMEDY = "Check that the node is powered; an upgrade needs every expect
 
 
 def _pcs(view: PlantView, now: float) -> Iterator[EssCanError]:
+    yield from _pcs_health(view, now)
+    if view.pcs is not None and _fresh(view.pcs, now) and view.pcs.value.grid_service_active:
+        yield DispatchActive("a grid service is active", why="PCS_Status says GridServiceActive")
+
+
+def _as_found(view: PlantView, config: GatewayConfig, now: float) -> Iterator[EssCanError]:
+    """Whether it is clear how the plant is to be left afterwards."""
+    if view.connection(config.racks, now - FRESH_S) is Connection.PARTLY:
+        yield PartlyConnected(
+            "the plant is partly connected", why="some contactors of PCS and racks are closed, others open"
+        )
+    locked = view.pcs is not None and view.pcs.value.lock_acknowledged
+    if locked and config.afterwards is Afterwards.AS_FOUND:
+        yield PlantLocked(
+            "the PCS is locked by an earlier upgrade that did not end", why="PCS_Status says LockAcknowledged"
+        )
+
+
+def _pcs_health(view: PlantView, now: float) -> Iterator[EssCanError]:
     if view.pcs is None or not _fresh(view.pcs, now):
         yield NodeMissing("the PCS is not heard", why="no fresh, valid PCS_Status", remedy=_MISSING_REMEDY)
         return
@@ -119,37 +146,15 @@ def _pcs(view: PlantView, now: float) -> Iterator[EssCanError]:
         yield EmergencyStop("an emergency stop is active", why="reported by the PCS")
     if status.state in _PCS_FAULT_STATES or status.fault_code:
         yield PcsFault("the PCS is not healthy", why=f"state {status.state.name}, fault code {status.fault_code}")
-    if status.grid_service_active:
-        yield DispatchActive("a grid service is active", why="PCS_Status says GridServiceActive")
     if status.dc_current_a is None:
         yield PcsFault("the PCS does not know its DC current", why="DcCurrent is invalid")
 
 
 def _rack(rack: int, view: RackView, limits: PolicyLimits, now: float) -> Iterator[EssCanError]:
-    name = f"rack {rack}"
-    if not (_fresh(view.hv, now) and _fresh(view.state, now) and _fresh(view.cells, now) and _fresh(view.alarms, now)):
-        missing = [
-            label
-            for label, sample in (
-                ("BMS_HvStatus", view.hv),
-                ("BMS_State", view.state),
-                ("BMS_Cells", view.cells),
-                ("BMS_Alarms", view.alarms),
-            )
-            if not _fresh(sample, now)
-        ]
-        yield NodeMissing(
-            f"{name} is not heard completely", why=f"no fresh {', '.join(missing)}", remedy=_MISSING_REMEDY
-        )
+    yield from _rack_safety(rack, view, now)
+    if view.state is None or view.cells is None or _stale(view, now):
         return
-    if view.hv is None or view.state is None or view.cells is None or view.alarms is None:
-        return  # cannot be: a missing sample is not fresh
-    yield from _alarms(name, view.alarms.value)
-    if view.hv.value.emergency_stop or not view.hv.value.hvil_closed:
-        yield EmergencyStop(f"{name} has an open safety loop", why="emergency stop or HVIL in BMS_HvStatus")
-    if view.hv.value.weld_plus or view.hv.value.weld_minus:
-        yield ContactorWelded(f"{name} reports a welded contactor", why="weld flag in BMS_HvStatus")
-    state = view.state.value
+    name, state = f"rack {rack}", view.state.value
     if state.soc_percent is None or state.aux_voltage_v is None:
         yield BmsFault(f"{name} does not know its state", why="state of charge or auxiliary voltage is invalid")
         return
@@ -163,6 +168,30 @@ def _rack(rack: int, view: RackView, limits: PolicyLimits, now: float) -> Iterat
             f"{name} has {state.aux_voltage_v:.1f} V auxiliary supply", why=f"at least {limits.aux_voltage_min_v:g} V"
         )
     yield from _cells(name, view.cells.value, limits)
+
+
+def _stale(view: RackView, now: float) -> list[str]:
+    """Names of the messages that are missing or too old."""
+    samples: tuple[tuple[str, Sample[Message] | None], ...] = (
+        ("BMS_HvStatus", view.hv),
+        ("BMS_State", view.state),
+        ("BMS_Cells", view.cells),
+        ("BMS_Alarms", view.alarms),
+    )
+    return [name for name, sample in samples if not _fresh(sample, now)]
+
+
+def _rack_safety(rack: int, view: RackView, now: float) -> Iterator[EssCanError]:
+    """What speaks against any change to the plant, starting and reconnecting alike."""
+    name, stale = f"rack {rack}", _stale(view, now)
+    if stale or view.alarms is None or view.hv is None:
+        yield NodeMissing(f"{name} is not heard completely", why=f"no fresh {', '.join(stale)}", remedy=_MISSING_REMEDY)
+        return
+    yield from _alarms(name, view.alarms.value)
+    if view.hv.value.emergency_stop or not view.hv.value.hvil_closed:
+        yield EmergencyStop(f"{name} has an open safety loop", why="emergency stop or HVIL in BMS_HvStatus")
+    if view.hv.value.weld_plus or view.hv.value.weld_minus:
+        yield ContactorWelded(f"{name} reports a welded contactor", why="weld flag in BMS_HvStatus")
 
 
 def _alarms(name: str, alarms: BmsAlarms) -> Iterator[EssCanError]:
@@ -216,22 +245,25 @@ def targets_of_type(config: GatewayConfig, node_type: NodeType) -> tuple[NodeAdd
     return tuple(sorted(address for address in config.expected if address.node_type is node_type))
 
 
-def reconnect_refusal(view: PlantView, config: GatewayConfig, now: float) -> EssCanError | None:
-    """Why high voltage must not be closed now; None if it may.
+def reconnect_refusal(view: PlantView, config: GatewayConfig, now: float, since: float = -inf) -> EssCanError | None:
+    """Why high voltage must not be closed now, by what every node said at `since` or later; None if it may.
 
-    Never with an unconfirmed image, an incomplete set or stale status, and never with racks on different versions.
+    Never with an unconfirmed image, an incomplete set or stale status, never with racks on different versions, and
+    never on an emergency, a fault, a welded contactor or an active alarm.
     """
     for address in config.expected:
         sample = view.nodes.get(address)
-        if sample is None or not _fresh(sample, now):
+        if sample is None or sample.at < since or not _fresh(sample, now):
             return NodeMissing(f"{address} is not heard", why="its state is unknown", remedy=_MISSING_REMEDY)
         if sample.value.image_state is not ImageState.CONFIRMED:
             return NodeUnhealthy(f"{address} runs an unconfirmed image", why=sample.value.image_state.name)
     for rack in config.racks:
-        if not _fresh(view.rack(rack).hv, now):
-            return NodeMissing(f"rack {rack} is not heard", why="no fresh BMS_HvStatus", remedy=_MISSING_REMEDY)
-    if view.pcs is None or not _fresh(view.pcs, now):
-        return NodeMissing("the PCS is not heard", why="no fresh PCS_Status", remedy=_MISSING_REMEDY)
+        refusal = next(_rack_safety(rack, view.rack(rack), now), None)
+        if refusal is not None:
+            return refusal
+    refusal = next(_masters(view, now), None) or next(_pcs_health(view, now), None)
+    if refusal is not None:
+        return refusal
     versions = {view.nodes[a].value.version for a in config.expected if a.node_type is NodeType.BMU}
     if len(versions) > 1:
         return NodeUnhealthy("racks run different versions", why=", ".join(sorted(map(str, versions))))

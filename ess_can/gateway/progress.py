@@ -58,3 +58,22 @@ OnProgress = Callable[[Event], None]
 
 def ignore(_event: Event) -> None:
     """Progress callback that does nothing."""
+
+
+def never_failing(on_progress: OnProgress) -> OnProgress:
+    """`on_progress`, but an exception in it goes no further: a listener that fails is not told anything any more.
+
+    A closed terminal must not end an upgrade.
+    """
+    listening = True
+
+    def tell(event: Event) -> None:
+        nonlocal listening
+        if not listening:
+            return
+        try:
+            on_progress(event)
+        except Exception:
+            listening = False
+
+    return tell

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from ess_can.errors import EssCanError
 from ess_can.gateway.phases import FINAL, TRANSITIONS, Phase
+from ess_can.gateway.plant_view import Connection
 from ess_can.identity import NodeAddress, Version
 
 
@@ -22,6 +23,7 @@ class PhaseRecord:
 class NodeRecord:
     """What happened to one node.
 
+    `runs` is what the node said that it runs at the end (without a build number); None if it was silent.
     `wire_efficiency` is (exact wire time of the fewest full frames that carry `bytes_sent`) / (time from
     RequestDownload to the answer to RequestTransferExit, less other traffic's wire time); None if nothing was
     transferred or the bit timing is unknown.  1.00 is the physical limit.
@@ -31,6 +33,7 @@ class NodeRecord:
     from_version: Version
     to_version: Version
     image_bytes: int
+    runs: Version | None = None
     bytes_sent: int = 0
     transfer_s: float = 0.0
     wire_efficiency: float | None = None
@@ -44,10 +47,13 @@ class Report:
     nodes: list[NodeRecord] = field(default_factory=list)
     result: Phase = Phase.STATUS_CHECK
     error: EssCanError | None = None
+    hv_before: Connection = Connection.UNKNOWN
+    hv_after: Connection = Connection.UNKNOWN
     hv_off_s: float = 0.0
     bus_time_s: float = 0.0
     dry_run: bool = False
     expected_transfer_s: float = 0.0
+    expected_hv_off_s: float = 0.0
 
     @property
     def exit_code(self) -> int:

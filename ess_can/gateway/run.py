@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from dataclasses import dataclass, field
 
 from ess_can.bus.clock import now
 from ess_can.bus.port import Bus
 from ess_can.can.timing import BitTiming
-from ess_can.errors import EssCanError
-from ess_can.gateway.config import GatewayConfig
+from ess_can.errors import EssCanError, Interrupted
+from ess_can.gateway.config import Afterwards, GatewayConfig
 from ess_can.gateway.phases import Phase
 from ess_can.gateway.plan import Plan, listen, make_plan, require_allowed
-from ess_can.gateway.progress import OnProgress, PhaseEntered, ignore
+from ess_can.gateway.plant_view import Connection
+from ess_can.gateway.policy import FRESH_S
+from ess_can.gateway.progress import OnProgress, PhaseEntered, ignore, never_failing
 from ess_can.gateway.report import NodeRecord, PhaseLog, Report
 from ess_can.gateway.station_master import StationMaster
 from ess_can.gateway.transfer_meter import ideal_wire_time_s
@@ -66,46 +69,71 @@ async def upgrade_station(
     """
     report = Report(dry_run=dry_run)
     log = PhaseLog(report, now())
+    tell = never_failing(on_progress)
 
     def enter(phase: Phase, detail: str = "") -> None:
         log.enter(phase, now())
-        on_progress(PhaseEntered(now(), phase, detail))
+        tell(PhaseEntered(now(), phase, detail))
 
     async with setup.master(bus) as master:
-        on_progress(PhaseEntered(now(), Phase.STATUS_CHECK))
+        tell(PhaseEntered(now(), Phase.STATUS_CHECK))
         try:
             async with master.watch:
                 await listen(master)
                 require_allowed(master)
-                plan = await make_plan(master, upgrade, on_progress)
+                plan = await make_plan(master, upgrade, tell)
                 require_allowed(master)
         except EssCanError as error:
             report.error = error
-            enter(Phase.REFUSED, str(error))
+        except asyncio.CancelledError:
+            report.error = Interrupted("the check was interrupted", why="nothing was changed")
+        report.hv_before = report.hv_after = master.view.connection(setup.config.racks, now() - FRESH_S)
+        if report.error is not None:
+            enter(Phase.REFUSED, str(report.error))
             return report
-        if dry_run or not plan.nodes:
-            report.nodes = _records(plan)
-            report.expected_transfer_s = _expected_transfer_s(plan, setup, fd=bus.fd)
-            enter(Phase.NOTHING_TO_DO if not plan.nodes else Phase.CHECKED)
+        report.nodes = _records(plan)
+        put_back = setup.config.afterwards is Afterwards.CONNECT and report.hv_before is Connection.OPEN
+        if dry_run or not (plan.nodes or put_back):
+            report.expected_transfer_s = _expected_transfer_s(plan, setup)
+            report.expected_hv_off_s = _expected_hv_off_s(plan, report.expected_transfer_s)
+            enter(Phase.CHECKED if plan.nodes else Phase.NOTHING_TO_DO)
             return report
+        up_to_date = report.nodes[len(plan.nodes) :]
         master.watch.arm()
-        await Upgrade(master, plan, log, on_progress).run(report)
-        report.nodes += _records(plan)[len(plan.nodes) :]
+        await Upgrade(master, plan, log, tell).run(report)
+        report.nodes += up_to_date
     return report
 
 
 def _records(plan: Plan) -> list[NodeRecord]:
     return [
-        NodeRecord(node.address, node.identity.boot_state.version, node.image.facts.version, len(node.image.data))
+        NodeRecord(
+            node.address,
+            node.identity.boot_state.version,
+            node.image.facts.version,
+            len(node.image.data),
+            runs=node.identity.boot_state.version,
+        )
         for node in (*plan.nodes, *plan.up_to_date)
     ]
 
 
-def _expected_transfer_s(plan: Plan, setup: GatewaySetup, *, fd: bool) -> float:
+def _expected_transfer_s(plan: Plan, setup: GatewaySetup) -> float:
     """Wire time of all images, in seconds; 0 without a known bit timing."""
     if setup.bit_timing is None:
         return 0.0
     return sum(
-        ideal_wire_time_s(node.image.data, setup.codec.diagnostic_ids(node.address)[0], setup.bit_timing, fd=fd)
+        ideal_wire_time_s(node.image.data, setup.codec.diagnostic_ids(node.address)[0], setup.bit_timing)
         for node in plan.nodes
     )
+
+
+_OVERHEAD_S = 15.0
+_ERASE_S_PER_BYTE = 1.0 / (128 * 1024)
+
+
+def _expected_hv_off_s(plan: Plan, transfer_s: float) -> float:
+    """A rough figure: the transfers, a second of erasing per 128 KiB, and the rest (discharge, proofs, restart)."""
+    if not plan.nodes or not transfer_s:
+        return 0.0
+    return _OVERHEAD_S + transfer_s + sum(len(node.image.data) for node in plan.nodes) * _ERASE_S_PER_BYTE

@@ -77,10 +77,11 @@ class StationMaster:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for address in list(self._clients):
-            await self.hang_up(address)
+        # First what cannot wait or be cancelled: nothing is ordered or permitted any more from here on.
+        self.orders.stop()
         self.interlock.close()
         self.watch.close()
-        self.orders.stop()
         self._stop_listening()
         self.link.close()
+        for address in list(self._clients):
+            await self.hang_up(address)

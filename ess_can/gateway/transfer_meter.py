@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
@@ -42,18 +43,25 @@ class TransferMeter:
 
     def _count(self, frame: CanFrame) -> None:
         if self._timing is not None and frame.can_id not in (self._request_id, self._response_id):
-            self.other_traffic_s += frame_duration_s(frame, self._timing)
+            with suppress(ValueError):  # a CAN FD frame of somebody else, on a bus whose data bit rate we do not know
+                self.other_traffic_s += frame_duration_s(frame, self._timing)
 
     def efficiency(self, data: bytes) -> float | None:
-        """The efficiency of having transferred `data`; None without a known bit timing."""
+        """The efficiency of having transferred `data`; None without a known bit timing or a measurable time."""
         if self._timing is None or not data:
             return None
         spent = self.elapsed_s - self.other_traffic_s
-        return ideal_wire_time_s(data, self._request_id, self._timing, fd=self._link.bus.fd) / spent
+        if spent <= 0.0:
+            return None
+        return ideal_wire_time_s(data, self._request_id, self._timing) / spent
 
 
-def ideal_wire_time_s(data: bytes, can_id: int, timing: BitTiming, *, fd: bool) -> float:
-    """Exact wire time of the fewest full frames that carry `data` as consecutive frames, in seconds."""
+def ideal_wire_time_s(data: bytes, can_id: int, timing: BitTiming) -> float:
+    """Exact wire time of the fewest full frames that carry `data` as consecutive frames, in seconds.
+
+    They are CAN FD frames if `timing` has a data bit rate.
+    """
+    fd = timing.data_bitrate is not None
     size = 63 if fd else 7
     pad = -len(data) % size
     padded = data + bytes(pad)

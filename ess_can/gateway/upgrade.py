@@ -9,16 +9,22 @@ nothing, is in `ess_can.gateway.plan`.)
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import TypeVar
 
-from ess_can.bus.clock import now, pause
+from ess_can.bus.clock import now, pause, until
 from ess_can.errors import (
+    AdapterLost,
     BusError,
+    BusOff,
+    ConfirmFailed,
     ContactorsNotOpening,
     ContactorWelded,
     DischargeTimeout,
     EmergencyStop,
     EssCanError,
     HeldOpen,
+    HeldOpenByChoice,
     HvClosed,
     HvPermitRevoked,
     Interrupted,
@@ -27,14 +33,18 @@ from ess_can.errors import (
     RolledBack,
     UdsError,
 )
+from ess_can.gateway.config import Afterwards
 from ess_can.gateway.node_upgrade import NodeUpgrade
 from ess_can.gateway.phases import Phase
 from ess_can.gateway.plan import Plan
-from ess_can.gateway.policy import reconnect_refusal
+from ess_can.gateway.plant_view import Connection, RackView
+from ess_can.gateway.policy import FRESH_S, reconnect_refusal
 from ess_can.gateway.progress import Noted, OnProgress, PhaseEntered
 from ess_can.gateway.report import PhaseLog, Report
 from ess_can.gateway.station_master import StationMaster
-from ess_can.signals.messages import ImageState, UpgradePhase
+from ess_can.signals.messages import ImageState, PcsCommandCode, UpgradePhase
+
+T = TypeVar("T")
 
 _TRY_AGAIN = (HvPermitRevoked, IsoTpError, UdsError)
 """After these HV-off is proved again, the node is identified again, and the transfer resumes where it stood."""
@@ -44,6 +54,10 @@ _BREATH_S = 0.5
 
 _KEEP_OPEN = (BusError, ContactorsNotOpening, ContactorWelded, DischargeTimeout, EmergencyStop, HvClosed, PcsFault)
 """After these high voltage is not reconnected: a person must look first."""
+
+
+_BUS_GONE = (AdapterLost, BusOff)
+"""After these nothing can be said or heard: heartbeat time-out, lock and trial rules keep the plant safe without us."""
 
 
 class Upgrade:
@@ -57,29 +71,42 @@ class Upgrade:
         self._tell = on_progress
         self._nodes = [NodeUpgrade(master, node, on_progress) for node in plan.nodes]
         self._contactors_opened_at: float | None = None
+        self._trial_began_at = 0.0
 
     async def run(self, report: Report) -> None:
-        """Upgrade every node of the plan, put the plant back, and complete the report, of success and failure alike."""
-        was_connected = self._master.isolation.is_connected()
-        before = self._master.view.snapshot()
+        """Upgrade every node of the plan, put the plant back, and complete the report, of success and failure alike.
+
+        With nothing to upgrade it only puts the plant back.
+        """
+        view, racks = self._master.view, self._config.racks
+        report.hv_before = view.connection(racks, now() - FRESH_S)
+        before = view.snapshot()
         cause: EssCanError | None = None
         try:
             async with self._master.watch:
-                await self._isolate()
-                await self._program_all()
-                await self._boot_all_on_trial()
-                self._master.view.require_plausible(before)
-                await self._confirm_all()
+                if self._nodes:
+                    await self._isolate()
+                    await self._program_all()
+                    await self._boot_all_on_trial(before)
+                    await self._confirm_all()
+                else:
+                    self._master.orders.start(PcsCommandCode.LOCK)
         except EssCanError as error:
             cause = error
         except asyncio.CancelledError:
             cause = Interrupted("the upgrade was interrupted", why=f"in phase {self._log.phase.value}")
-        report.error = await self._settle(cause, was_connected)
-        report.nodes = [node.record for node in self._nodes]
+        except Exception as bug:  # the plant is put back whatever happened to us
+            cause = _internal(bug)
+        # What tripped the watch is graver than what it may have caused.
+        cause = self._master.watch.error or cause
+        report.error = await _uninterrupted(self._settle(cause, report.hv_before))
+        report.hv_after = view.connection(racks, now() - FRESH_S)
         if self._contactors_opened_at is not None:
             report.hv_off_s = now() - self._contactors_opened_at
-        final = self._final_phase(cause, report.error)
-        self._enter(final)
+        self._enter(self._final_phase(report.error))
+        for node in self._nodes:
+            node.complete_record()
+        report.nodes = [node.record for node in self._nodes]
 
     # --- high voltage off ---------------------------------------------------------------------
 
@@ -104,107 +131,161 @@ class Upgrade:
         self._enter(Phase.PROGRAM)
         for node in self._nodes:
             self._master.orders.announce(UpgradePhase.PROGRAMMING, node.address)
-            await self._persist(node, NodeUpgrade.program)
+            await self._persist(node.program, [node])
 
-    async def _persist(self, node: NodeUpgrade, work: NodeUpgrade.Work) -> None:
-        """Do the work under a permit; after a fault that may pass, prove HV-off again and continue."""
+    async def _persist(self, work: Callable[[], Awaitable[None]], nodes: list[NodeUpgrade]) -> None:
+        """Do the work under a permit; after a fault that may pass, prove HV-off again and do it again."""
         for attempt in range(1, self._times.program_attempts + 1):
             permit = await self._master.interlock.prove_off(self._times.permit_regain_s)
             try:
                 async with permit:
-                    await work(node)
+                    await work()
                 return
             except _TRY_AGAIN as error:
-                if attempt == self._times.program_attempts or not node.may_try_again(error):
+                if attempt == self._times.program_attempts or not all(node.may_try_again(error) for node in nodes):
                     raise
-                self._note(f"{node.address}: {error.name}, trying again ({attempt}): {error}")
-                await node.hang_up()
+                names = ", ".join(str(node.address) for node in nodes)
+                self._tell(Noted(now(), f"{names}: {error.name}, trying again ({attempt}): {error}"))
+                for node in nodes:
+                    await node.hang_up()
             finally:
                 self._master.interlock.release(permit)
             await pause(attempt * _BREATH_S)
 
-    async def _boot_all_on_trial(self) -> None:
-        """Have every node boot its new image once, and see each come up with it."""
+    async def _boot_all_on_trial(self, before: dict[int, RackView]) -> None:
+        """Have every node boot its new image once, and see each come up with it and measure what it did `before`."""
         self._enter(Phase.TRIAL_BOOT)
+        await self._persist(self._activate_all, self._nodes)
         permit = await self._master.interlock.prove_off(self._times.permit_regain_s)
         try:
-            async with permit:
-                for node in self._nodes:
-                    await node.activate_on_trial()
-                for node in self._nodes:
-                    self._master.orders.announce(UpgradePhase.ACTIVATING, node.address, self._config.silent_up_to_s)
-                    await node.restart()
+            # A rack that restarts falls silent, and the permit ends with it: it is asked for once, before the first.
+            permit.require()
+            self._trial_began_at = now()
+            for node in self._nodes:
+                self._master.orders.announce(UpgradePhase.ACTIVATING, node.address, self._config.silent_up_to_s)
+                await node.restart()
         finally:
             self._master.interlock.release(permit)
         for node in self._nodes:
             await node.see_it_run(ImageState.TRIAL, self._times.node_boot_s)
+        all_run_at = now()
         await pause(self._times.trial_soak_s)
         # Valid HV status from every rack again is part of the proof that the new firmware works.
         permit = await self._master.interlock.prove_off(self._times.trial_s)
         self._master.interlock.release(permit)
+        view = self._master.view
+        await until(lambda: view.heard_since(before, all_run_at), self._times.listen_s)
+        view.require_plausible(before, all_run_at)
+
+    async def _activate_all(self) -> None:
+        for node in self._nodes:
+            await node.activate_on_trial()
 
     async def _confirm_all(self) -> None:
         """Make every trial permanent.  Only now may a security counter rise."""
         self._enter(Phase.CONFIRM)
-        for node in self._nodes:
-            await self._persist(node, NodeUpgrade.confirm)
+        await self._persist(self._confirm_together, self._nodes)
         for node in self._nodes:
             await node.see_it_run(ImageState.CONFIRMED, self._times.node_boot_s)
 
+    async def _confirm_together(self) -> None:
+        """First see that every node is ready, then confirm one right after the other: either none or all."""
+        for node in self._nodes:
+            await node.prepare_to_confirm()
+        on_trial_s = now() - self._trial_began_at
+        if on_trial_s > self._times.trial_limit_s and not any(node.confirm_sent for node in self._nodes):
+            raise ConfirmFailed(
+                "the trial took too long", why=f"{on_trial_s:.0f} s, and nodes give it up by themselves"
+            )
+        for node in self._nodes:
+            await node.confirm()
+
     # --- afterwards, by rule ------------------------------------------------------------------
 
-    async def _settle(self, cause: EssCanError | None, was_connected: bool) -> EssCanError | None:
+    async def _settle(self, cause: EssCanError | None, found: Connection) -> EssCanError | None:
         """Leave the plant as the rules say, and give the error that the upgrade ends with."""
         error = cause
         try:
             if cause is not None and any(node.activated for node in self._nodes):
                 error = await self._roll_back(cause)
-            if cause is not None and (isinstance(cause, _KEEP_OPEN) or self._master.watch.forbids_reconnect):
-                return self._hold_open(cause)
             if isinstance(error, HeldOpen):
-                return self._hold_open(error)
-            await self._reconnect(was_connected)
+                return await self._hold_open(error, cause)
+            forbidden = cause if isinstance(cause, _KEEP_OPEN) else self._master.watch.forbids_reconnect
+            if forbidden is not None:
+                return await self._hold_open(forbidden, cause)
+            await self._put_back(found)
         except EssCanError as failure:
-            return self._hold_open(failure)
+            return await self._hold_open(failure, cause)
+        except Exception as bug:
+            return await self._hold_open(_internal(bug), cause)
         return error
 
-    async def _roll_back(self, cause: EssCanError) -> EssCanError:
-        """Bring every node back to what it ran.  A node that does not answer reverts by itself."""
+    async def _roll_back(self, cause: EssCanError) -> EssCanError | None:
+        """Bring every node back to what it ran.  A node that does not answer reverts by itself.
+
+        Gives the error to end with; None if it turns out that all nodes were confirmed before the fault.
+        """
         self._enter(Phase.ROLL_BACK, str(cause))
-        if any(node.confirm_sent for node in self._nodes):
-            mixed = ", ".join(f"{node.address} {node.running_version}" for node in self._nodes)
-            return HeldOpen("nodes run mixed versions", why=f"{mixed}; {cause}")
+        if isinstance(cause, _BUS_GONE):
+            return cause
+        if any(node.confirm_sent for node in self._nodes):  # then only the plant knows
+            confirmed = await asyncio.gather(*(node.is_confirmed() for node in self._nodes))
+            if all(confirmed):
+                self._tell(Noted(now(), f"every node is confirmed already; what came after: {cause}"))
+                return None
+            if any(state is not False for state in confirmed):
+                versions = ", ".join(f"{node.address} {node.running_version}" for node in self._nodes)
+                return HeldOpen("nodes run mixed versions", why=f"{versions}; {cause}")
+        live = self._master.isolation.signs_of_closed()
+        if live:  # restarting a BMU drops its contactors, whatever they carry
+            return HeldOpen("no node is restarted while high voltage is on", why=f"{live}; {cause}")
         await asyncio.gather(*(node.revert() for node in self._nodes if node.activated))
         for node in self._nodes:
             await node.see_it_run(ImageState.CONFIRMED, self._times.revert_s, reverted=True)
-        return RolledBack("the new firmware was not accepted and every node runs its old one", why=str(cause))
+        return RolledBack("every node runs its old firmware again", why=str(cause))
 
-    async def _reconnect(self, was_connected: bool) -> None:
-        """Close high voltage again if it was closed before and every rule allows it; then hand the plant back."""
-        isolation = self._master.isolation
+    async def _put_back(self, found: Connection) -> None:
+        """Leave high voltage as it is to be left, if every rule allows it; then hand the plant back."""
+        isolation, view = self._master.isolation, self._master.view
+        self._enter(Phase.RECONNECT)
         if not self._master.orders.running:
             return
-        self._enter(Phase.RECONNECT)
-        self._master.orders.announce(UpgradePhase.RECONNECTING)
-        refusal = reconnect_refusal(self._master.view, self._config, now())
-        if refusal is not None:
-            raise refusal
-        if not self._config.reconnect:
-            raise HeldOpen("high voltage is held open as asked", remedy="Reconnect by the EMS.")
-        if was_connected:
-            await isolation.reconnect()
-            await isolation.hand_back(unlock=False)
-        else:
-            await isolation.hand_back(unlock=True)
+        close = self._config.afterwards is Afterwards.CONNECT or found is Connection.CONNECTED
+        async with self._master.watch:
+            self._master.orders.announce(UpgradePhase.RECONNECTING)
+            for node in self._nodes:
+                await node.end_session()
+            asked_at = now()
 
-    def _hold_open(self, cause: EssCanError) -> EssCanError:
-        """The plant stays locked and open: the PCS keeps its lock without our heartbeat."""
-        self._enter(Phase.HOLD_OPEN, str(cause))
-        if isinstance(cause, HeldOpen | BusError):
-            return cause
-        return HeldOpen("the plant is held safe with high voltage open", why=f"{cause.name}: {cause}")
+            def refusal() -> EssCanError | None:
+                return reconnect_refusal(view, self._config, now(), asked_at)
 
-    def _final_phase(self, cause: EssCanError | None, error: EssCanError | None) -> Phase:
+            await until(lambda: refusal() is None, self._times.listen_s)
+            if (reason := refusal()) is not None:
+                raise reason
+            if self._config.afterwards is Afterwards.HOLD_OPEN:
+                raise HeldOpenByChoice("high voltage is held open as asked")
+            if close:
+                await isolation.reconnect()
+        await isolation.hand_back(unlock=not close)  # another master may speak as soon as this is done
+
+    async def _hold_open(self, reason: EssCanError, cause: EssCanError | None) -> EssCanError:
+        """Leave the plant open and locked: the PCS keeps its lock without our heartbeat."""
+        self._enter(Phase.HOLD_OPEN, str(reason))
+        why = f"{reason.name}: {reason}"
+        if cause is not None and cause is not reason and str(cause) not in why:
+            why = f"{why}; after {cause.name}: {cause}"
+        if self._master.orders.running and not isinstance(self._master.watch.error, _BUS_GONE):
+            try:
+                await self._master.isolation.hold_open()
+            except EssCanError as failure:
+                unproved = "high voltage is held, but not proved open and locked: treat the plant as live"
+                return HeldOpen(unproved, why=f"{why}; {failure.name}: {failure}")
+        if isinstance(reason, HeldOpen | BusError):
+            return reason
+        return HeldOpen("the plant is held safe with high voltage open", why=why)
+
+    def _final_phase(self, error: EssCanError | None) -> Phase:
         if self._log.phase is Phase.HOLD_OPEN:
             return Phase.HELD_OPEN
         if error is None:
@@ -215,5 +296,17 @@ class Upgrade:
         self._log.enter(phase, now())
         self._tell(PhaseEntered(now(), phase, detail))
 
-    def _note(self, text: str) -> None:
-        self._tell(Noted(now(), text))
+
+def _internal(bug: Exception) -> EssCanError:
+    return EssCanError("an internal error ended the upgrade", why=f"{type(bug).__name__}: {bug}")
+
+
+async def _uninterrupted(work: Coroutine[None, None, T]) -> T:
+    """Finish `work` although the task that waits for it is cancelled: putting the plant back is bounded in time."""
+    task = asyncio.get_running_loop().create_task(work)
+    while True:
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if task.cancelled():
+                raise

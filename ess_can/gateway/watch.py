@@ -67,6 +67,8 @@ class PlantWatch(Guard):
         if alarms.fire or alarms.emergency_stop or alarms.insulation or alarms.hvil_open:
             active = [field for field in alarms.__dataclass_fields__ if getattr(alarms, field)]
             self._emergency(EmergencyStop(f"{name} reports an emergency", why=", ".join(active)))
+        elif alarms.weld:
+            self._emergency(ContactorWelded(f"{name} reports a welded contactor", why="BMS_Alarms"))
 
     def _on_foreign_command(self, received: Received[EmsPcsCommand]) -> None:
         if self._armed:

@@ -69,6 +69,10 @@ class E2eSender:
         self._counter = (self._counter + 1) % _COUNTERS
         return protected
 
+    def take_back(self) -> None:
+        """The last frame never left: the next one gets its counter, so that receivers see no gap."""
+        self._counter = (self._counter - 1) % _COUNTERS
+
 
 class E2eMonitor:
     """Judges one message's frames as they arrive.

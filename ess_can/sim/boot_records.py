@@ -236,10 +236,8 @@ class LatchRecord:
 
     @classmethod
     def unpack(cls, data: bytes) -> Self:
-        """Decode `SIZE` bytes.  Raises ValueError for a bit that names no latch."""
+        """Decode `SIZE` bytes.  Unknown bits are newer firmware's and must not cost the known ones."""
         mask = int.from_bytes(data, "little")
-        if mask >> len(_LATCH_BITS):
-            raise ValueError("not a latch record")
         return cls(frozenset(latch for bit, latch in enumerate(_LATCH_BITS) if mask >> bit & 1))
 
 

@@ -112,6 +112,8 @@ class SimulatedNode:
         self._server_timer: asyncio.TimerHandle | None = None
         controller.detach()
         self._node_info = Cycle(codec.node_route(address).cycle_s or 0.5, self._send_node_info)
+        self._flash_watch = Cycle(_FLASH_WATCH_S, self._watch_flash)
+        self._flash_watched = False
 
     # --- power --------------------------------------------------------------------------------
 
@@ -131,6 +133,7 @@ class SimulatedNode:
             timer.cancel()
         self._timers.clear()
         self._node_info.stop()
+        self._end_flash_watch()
         if self._server_timer is not None:
             self._server_timer.cancel()
         self.application.stop(now)
@@ -244,15 +247,38 @@ class SimulatedNode:
         for message in messages:
             channel.send_nowait(message)
         self._update_hold()
-        if self._server_timer is not None:
-            self._server_timer.cancel()
-            self._server_timer = None
-        loop = asyncio.get_running_loop()
+        if (
+            self._memory is not None
+            and self._memory.is_working(asyncio.get_running_loop().time())
+            and not self._flash_watched
+        ):
+            self._flash_watched = True
+            self._flash_watch.start(delay_s=_FLASH_WATCH_S)
         if server.reset_pending:
             # The answer has to leave first; a few milliseconds are a long time for one frame of high priority.
             self._later(_RESET_DELAY_S, server.perform_reset)
-        elif server.next_deadline is not None:
-            self._server_timer = loop.call_at(server.next_deadline, self._on_server_deadline)
+        self._arm_server(server)
+
+    def _arm_server(self, server: UdsServerSession) -> None:
+        if self._server_timer is not None:
+            self._server_timer.cancel()
+            self._server_timer = None
+        if server.next_deadline is not None and not server.reset_pending:
+            self._server_timer = asyncio.get_running_loop().call_at(server.next_deadline, self._on_server_deadline)
+
+    def _watch_flash(self, now: float) -> None:
+        """Flash work was allowed when it was asked for; none of it begins once high voltage is not off any more."""
+        memory, server = self._memory, self._server
+        if memory is None or server is None or not memory.is_working(now):
+            self._end_flash_watch()
+        elif not self.application.programming_allowed(now):
+            memory.abort_download(now)
+            self._end_flash_watch()
+            self._arm_server(server)
+
+    def _end_flash_watch(self) -> None:
+        self._flash_watched = False
+        self._flash_watch.stop()
 
     def _update_hold(self) -> None:
         server, memory = self._server, self._memory
@@ -316,6 +342,7 @@ class SimulatedNode:
 
 
 _RESET_DELAY_S = 0.005
+_FLASH_WATCH_S = 0.010
 
 
 def _ignore_error(_error: IsoTpError) -> None:

@@ -15,6 +15,7 @@ from ess_can.identity import NodeType, Version
 from ess_can.signals.messages import ImageState
 from ess_can.sim.boot_records import ImageId, NodeRecords, ResumeRecord
 from ess_can.sim.bootloader import Bootloader
+from ess_can.sim.flash import FlashError
 from ess_can.sim.flash_queue import EraseStep, FlashQueue, ProgramStep, Step
 from ess_can.sim.image_verdict import FailureReason, MemoryFailure, judge
 from ess_can.trust.compatibility import MAX_COUNTER_STEP, NodeFacts
@@ -72,6 +73,7 @@ class ProgrammingMemory:
         self._records: NodeRecords = bootloader.records
         self._queue = FlashQueue(self._flash, self.inactive_bank, self._step_done)
         self._download: _Download | None = None
+        self._erasing: Operation | None = None
         self._verified: ImageId | None = None
         self._crc32 = 0
         self._confirmed_now = False
@@ -144,18 +146,19 @@ class ProgrammingMemory:
         record = ResumeRecord(self.inactive_bank, ImageId(size, image_sha256))
         self._records.resume.store(record)
         self._queue.add(self._erase_steps(self._flash.geometry.slot_offset), now)
-        done_at = self._queue.free_at(now)
 
         def finish(at: float) -> Nrc | None:
-            self._queue.advance(max(at, done_at))
+            self._erasing = None
+            self._queue.advance(max(at, operation.done_at))
             if error := self._flash_failure():
                 return error
             if not self._queue.idle or self._erase_steps(self._flash.geometry.slot_offset):
-                return Nrc.GENERAL_PROGRAMMING_FAILURE  # the session ended in between
+                return Nrc.CONDITIONS_NOT_CORRECT  # it was given up in between
             self._records.resume.store(replace(record, erased=True))
             return None
 
-        return Operation(done_at, finish)
+        operation = self._erasing = Operation(self._queue.free_at(now), finish)
+        return operation
 
     def begin_download(self, address: int, size: int, now: float) -> int | Nrc:
         """Accept the rest of the announced image, from exactly where it may go on, to its end."""
@@ -216,10 +219,17 @@ class ProgrammingMemory:
         return Operation(done_at, finish)
 
     def abort_download(self, now: float) -> None:
-        """The session ended.  The block under way is still programmed; what waits behind it is dropped."""
+        """The session ended, or high voltage came on: what is under way ends, and what waits behind it is dropped."""
         self._queue.advance(now)
         self._queue.drop_waiting()
         self._download = None
+        if self._erasing is not None:
+            self._erasing.done_at = self._queue.free_at(now)
+
+    def is_working(self, now: float) -> bool:
+        """Whether flash work is under way or waits."""
+        self._queue.advance(now)
+        return not self._queue.idle
 
     # --- verify and boot selection ------------------------------------------------------------
 
@@ -236,6 +246,9 @@ class ProgrammingMemory:
         def finish(_at: float) -> Nrc | None:
             self.last_failure = self._judge(image, crc32)
             if self.last_failure is not None:
+                if self.last_failure.reason is FailureReason.SLOT_NOT_CLEAN or not self._holds(image):
+                    # Resuming what is not that image would fail for ever.
+                    self._records.resume.store(replace(record, erased=False, verified_offset=0))
                 return self.last_failure.nrc
             self._verified, self._crc32 = image, crc32
             return None
@@ -327,6 +340,10 @@ class ProgrammingMemory:
         # A node whose records are lost counts from 0 again and must still be able to take an image.
         step = _ANY_STEP if self.running.standing is ImageState.RECOVERY else MAX_COUNTER_STEP
         return judge(self._bootloader, self.inactive_bank, image, crc32, node, step)
+
+    def _holds(self, image: ImageId) -> bool:
+        content = self._flash.read(self.inactive_bank, self._flash.geometry.slot_offset, image.size)
+        return not isinstance(content, FlashError) and ImageId.of(content) == image
 
     def _flash_failure(self) -> Nrc | None:
         failure = self._queue.failure

@@ -42,6 +42,9 @@ START_ROUTINE = 0x01
 REQUEST_SEED = 0x11
 """The level of service 27 that unlocks programming; sendKey is the next number."""
 SEND_KEY = REQUEST_SEED + 1
+KEY_LENGTH = 16
+RESPONSE_FLAG = 0x40
+"""Bit 6 of a service identifier marks a response."""
 ADDRESS_AND_LENGTH_FORMAT = 0x44
 """Service 34: four bytes of address, four bytes of size."""
 DATA_FORMAT_PLAIN = 0x00

@@ -4,8 +4,7 @@ The host gives it every request that arrived whole (`receive`) and wakes it at `
 the messages to send, in order.  What the node does is behind `ProgrammingTarget`.  Which requests are in order is said
 by the tables of `ess_can.uds.rules` and `ess_can.uds.transfer`.
 
-Requests are taken as physically addressed, and all as from one tester: the transport offers one pair of identifiers, so
-a second tester on it meets NRC 21 or a wrong sequence, never a second session.
+Requests are taken as from one tester: a second one on the same identifiers meets NRC 21 or a wrong sequence.
 
 Order of checks, after ISO 14229-1's general server response behaviour: service known (11), no operation running (21),
 service in this session (7F), minimum length (13), sub-function (12, 7E), routine known (31) and in this session (7F),
@@ -21,16 +20,18 @@ from types import MappingProxyType
 
 from udsoncan.common.MemoryLocation import MemoryLocation
 from udsoncan.Request import Request
-from udsoncan.Response import Response
 
 from ess_can.uds.access import AccessGuard
+from ess_can.uds.answers import encode, negative, u32
 from ess_can.uds.rules import (
     ADDRESS_AND_LENGTH_FORMAT,
     DATA_FORMAT_PLAIN,
     HARD_RESET,
+    KEY_LENGTH,
     MAX_IDENTIFIERS_PER_READ,
     NEGATIVE_RESPONSE,
     REQUEST_SEED,
+    RESPONSE_FLAG,
     ROUTINES,
     SEND_KEY,
     SERVICE_SESSIONS,
@@ -40,13 +41,7 @@ from ess_can.uds.rules import (
     Sid,
 )
 from ess_can.uds.target import Nrc, Operation, ProgrammingTarget, Rid
-from ess_can.uds.transfer import DataTransfer, Step, TransferState
-
-_KEY_LENGTH = 16
-_NOT_TAKEN = (Nrc.CONDITIONS_NOT_CORRECT, Nrc.BUSY_REPEAT_REQUEST)
-"""With these the node took nothing: the same block, or the exit, may come again."""
-_RESPONSE_FLAG = 0x40
-"""Bit 6 of a service identifier marks a response."""
+from ess_can.uds.transfer import NOT_TAKEN, DataTransfer, Step, TransferState
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +133,7 @@ class UdsServerSession:
     def receive(self, payload: bytes, now: float) -> list[bytes]:
         """Serve one request; gives the messages to send."""
         messages = self.tick(now)
-        if not payload or payload[0] & _RESPONSE_FLAG or self.reset_pending:
+        if not payload or payload[0] & RESPONSE_FLAG or self.reset_pending:
             self.ignored += 1
             return messages
         self._s3_at = now + self._timing.s3
@@ -156,12 +151,12 @@ class UdsServerSession:
             self._running = None
             self._s3_at = now + self._timing.s3  # S3 does not run during an operation (F18)
             outcome = running.work.conclude(running.work.operation.finish(now), now)
-            answer = _encode(running.request, outcome, pending_sent=running.pending_sent)
+            answer = encode(running.request, outcome, pending_sent=running.pending_sent)
             return [] if answer is None else [answer]
         if now >= running.pending_at:
             running.pending_at = now + self._timing.next_pending
             running.pending_sent = True
-            return [_negative(running.request, Nrc.RESPONSE_PENDING)]
+            return [negative(running.request, Nrc.RESPONSE_PENDING)]
         return []
 
     def perform_reset(self, now: float) -> None:
@@ -187,16 +182,16 @@ class UdsServerSession:
             return bytes((NEGATIVE_RESPONSE, payload[0], Nrc.SERVICE_NOT_SUPPORTED))
         sid = Sid(payload[0])
         if self._running is not None and sid is not Sid.TESTER_PRESENT:
-            return _negative(request, Nrc.BUSY_REPEAT_REQUEST)
+            return negative(request, Nrc.BUSY_REPEAT_REQUEST)
         if self._session not in SERVICE_SESSIONS[sid]:
-            return _negative(request, Nrc.SERVICE_NOT_SUPPORTED_IN_ACTIVE_SESSION)
+            return negative(request, Nrc.SERVICE_NOT_SUPPORTED_IN_ACTIVE_SESSION)
         if request.service.use_subfunction() and request.subfunction is None:
-            return _negative(request, Nrc.INCORRECT_MESSAGE_LENGTH)
+            return negative(request, Nrc.INCORRECT_MESSAGE_LENGTH)
         outcome = service(request, now)
         if not isinstance(outcome, _Work):
-            return _encode(request, outcome)
+            return encode(request, outcome)
         if now >= outcome.operation.done_at:
-            return _encode(request, outcome.conclude(outcome.operation.finish(now), now))
+            return encode(request, outcome.conclude(outcome.operation.finish(now), now))
         self._running = _Running(outcome, request, pending_at=now + self._timing.first_pending)
         return None
 
@@ -257,7 +252,7 @@ class UdsServerSession:
             seed = self._guard.request_seed(now)
             return seed if isinstance(seed, Nrc) else bytes((REQUEST_SEED,)) + seed
         if request.subfunction == SEND_KEY:
-            if len(data) != _KEY_LENGTH:
+            if len(data) != KEY_LENGTH:
                 return Nrc.INCORRECT_MESSAGE_LENGTH
             return self._guard.send_key(data, now) or bytes((SEND_KEY,))
         return Nrc.SUB_FUNCTION_NOT_SUPPORTED
@@ -303,7 +298,7 @@ class UdsServerSession:
                 return self._work(Step.ERASE, self._target.erase(size, option[4:], now), lambda: echo, now)
             case Rid.VERIFY_MEMORY:
                 operation = self._target.verify(int.from_bytes(option, "big"), now)
-                return self._work(Step.VERIFY, operation, lambda: echo + _u32(self._target.read_back_crc32()), now)
+                return self._work(Step.VERIFY, operation, lambda: echo + u32(self._target.read_back_crc32()), now)
             case Rid.ACTIVATE_ON_TRIAL:
                 return self._target.activate_on_trial(now) or echo
             case Rid.CONFIRM_IMAGE:
@@ -358,7 +353,7 @@ class UdsServerSession:
         if not self._target.programming_allowed(now):
             return Nrc.CONDITIONS_NOT_CORRECT
         operation = self._target.write(block, now)
-        if operation in _NOT_TAKEN:
+        if operation in NOT_TAKEN:
             return operation
 
         def accepted() -> bytes:
@@ -381,7 +376,7 @@ class UdsServerSession:
         if not self._target.programming_allowed(now):
             return Nrc.CONDITIONS_NOT_CORRECT
         operation = self._target.end_download(now)
-        if operation in _NOT_TAKEN:
+        if operation in NOT_TAKEN:
             return operation
         return self._work(Step.EXIT, operation, bytes, now)
 
@@ -403,20 +398,3 @@ class UdsServerSession:
         if self._transfer.state is TransferState.RECEIVING:
             self._target.abort_download(now)
         self._transfer.fail(step)
-
-
-def _negative(request: Request, nrc: Nrc) -> bytes:
-    return Response(request.service, nrc).get_payload()
-
-
-def _encode(request: Request, outcome: bytes | Nrc, *, pending_sent: bool = False) -> bytes | None:
-    """The answer's bytes, or None for a positive one that is suppressed; after a 78 none is suppressed."""
-    if isinstance(outcome, Nrc):
-        return _negative(request, outcome)
-    if request.suppress_positive_response and not pending_sent:
-        return None
-    return Response(request.service, Response.Code.PositiveResponse, outcome).get_payload()
-
-
-def _u32(value: int) -> bytes:
-    return value.to_bytes(4, "big")

@@ -86,6 +86,10 @@ FAILURES: Mapping[Step, TransferState] = MappingProxyType(
 """Where a step leads that began and failed."""
 
 
+NOT_TAKEN = (Nrc.CONDITIONS_NOT_CORRECT, Nrc.BUSY_REPEAT_REQUEST)
+"""With these the node took nothing: the same block, or the exit, may come again."""
+
+
 class DataTransfer:
     """State of one programming session.  Never raises; refusals are response codes."""
 

@@ -156,18 +156,29 @@ class Attacker(RuleBasedStateMachine):
             assert answer is not None
             assert (answer[0] == 0x67) == good
 
-    @rule(rounds=st.integers(0, 4))
-    def the_proper_way(self, rounds: int) -> None:
-        """As far as the download, and some blocks of it."""
+    @rule(depth=st.integers(0, 7), attack=st.sampled_from(["none", "hv on", "too much", "again", "activate"]))
+    def the_proper_way_and_an_attack(self, depth: int, attack: str) -> None:
+        """Authenticated and erased, then 34, 36, 36, 37, verify, activate as far as `depth` goes, then the attack."""
         self.bench.target.hv_off = True
+        self.heal()
         self.ask(b"\x10\x03")
         self.check()
         self.ask(b"\x10\x02")
         self.authenticate(good=True)
-        self.ask(erase(512))
-        self.ask(download(0, 512))
-        for counter, request in enumerate((block(1), block(2), b"\x37", VERIFY + bytes(4))[:rounds], start=1):
-            self.ask(request if counter > 2 else block(counter, bytes((counter,)) * 256))
+        if depth > 0:
+            self.ask(erase(512))
+        for _ in range(depth - 1):
+            self.ask(self.proper_next())
+        if attack == "hv on":
+            self.bench.target.hv_off = False
+            self.ask(self.proper_next())
+            self.bench.target.hv_off = True
+        elif attack == "too much":
+            self.ask(block((self.counter + 1) & 0xFF, bytes(self.announced - len(self.sent) + 1)))
+        elif attack == "again" and self.step == "receiving" and self.sent:
+            assert self.ask(block(self.counter)) == bytes((0x76, self.counter))  # U2: answered
+        elif attack == "activate":
+            self.ask(ACTIVATE)
 
     @rule(size=SIZES)
     def any_erase(self, size: int) -> None:

@@ -48,8 +48,8 @@ QUICK_LINK = LinkSpec(capacitance_f=0.2e-3)
 """A link that is discharged in under a second: nothing in most scenarios depends on how long it takes."""
 QUICK = PlantSpec(link=QUICK_LINK)
 SETTLED_S = 1.2
-REACTION_S = 0.25
-"""How long flash work may still begin once high voltage is on: the age that the evidence may have."""
+REACTION_S = 0.05
+"""How long flash work may still begin once high voltage is on: a BMU looks every 10 ms."""
 HV_ON_V = 60.0
 NODE_INFO_S = 0.5
 
@@ -112,6 +112,7 @@ class Observer:
         self.operations: list[tuple[NodeAddress, FlashOperation]] = []
         self.closings = 0
         self._plant = plant
+        self._hv_on: list[tuple[float, float]] = []
         self._hv_on_since: float | None = None
         self._closed = [rack.conductance_s > 0 for rack in plant.circuit.racks]
         for address, node in plant.nodes.items():
@@ -119,32 +120,26 @@ class Observer:
         self._cycle = Cycle(0.010, self._look)
         self._cycle.start()
 
-    def stop(self) -> None:
-        self._cycle.stop()
-
     @property
     def hv_is_on(self) -> bool:
+        """By the circuit itself: the link is charged, or a string is connected to it."""
         circuit = self._plant.circuit
         return circuit.link_voltage_v >= HV_ON_V or any(rack.conductance_s for rack in circuit.racks)
 
     def _flash_observer(self, address: NodeAddress, node: SimulatedNode) -> Callable[[FlashOperation], None]:
         def on_operation(operation: FlashOperation) -> None:
             self.operations.append((address, operation))
-            since = self._hv_on_since
-            if self.hv_is_on and since is not None and operation.started - since > REACTION_S:
-                self._breach(
-                    f"{address}: {operation.action.value} begun with HV on for {operation.started - since:.2f} s"
-                )
             if operation.bank == node.flash.running_bank:
                 self._breach(f"{address}: {operation.action.value} in the running bank")
 
         return on_operation
 
     def _look(self, at: float) -> None:
-        if not self.hv_is_on:
+        if self.hv_is_on:
+            self._hv_on_since = at if self._hv_on_since is None else self._hv_on_since
+        elif self._hv_on_since is not None:
+            self._hv_on.append((self._hv_on_since, at))
             self._hv_on_since = None
-        elif self._hv_on_since is None:
-            self._hv_on_since = at
         for number, (rack, was_closed) in enumerate(zip(self._plant.circuit.racks, self._closed, strict=True), start=1):
             closed = rack.conductance_s > 0
             self._closed[number - 1] = closed
@@ -158,15 +153,24 @@ class Observer:
         self.breaches.append(f"{now():.3f} s: {text}")
 
     def finish(self) -> None:
-        """What must hold at the end: nothing arced, nothing was refused by the flash, every node has an image."""
-        for contactor in self._plant.circuit.contactors:
-            if contactor.broken_a > contactor.spec.break_current_a:
-                self._breach(f"a contactor opened at {contactor.broken_a:.0f} A")
+        """What must hold at the end: nothing begun under high voltage, nothing arced or refused, no node dead."""
+        self._cycle.stop()
+        if self._hv_on_since is not None:
+            self._hv_on.append((self._hv_on_since, now()))
         for address, node in self._plant.nodes.items():
+            if node.running:
+                node.memory.settle(now())
             if node.flash.counters.refused:
                 self._breach(f"{address}: the flash refused {node.flash.counters.refused} operations")
             if node.running and node.memory.standing is ImageState.RECOVERY:
                 self._breach(f"{address} is in recovery")
+        for address, operation in self.operations:
+            for since, until_s in self._hv_on:
+                if since + REACTION_S < operation.started < until_s:
+                    self._breach(f"{address}: {operation.action.value} {operation.started - since:.2f} s under HV")
+        for contactor in self._plant.circuit.contactors:
+            if contactor.broken_a > contactor.spec.break_current_a:
+                self._breach(f"a contactor opened at {contactor.broken_a:.0f} A")
 
 
 class Scene:
@@ -255,6 +259,12 @@ class Scene:
     def all_connected(self) -> bool:
         circuit = self.plant.circuit
         return circuit.pcs_contactor.closed and all(r.main_plus.closed and r.main_minus.closed for r in circuit.racks)
+
+    @property
+    def diagnostic_requests(self) -> list[Sent]:
+        """Every frame of ours on a diagnostic identifier."""
+        ids = {self.plant.codec.diagnostic_ids(address)[0] for address in self.plant.nodes}
+        return [sent for sent in self.frames if sent.frame.can_id in ids]
 
     # --- acting -------------------------------------------------------------------------------------
 
@@ -365,7 +375,6 @@ def play(
         if after is not None:
             await after(scene)
         await pause(0.2)
-        scene.observer.stop()
         scene.observer.finish()
         versions = plant.versions()
         outcome = Outcome(report, scene, plant.trace.hexdigest(), versions)

@@ -10,15 +10,17 @@ from ess_can import resources
 from ess_can.bus.clock import pause
 from ess_can.can.timing import BitTiming
 from ess_can.cli.embedded import open_sample_upgrade, plant_spec, upgrade_simulated_plant
-from ess_can.gateway.config import GatewayConfig
+from ess_can.gateway.config import Afterwards, GatewayConfig
 from ess_can.gateway.phases import NodeStep, Phase
+from ess_can.gateway.plant_view import Connection
 from ess_can.gateway.progress import ignore
-from ess_can.identity import NodeType, Version
+from ess_can.identity import NodeAddress, NodeType, Version
 from ess_can.isotp import IsoTpParams
 from ess_can.signals.messages import PcsState
 from ess_can.sim.plant import Plant, PlantSpec
 from tests.scenario.support import (
     BMU1,
+    BMU2,
     COMM_GATEWAY,
     NEW,
     NODE_INFO_S,
@@ -117,6 +119,10 @@ def test_the_same_version_again_does_nothing() -> None:
     require_done(play(after=again))
 
 
+def boots(scene: Scene, node: NodeAddress) -> int:
+    return scene.plant.nodes[node].boots
+
+
 def test_a_station_of_which_one_rack_is_up_to_date_upgrades_the_other() -> None:
     async def replace_a_board(scene: Scene) -> None:
         await pause(2.0)
@@ -128,11 +134,39 @@ def test_a_station_of_which_one_rack_is_up_to_date_upgrades_the_other() -> None:
         node.power_on()
         await pause(3.0)
         assert scene.plant.versions()[BMU1] == OLD
-        report = await scene.run_upgrade()
+        report = await scene.run_upgrade(config=GatewayConfig(scene.plant.addresses, afterwards=Afterwards.CONNECT))
         assert report.result is Phase.DONE
-        assert {str(node.address): bool(node.bytes_sent) for node in report.nodes} == {"bmu1": True, "bmu2": False}
+        assert {str(node.address): node.from_version for node in report.nodes} == {"bmu1": OLD, "bmu2": NEW}
+        assert (boots(scene, BMU1), boots(scene, BMU2)) == (4, 2)
 
-    play(after=replace_a_board).require_confirmed(NEW)
+    outcome = play(config=held_open, after=replace_a_board)
+    outcome.require_confirmed(NEW)
+    assert outcome.scene.all_connected
+
+
+def held_open(plant: Plant) -> GatewayConfig:
+    return GatewayConfig(plant.addresses, afterwards=Afterwards.HOLD_OPEN)
+
+
+def test_a_plant_that_was_held_open_is_reconnected_when_asked_even_with_nothing_to_upgrade() -> None:
+    async def reconnect(scene: Scene) -> None:
+        report = await scene.run_upgrade(config=GatewayConfig(scene.plant.addresses, afterwards=Afterwards.CONNECT))
+        assert report.error is None, report.error
+        assert report.result is Phase.DONE
+        assert (report.hv_before, report.hv_after) == (Connection.OPEN, Connection.CONNECTED)
+
+    outcome = play(config=held_open, after=reconnect)
+    assert outcome.scene.all_connected
+    assert outcome.scene.plant.pcs.state is PcsState.RUNNING
+
+
+def test_a_partly_connected_plant_is_refused() -> None:
+    def open_one(plant: Plant) -> None:
+        plant.racks[1].power_cycle(0.0)
+
+    outcome = play(prepare=open_one)
+    outcome.require(Phase.REFUSED, "PARTLY_CONNECTED", 62)
+    assert not changes_plant(outcome.scene)
 
 
 def test_a_dry_run_changes_nothing() -> None:
@@ -157,11 +191,8 @@ def test_a_plant_that_was_open_stays_open() -> None:
 
 
 def test_high_voltage_is_held_open_when_asked() -> None:
-    def config(plant: Plant) -> GatewayConfig:
-        return GatewayConfig(plant.addresses, reconnect=False)
-
-    outcome = play(config=config)
-    outcome.require(Phase.HELD_OPEN, "HELD_OPEN", 101)
+    outcome = play(config=held_open)
+    outcome.require(Phase.HELD_OPEN, "HELD_OPEN_BY_CHOICE", 102)
     outcome.require_confirmed(NEW)
     assert outcome.scene.all_open
     assert outcome.scene.plant.pcs.locked

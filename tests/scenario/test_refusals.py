@@ -194,7 +194,7 @@ CASES: dict[str, tuple[Prepare, str, int]] = {
     "emergency stop at the PCS": (pcs_emergency_stop, "EMERGENCY_STOP", 43),
     "emergency stop at a rack": (rack_emergency_stop, "EMERGENCY_STOP", 43),
     "fire": (rack_fire, "EMERGENCY_STOP", 43),
-    "interlock loop open": (rack_hvil, "BMS_FAULT", 44),
+    "interlock loop open": (rack_hvil, "EMERGENCY_STOP", 43),
     "insulation alarm": (rack_insulation, "BMS_FAULT", 44),
     "state of charge too low": (soc(8.0), "SOC_OUT_OF_BAND", 45),
     "state of charge too high": (soc(97.0), "SOC_OUT_OF_BAND", 45),
@@ -251,8 +251,8 @@ def test_the_gravest_reason_is_named_first_and_the_others_beside_it() -> None:
         rack_emergency_stop(plant)
 
     outcome = play(prepare=prepare)
-    outcome.require(Phase.REFUSED, "DISPATCH_ACTIVE", 42)
-    assert "emergency" in outcome.why
+    outcome.require(Phase.REFUSED, "EMERGENCY_STOP", 43)
+    assert "grid service" in outcome.why
     assert "auxiliary supply" in outcome.why
 
 

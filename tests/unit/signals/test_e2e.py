@@ -190,3 +190,13 @@ def test_an_error_keeps_the_last_counter() -> None:
     monitor.receive(frame_with(0), 0.0)
     assert monitor.receive(b"\0\0\x09" + bytes(5), 0.0) is Verdict.ERROR
     assert monitor.receive(frame_with(1), 0.0) is Verdict.OK
+
+
+def test_a_frame_that_never_left_is_taken_back() -> None:
+    sender = E2eSender(DATA_ID)
+    first = sender.protect(bytes(8))
+    sender.take_back()
+    assert sender.protect(bytes(8)) == first
+    sender.take_back()
+    sender.take_back()
+    assert sender.protect(bytes(8))[2] == 255

@@ -15,10 +15,11 @@ from ess_can.signals.messages import (
     RackState,
 )
 from ess_can.sim.electrical import ContactorFault, LinkSpec
-from ess_can.sim.hv_control import RACK_TRANSITIONS, CloseRefusal, HvSpec, RackControl, RackEvent
+from ess_can.sim.hv_control import HvSpec, RackControl
 from ess_can.sim.latches import Latch
 from ess_can.sim.pcs import PcsFaults
 from ess_can.sim.rack import SensorFault
+from ess_can.sim.rack_states import RACK_TRANSITIONS, CloseRefusal, RackEvent
 from tests.unit.sim.hv_station import Station
 
 C = PcsCommandCode

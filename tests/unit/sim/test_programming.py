@@ -137,11 +137,15 @@ def test_erase_takes_every_sector_that_is_not_blank_and_forgets_the_image_before
     assert rig.flash.is_blank(1, GEOMETRY.slot_offset, GEOMETRY.slot_size)
 
 
-def test_erase_whose_session_ended_is_not_taken_for_done() -> None:
+def test_erase_that_is_given_up_ends_with_its_sector_and_is_not_taken_for_done() -> None:
     rig = downloaded()
-    erase = operation(rig.memory.erase(len(NEW), NEW_SHA, rig.now))
-    rig.memory.abort_download(rig.now + 0.5)
-    assert erase.finish(erase.done_at) is Nrc.GENERAL_PROGRAMMING_FAILURE
+    started = rig.now
+    erase = operation(rig.memory.erase(len(NEW), NEW_SHA, started))
+    assert rig.memory.is_working(started + 0.4)
+    rig.memory.abort_download(started + 0.5)
+    assert erase.done_at == started + 1.0
+    assert erase.finish(erase.done_at) is Nrc.CONDITIONS_NOT_CORRECT
+    assert not rig.memory.is_working(erase.done_at)
     assert resume_offset(rig) == 0
     assert rig.memory.begin_download(0, len(NEW), erase.done_at) is Nrc.CONDITIONS_NOT_CORRECT
 
@@ -450,6 +454,19 @@ def test_a_wrong_crc_is_refused_even_after_a_right_one() -> None:
     assert rig.memory.activate_on_trial(rig.now) is Nrc.REQUEST_SEQUENCE_ERROR
     rig.verify(NEW)
     assert rig.memory.last_failure is None
+
+
+def test_content_that_is_not_the_image_is_not_resumed() -> None:
+    rig = downloading()
+    wrong = NEW[:60] + bytes((NEW[60] ^ 1,)) + NEW[61:]
+    for start in range(0, 150, 50):
+        rig.expect(rig.memory.write(wrong[start : start + 50], rig.now))
+    rig.expect(rig.memory.end_download(rig.now))
+    assert resume_offset(rig) == 150
+    assert rig.wait(rig.memory.verify(zlib.crc32(NEW), rig.now)) is Nrc.GENERAL_PROGRAMMING_FAILURE
+    assert rig.memory.resume_state().image_sha256 == bytes(32)
+    rig.upgrade(NEW)
+    assert rig.version == "2.0.0"
 
 
 def test_activation_needs_a_verification_since_the_last_change_or_boot() -> None:

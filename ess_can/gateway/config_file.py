@@ -1,0 +1,59 @@
+"""Thresholds and time limits from a TOML file with the tables ``[policy]``, ``[hv]`` and ``[times]``.
+
+The keys are the fields of `PolicyLimits`, `HvLimits` and `TimeLimits`; what is not given keeps its default.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, field, fields
+from math import isfinite
+from pathlib import Path
+from typing import TypeVar
+
+from ess_can.errors import FileUnreadable, UsageError
+from ess_can.gateway.config import HvLimits, PolicyLimits, TimeLimits
+
+L = TypeVar("L", PolicyLimits, HvLimits, TimeLimits)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a file may set."""
+
+    policy: PolicyLimits = field(default_factory=PolicyLimits)
+    hv: HvLimits = field(default_factory=HvLimits)
+    times: TimeLimits = field(default_factory=TimeLimits)
+
+
+def load_limits(path: Path) -> Limits:
+    """Read the file.  Raises FileUnreadable, or UsageError for anything that it does not understand."""
+    try:
+        document = tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise FileUnreadable(f"{path} cannot be read", why=error.strerror or str(error)) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not TOML", why=str(error)) from error
+    unknown = sorted(set(document) - {"policy", "hv", "times"})
+    if unknown:
+        raise UsageError(f"{path} has what nobody reads: {', '.join(unknown)}", why="tables are policy, hv and times")
+    return Limits(
+        _table(path, "policy", document.get("policy", {}), PolicyLimits),
+        _table(path, "hv", document.get("hv", {}), HvLimits),
+        _table(path, "times", document.get("times", {}), TimeLimits),
+    )
+
+
+def _table(path: Path, name: str, values: object, limits: type[L]) -> L:
+    where = f"{path} [{name}]"
+    if not isinstance(values, dict):
+        raise UsageError(f"{where} is not a table")
+    known = {f.name: type(f.default) for f in fields(limits)}
+    for key, value in values.items():
+        if key not in known:
+            raise UsageError(f"{where} {key} is not known", why=f"known are {', '.join(known)}")
+        if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
+            raise UsageError(f"{where} {key} is not a number", why=repr(value))
+        if known[key] is int and not isinstance(value, int):
+            raise UsageError(f"{where} {key} is not a whole number", why=repr(value))
+    return limits(**values)

@@ -1,0 +1,315 @@
+"""High voltage that does not go off, or does not stay off."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from ess_can.bus.clock import pause
+from ess_can.can.frame import CanFrame
+from ess_can.gateway.config import GatewayConfig, TimeLimits
+from ess_can.gateway.phases import NodeStep, Phase
+from ess_can.signals.messages import BmsHvNotice, BmsHvStatus, PcsState, PcsStatus
+from ess_can.sim.electrical import ContactorFault, LinkSpec
+from ess_can.sim.latches import Latch
+from ess_can.sim.pcs import PcsFaultCode, PcsFaults
+from ess_can.sim.plant import Plant
+from tests.scenario.support import BMU1, NEW, OLD, QUICK, Outcome, Scene, play
+
+
+def quick_times(plant: Plant) -> GatewayConfig:
+    """A gateway that is less patient, where how long it waits is not the point."""
+    times = TimeLimits(ramp_down_s=2.0, discharge_s=2.0, prove_off_s=2.0, permit_regain_s=3.0)
+    return GatewayConfig(plant.addresses, times=times)
+
+
+def require_held_open(outcome: Outcome, cause: str) -> None:
+    """Locked and open, whatever the plant would like to do by itself."""
+    outcome.require(Phase.HELD_OPEN, "HELD_OPEN", 101)
+    assert cause in outcome.why, outcome.why
+    outcome.require_confirmed(OLD)
+    assert not outcome.scene.all_steps(NodeStep.TRIAL_BOOT)
+
+
+# --- it does not go off ---------------------------------------------------------------------------
+
+
+def test_a_pcs_that_ignores_the_ramp_is_not_opened_and_gets_the_plant_back() -> None:
+    def prepare(plant: Plant) -> None:
+        plant.pcs.faults = PcsFaults(ignores_ramp=True)
+
+    outcome = play(prepare=prepare, config=quick_times)
+    outcome.require(Phase.FAILED, "PCS_NOT_STOPPING", 52)
+    assert outcome.scene.all_connected
+    assert not outcome.scene.observer.operations
+    assert not any(contactor.broken_a for contactor in outcome.scene.plant.circuit.contactors)
+    assert not outcome.scene.plant.pcs.remote_control
+
+
+def test_a_current_sensor_that_sticks_at_zero_during_the_ramp_opens_nothing() -> None:
+    async def stick(scene: Scene) -> None:
+        await scene.phase(Phase.RAMP_DOWN)
+        scene.plant.pcs.faults = PcsFaults(ignores_ramp=True, current_sensor_stuck=True)
+
+    outcome = play(stick, config=quick_times)
+    outcome.require(Phase.FAILED, "CURRENT_MISMATCH", 53)
+    assert outcome.scene.all_connected
+    assert not any(contactor.broken_a for contactor in outcome.scene.plant.circuit.contactors)
+
+
+@pytest.mark.parametrize("pole", ["main_plus", "main_minus"])
+@pytest.mark.parametrize("rack", [0, 1])
+def test_a_contactor_that_welds_at_opening_is_found_and_latched(rack: int, pole: str) -> None:
+    async def weld(scene: Scene) -> None:
+        await scene.phase(Phase.RAMP_DOWN)
+        getattr(scene.plant.circuit.racks[rack], pole).fault = ContactorFault.WELDED
+
+    outcome = play(weld)
+    require_held_open(outcome, "CONTACTOR_WELDED")
+    expected = Latch.WELD_PLUS if pole == "main_plus" else Latch.WELD_MINUS
+    assert expected in outcome.scene.plant.racks[rack].latches
+    assert not outcome.scene.observer.operations
+    assert outcome.scene.plant.pcs.state is PcsState.STANDBY
+
+
+def test_a_pcs_contactor_that_does_not_open_ends_the_upgrade() -> None:
+    def prepare(plant: Plant) -> None:
+        plant.circuit.pcs_contactor.fault = ContactorFault.WELDED
+
+    outcome = play(prepare=prepare)
+    outcome.require(Phase.HELD_OPEN, "HELD_OPEN", 101)
+    assert not outcome.scene.observer.operations
+    outcome.require_confirmed(OLD)
+
+
+def test_a_link_that_does_not_discharge_is_held_open() -> None:
+    outcome = play(spec=replace(QUICK, link=LinkSpec(bleeder_ohm=1e6)), config=quick_times)
+    require_held_open(outcome, "DISCHARGE_TIMEOUT")
+    assert not outcome.scene.observer.operations
+
+
+def test_a_frozen_link_sensor_is_never_read_as_discharged() -> None:
+    async def freeze(scene: Scene) -> None:
+        await scene.phase(Phase.OPEN_CONTACTORS)
+        for hardware in scene.plant.hardware:
+            hardware.freeze_link_sensor()
+
+    outcome = play(freeze, config=quick_times)
+    outcome.require(Phase.HELD_OPEN, "HELD_OPEN", 101)
+    assert not outcome.scene.observer.operations
+
+
+def test_without_the_bmus_notification_nothing_is_programmed_and_the_plant_is_given_back() -> None:
+    async def mute(scene: Scene) -> None:
+        scene.lose(BmsHvNotice)
+
+    outcome = play(mute, config=quick_times)
+    outcome.require(Phase.FAILED, "HV_OFF_NOT_PROVED", 56)
+    assert "BMS_HvNotice" in outcome.why
+    assert not outcome.scene.observer.operations
+    assert outcome.scene.all_connected
+
+
+# --- it does not stay off -------------------------------------------------------------------------
+
+
+def close_rack(scene: Scene) -> None:
+    """Somebody closes a rack by hand, through its precharge resistor."""
+    plant, at = scene.plant, scene.plant.wire.loop.time()
+    plant.circuit.step(at)
+    plant.circuit.racks[0].main_minus.drive(True, at)
+    plant.circuit.racks[0].precharge.drive(True, at)
+
+
+def energise_link(scene: Scene) -> None:
+    """A foreign source on the link."""
+    scene.plant.circuit.step(scene.plant.wire.loop.time())
+    scene.plant.circuit.external_source_v = 780.0
+
+
+def test_a_rack_closed_by_hand_ends_the_upgrade_for_good() -> None:
+    async def close(scene: Scene) -> None:
+        await scene.verified()
+        close_rack(scene)
+        await pause(0.2)
+        requests = len(scene.diagnostic_requests)
+        await scene.phase(Phase.HOLD_OPEN)
+        assert len(scene.diagnostic_requests) == requests, "it went on with a rack closed"
+
+    outcome = play(close)
+    require_held_open(outcome, "HV_CLOSED")
+    assert outcome.scene.plant.pcs.locked
+    assert not outcome.scene.plant.circuit.pcs_contactor.closed
+
+
+@pytest.mark.parametrize("step", [NodeStep.ERASE, NodeStep.TRANSFER])
+def test_a_link_energised_from_outside_stops_all_flash_work(step: NodeStep) -> None:
+    async def energise(scene: Scene) -> None:
+        await scene.step(step)
+        await pause(0.2)
+        energise_link(scene)
+
+    def long_erase(plant: Plant) -> None:
+        """The other bank is full: several sectors have to be erased."""
+        fill_inactive_bank(plant)
+
+    outcome = play(energise, prepare=long_erase, config=quick_times)
+    outcome.require_confirmed(OLD)
+    assert outcome.report.error is not None
+    assert not outcome.scene.all_steps(NodeStep.TRIAL_BOOT)
+    assert outcome.scene.all_open
+    assert outcome.error in ("HELD_OPEN", "HV_CLOSED")
+
+
+def fill_inactive_bank(plant: Plant) -> None:
+    for node in plant.nodes.values():
+        geometry = node.flash.geometry
+        for sector in range(geometry.protected_sectors + 1, geometry.sectors_per_bank):
+            node.flash.factory_program(1, sector * geometry.sector_size, bytes(geometry.unit_size))
+
+
+@pytest.mark.parametrize("lost", [BmsHvStatus, BmsHvNotice, PcsStatus])
+def test_status_lost_for_a_second_pauses_and_resumes(lost: type[BmsHvStatus | BmsHvNotice | PcsStatus]) -> None:
+    async def lose(scene: Scene) -> None:
+        await scene.verified()
+        scene.lose(lost)
+        await pause(1.0)
+        scene.heal()
+
+    outcome = play(lose, spec=replace(QUICK, racks=1))
+    outcome.require(Phase.DONE)
+    outcome.require_confirmed(NEW)
+    assert "HV_PERMIT_REVOKED, trying again (1)" in outcome.scene.notes
+    assert len(outcome.scene.steps(NodeStep.ERASE)) == 1
+    assert "resumed at" in outcome.scene.steps(NodeStep.TRANSFER)[1].detail
+
+
+@pytest.mark.parametrize("lost", [BmsHvStatus, PcsStatus])
+def test_status_lost_for_ever_aborts(lost: type[BmsHvStatus | PcsStatus]) -> None:
+    async def lose(scene: Scene) -> None:
+        await scene.verified()
+        scene.lose(lost)
+
+    outcome = play(lose, config=quick_times)
+    require_held_open(outcome, "HV_OFF_NOT_PROVED")
+    assert outcome.scene.all_open
+    assert outcome.scene.plant.pcs.locked
+
+
+@pytest.mark.parametrize("bad", [BmsHvStatus, BmsHvNotice, PcsStatus])
+def test_one_corrupted_status_revokes_the_permit_and_the_work_is_resumed(
+    bad: type[BmsHvStatus | BmsHvNotice | PcsStatus],
+) -> None:
+    async def corrupt(scene: Scene) -> None:
+        await scene.verified()
+        ids = scene.can_ids(bad)
+        done = False
+
+        def once(_index: int, frame: CanFrame) -> CanFrame | None:
+            nonlocal done
+            if done or frame.can_id not in ids:
+                return None
+            done = True
+            return CanFrame(frame.can_id, frame.data[:-1] + bytes((frame.data[-1] ^ 0x01,)))
+
+        scene.plant.wire.fault = once
+        await scene.until(lambda: done, 1.0)
+
+    outcome = play(corrupt, spec=replace(QUICK, racks=1))
+    outcome.require(Phase.DONE)
+    outcome.require_confirmed(NEW)
+    assert "HV_PERMIT_REVOKED, trying again (1)" in outcome.scene.notes
+
+
+# --- emergencies ----------------------------------------------------------------------------------
+
+
+def press_at_pcs(scene: Scene) -> None:
+    scene.plant.pcs.press_emergency_stop(scene.plant.wire.loop.time())
+
+
+def press_at_rack(scene: Scene) -> None:
+    scene.plant.hardware[1].emergency_stop = True
+
+
+def burn(scene: Scene) -> None:
+    scene.plant.hardware[0].fire = True
+
+
+def lose_insulation(scene: Scene) -> None:
+    scene.plant.hardware[0].insulation_fault = True
+
+
+def open_interlock_loop(scene: Scene) -> None:
+    scene.plant.hardware[1].hvil_closed = False
+
+
+@pytest.mark.parametrize("stop", [press_at_pcs, press_at_rack, burn, lose_insulation, open_interlock_loop])
+def test_an_emergency_in_mid_transfer_ends_the_upgrade_within_200_ms(stop: Callable[[Scene], None]) -> None:
+    await_open: list[bool] = []
+
+    async def emergency(scene: Scene) -> None:
+        await scene.verified()
+        at = scene.plant.wire.loop.time()
+        stop(scene)
+        await scene.phase(Phase.HOLD_OPEN)
+        assert scene.entered_at(Phase.HOLD_OPEN) - at < 0.2
+
+    async def after(scene: Scene) -> None:
+        await pause(10.0)
+        await_open.append(scene.all_open)
+
+    outcome = play(emergency, after=after)
+    require_held_open(outcome, "EMERGENCY_STOP")
+    assert await_open == [True]
+    assert outcome.scene.observer.closings == 0
+
+
+@pytest.mark.parametrize(
+    "phase", [Phase.RAMP_DOWN, Phase.OPEN_CONTACTORS, Phase.PROVE_HV_OFF, Phase.TRIAL_BOOT, Phase.CONFIRM]
+)
+def test_an_emergency_in_any_phase_is_never_reconnected(phase: Phase) -> None:
+    async def emergency(scene: Scene) -> None:
+        await scene.phase(phase)
+        press_at_pcs(scene)
+
+    async def after(scene: Scene) -> None:
+        await pause(5.0)
+        assert scene.all_open or phase is Phase.RAMP_DOWN
+
+    outcome = play(emergency, after=after)
+    outcome.require(Phase.HELD_OPEN, "HELD_OPEN", 101)
+    assert outcome.scene.observer.closings == 0
+
+
+def test_a_pcs_fault_in_mid_transfer_holds_the_plant_open() -> None:
+    async def trip(scene: Scene) -> None:
+        await scene.verified()
+        scene.plant.pcs.trip(PcsFaultCode.INTERNAL, scene.plant.wire.loop.time())
+
+    require_held_open(play(trip), "PCS_FAULT")
+
+
+def test_a_pcs_that_restarts_loses_its_lock_and_is_locked_again() -> None:
+    async def restart(scene: Scene) -> None:
+        await scene.verified()
+        scene.plant.pcs_node.restart(scene.plant.wire.loop.time())
+
+    outcome = play(restart, spec=replace(QUICK, racks=1))
+    outcome.require(Phase.DONE)
+    assert "HV_PERMIT_REVOKED, trying again (1)" in outcome.scene.notes
+    assert outcome.scene.plant.nodes[BMU1].boots == 2
+
+
+def test_a_rack_that_cannot_precharge_is_held_open_with_its_new_firmware() -> None:
+    async def stick(scene: Scene) -> None:
+        await scene.phase(Phase.CONFIRM)
+        scene.plant.circuit.racks[0].precharge.fault = ContactorFault.STUCK_OPEN
+
+    outcome = play(stick, spec=replace(QUICK, racks=1))
+    outcome.require(Phase.HELD_OPEN, "HELD_OPEN", 101)
+    assert "PRECHARGE_FAILED" in outcome.why, outcome.why
+    outcome.require_confirmed(NEW)
+    assert outcome.scene.observer.closings == 0

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import can
+import pytest
+
+from ess_can.can.timing import BitTiming
+from ess_can.cli.bus_options import BusOptions
+from ess_can.errors import InterfaceUnavailable, UsageError
+
+
+def options(
+    interface: str | None = "virtual",
+    *,
+    bitrate: int | None = None,
+    fd: bool = False,
+    data_bitrate: int | None = None,
+    timing: tuple[str, ...] = (),
+    bus_kwargs: tuple[str, ...] = (),
+) -> BusOptions:
+    return BusOptions(interface, "test_bus_options", bitrate, fd, data_bitrate, timing, bus_kwargs)
+
+
+def test_bit_timing_and_isotp_follow_the_options() -> None:
+    assert options().bit_timing() == BitTiming(500_000)
+    assert options(bitrate=250_000, data_bitrate=4_000_000).bit_timing() == BitTiming(250_000)
+    assert options(fd=True).bit_timing() == BitTiming(500_000, 2_000_000)
+    assert options(fd=True, data_bitrate=5_000_000).bit_timing() == BitTiming(500_000, 5_000_000)
+    assert (options().isotp().tx_dl, options().isotp().fd) == (8, False)
+    assert (options(fd=True).isotp().tx_dl, options(fd=True).isotp().brs) == (64, True)
+
+
+def test_everything_goes_to_python_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, object] = {}
+
+    def make_bus(channel: object, interface: object, **more: object) -> object:
+        given.update(more, channel=channel, interface=interface)
+        raise OSError("enough")
+
+    monkeypatch.setattr(can, "Bus", make_bus)
+    with pytest.raises(InterfaceUnavailable, match="enough"):
+        options(bitrate=125_000, bus_kwargs=("a=0x10", "b=1.5", "c=True", "d=text=more", "e=-1")).open()
+    assert given == {
+        "channel": "test_bus_options",
+        "interface": "virtual",
+        "bitrate": 125_000,
+        "a": 16,
+        "b": 1.5,
+        "c": True,
+        "d": "text=more",
+        "e": -1,
+    }
+
+
+def test_timing_becomes_python_cans_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[object] = []
+
+    def make_bus(_channel: object, _interface: object, *, timing: object, **_: object) -> object:
+        given.append(timing)
+        raise OSError("enough")
+
+    monkeypatch.setattr(can, "Bus", make_bus)
+    classic = ("f_clock=8000000", "brp=1", "tseg1=11", "tseg2=4", "sjw=2", "nof_samples=1")
+    with pytest.raises(InterfaceUnavailable):
+        options(timing=classic).open()
+    assert given == [can.BitTiming(f_clock=8_000_000, brp=1, tseg1=11, tseg2=4, sjw=2, nof_samples=1)]
+
+
+@pytest.mark.parametrize("timing", [("a=1",), ("f_clock=fast",), ("f_clock",), ("f_clock=8000000",)])
+def test_timing_that_makes_no_sense(timing: tuple[str, ...]) -> None:
+    with pytest.raises(UsageError, match="--timing"):
+        options(timing=timing).open()
+
+
+@pytest.mark.parametrize("text", ["alone", "=value", ""])
+def test_bus_kwargs_that_make_no_sense(text: str) -> None:
+    with pytest.raises(UsageError, match="--bus-kwargs"):
+        options(bus_kwargs=(text,)).open()
+
+
+def test_a_bus_is_opened() -> None:
+    bus = options().open()
+    assert bus.fd is False
+    bus.close()

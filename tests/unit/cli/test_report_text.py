@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+
+import pytest
+from rich.console import Console
+
+from ess_can.cli.report_text import ProgressPrinter, print_report, report_document
+from ess_can.errors import EssCanError, HeldOpen, Interrupted
+from ess_can.gateway.phases import FINAL, NodeStep, Phase
+from ess_can.gateway.progress import Event, NodeStepEntered, Noted, PhaseEntered, Transferred
+from ess_can.gateway.report import NodeRecord, PhaseRecord, Report
+from ess_can.identity import NodeAddress, NodeType, Version
+from tests.unit.cli.run import REPORT_KEYS
+
+BMU1 = NodeAddress(NodeType.BMU, 1)
+KIB = 1024
+EVENTS: tuple[Event, ...] = (
+    PhaseEntered(100.0, Phase.STATUS_CHECK),
+    NodeStepEntered(100.5, BMU1, NodeStep.TRANSFER, "resumed at 4096"),
+    Transferred(101.0, BMU1, 16 * KIB, 100 * KIB, 10_000.0),
+    Transferred(102.0, BMU1, 60 * KIB, 100 * KIB, 10_000.0),
+    Transferred(103.0, BMU1, 70 * KIB, 100 * KIB, 10_000.0),
+    Transferred(104.0, BMU1, 100 * KIB, 100 * KIB, 10_000.0),
+    Noted(104.0, "one [more] thing"),
+    PhaseEntered(105.0, Phase.REFUSED, "because"),
+)
+LINES = [
+    "[    0.00 s] status check",
+    "[    0.50 s]   bmu1: transfer (resumed at 4096)",
+    "[    2.00 s]   bmu1:  60 % of 100 KiB (10.0 kB/s, ETA 4 s)",
+    "[    4.00 s]   bmu1: 100 % of 100 KiB (10.0 kB/s, ETA 0 s)",
+    "[    4.00 s]   note: one [more] thing",
+    "[    5.00 s] refused (because)",
+]
+
+
+def test_plain_lines_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    with ProgressPrinter(silent=False) as progress:
+        for event in EVENTS:
+            progress(event)
+    assert capsys.readouterr().out.splitlines() == LINES
+
+
+def test_silence(capsys: pytest.CaptureFixture[str]) -> None:
+    with ProgressPrinter(silent=True) as progress:
+        for event in EVENTS:
+            progress(event)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_live_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = io.StringIO()
+    make: Callable[[], Console] = lambda: Console(file=screen, force_terminal=True, width=120)  # noqa: E731
+    monkeypatch.setattr("rich.console.Console", make)
+    with ProgressPrinter(silent=False) as progress:
+        for event in EVENTS:
+            progress(event)
+    shown = screen.getvalue()
+    for line in (LINES[0], LINES[1], LINES[4], LINES[5]):
+        assert line in shown
+    assert "60 % of" not in shown  # that is what the bar is for
+    assert shown.rfind("\x1b[?25h") > shown.rfind("\x1b[?25l")  # the cursor is back
+
+
+def report(result: Phase, error: EssCanError | None = None) -> Report:
+    old, new = Version(1, 0, 0), Version(1, 1, 0)
+    node = NodeRecord(BMU1, old, new, 273_954, bytes_sent=273_954, transfer_s=10.0, wire_efficiency=0.987)
+    untouched = NodeRecord(NodeAddress(NodeType.BMU, 2), new, new, 900)
+    phases = [PhaseRecord(Phase.STATUS_CHECK, 0.0, 1.0)]
+    return Report(phases, [node, untouched], result, error, hv_off_s=30.0, bus_time_s=36.5)
+
+
+@pytest.mark.parametrize("result", [phase for phase in Phase if phase in FINAL], ids=str)
+def test_every_ending_has_a_headline_and_an_aligned_table(result: Phase, capsys: pytest.CaptureFixture[str]) -> None:
+    print_report(report(result), wall_time_s=1.0, trace_hash="ab" * 32)
+    shown = capsys.readouterr()
+    assert shown.err == ""
+    lines = shown.out.splitlines()
+    assert lines[1].endswith(".")
+    head, first, second = lines[3:6]
+    assert len(head) == len(first) == len(second) <= 100
+    assert first.split()[0] == "bmu1"
+    assert "268 KiB" in first
+    assert "0.9 KiB" in second
+    assert "  trace                abababababababab (the same seed gives the same)" in lines
+
+
+def test_the_table_shows_what_each_node_said_that_it_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    for runs, shown in ((Version(1, 0, 0), "1.0.0"), (Version(1, 1, 0), "1.1.0"), (None, "silent")):
+        told = report(Phase.HELD_OPEN)
+        told.nodes[0].runs = runs
+        print_report(told, wall_time_s=1.0, trace_hash=None)
+        assert capsys.readouterr().out.splitlines()[4].split()[1:3] == ["1.0.0", shown]
+
+
+def test_the_error_goes_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    print_report(report(Phase.FAILED, Interrupted("stopped")), wall_time_s=1.0, trace_hash="ab" * 32)
+    shown = capsys.readouterr()
+    assert "error INTERRUPTED: stopped\nwhat to do: Run the same command again" in shown.err
+    assert "same seed" not in shown.out
+
+
+def test_the_document() -> None:
+    told = report_document(report(Phase.HELD_OPEN, HeldOpen("held", why="so")), wall_time_s=1.23456, trace_hash=None)
+    assert set(told) == REPORT_KEYS
+    assert (told["result"], told["exit_code"], told["wall_time_s"]) == ("held_open", 101, 1.235)
+    assert told["error"] == {
+        "name": "HELD_OPEN",
+        "message": "held: so",
+        "why": "so",
+        "blame": "the plant",
+        "remedy": HeldOpen.default_remedy,
+    }
+    assert told["phases"] == [{"name": "status_check", "start": 0.0, "end": 1.0}]

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from ess_can.cli.main import main
+from ess_can.cli.station_options import afterwards_from, expected_nodes, gateway_config, load_access, load_codec
+from ess_can.errors import DbcMismatch, FileUnreadable, UsageError
+from ess_can.gateway.config import Afterwards
+
+
+def test_expected_nodes() -> None:
+    assert [str(node) for node in expected_nodes(2, comm_gateway=True)] == ["bmu1", "bmu2", "comm_gateway"]
+    assert [str(node) for node in expected_nodes(1, comm_gateway=False)] == ["bmu1"]
+    with pytest.raises(UsageError, match="number of racks"):
+        expected_nodes(None, comm_gateway=True)
+
+
+def test_configuration() -> None:
+    config = gateway_config(3, True, afterwards_from(reconnect=False, hold_open=False), None)
+    assert (config.racks, config.afterwards) == ((1, 2, 3), Afterwards.AS_FOUND)
+    assert afterwards_from(reconnect=True, hold_open=False) is Afterwards.CONNECT
+    assert afterwards_from(reconnect=False, hold_open=True) is Afterwards.HOLD_OPEN
+    with pytest.raises(UsageError, match="contradict"):
+        afterwards_from(reconnect=True, hold_open=True)
+
+
+def test_racks_from_the_environment() -> None:
+    result = CliRunner().invoke(main, ["status", "-i", "nonsense"], env={"ESS_CAN_RACKS": "2"})
+    assert result.exit_code == 11
+    result = CliRunner().invoke(main, ["status", "-i", "nonsense"], env={"ESS_CAN_RACKS": "many"})
+    assert result.exit_code == 2
+
+
+def test_the_access_secret(tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    file.write_text("000102030405060708090a0b0c0d0e0f\n")
+    load_access(file)
+    with pytest.raises(UsageError, match="access secret"):
+        load_access(None)
+    with pytest.raises(FileUnreadable):
+        load_access(tmp_path / "missing")
+    for bad in ("", "00", "zz" * 16, "00" * 15, "\u00e4" * 32):
+        file.write_text(bad, "utf-8")
+        with pytest.raises(UsageError, match="secret"):
+            load_access(file)
+
+
+def test_another_dbc(tmp_path: Path) -> None:
+    assert load_codec(None).sha256
+    bad = tmp_path / "other.dbc"
+    bad.write_text('VERSION ""\n')
+    for file in (bad, tmp_path / "missing.dbc"):
+        with pytest.raises(DbcMismatch):
+            load_codec(file)

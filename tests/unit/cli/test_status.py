@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import pytest
+
+from ess_can.cli import embedded
+from ess_can.signals.dbc import StationCodec
+from ess_can.sim.plant import Plant, PlantSpec
+from tests.unit.cli.run import document, run
+
+
+def test_for_people() -> None:
+    result = run("status", "--sim")
+    assert (result.exit_code, result.stderr) == (0, "")
+    lines = result.stdout.splitlines()
+    assert lines[0].startswith("PCS           running, contactors closed, -")
+    assert lines[1].startswith("rack 1        closed, charged 55.0 %, string ")
+    assert lines[-1] == "An upgrade could start now."
+
+
+def test_for_programs() -> None:
+    result = run("status", "--sim", "--racks", 1, "--json")
+    told = document(result)
+    assert (result.exit_code, told["exit_code"], told["result"], told["allowed"]) == (0, 0, "ok", True)
+    assert (told["error"], told["refusals"]) == (None, [])
+    assert told["pcs"]["state"] == "running"
+    assert [rack["rack"] for rack in told["racks"]] == [1]
+    assert {node["name"]: node["version"] for node in told["nodes"]} == {"comm_gateway": "1.0.0", "bmu1": "1.0.0"}
+
+
+def test_it_sends_nothing_and_tells_every_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
+    senders: set[str] = set()
+    original = embedded.make_plant
+
+    def make_plant(spec: PlantSpec, codec: StationCodec) -> Plant:
+        plant = original(spec, codec)
+        plant.wire.on_frame = lambda _frame, _at, sender: senders.add(sender)
+        plant.racks[0].hardware.emergency_stop = True
+        return plant
+
+    monkeypatch.setattr(embedded, "make_plant", make_plant)
+    result = run("status", "--sim", "--json")
+    told = document(result)
+    assert result.exit_code == told["exit_code"] == 43
+    assert (told["result"], told["allowed"], told["error"]["name"]) == ("refused", False, "EMERGENCY_STOP")
+    assert told["refusals"][0]["name"] == "EMERGENCY_STOP"
+    assert senders
+    assert "EMS" not in senders
+    for_people = run("status", "--sim")
+    assert "refused EMERGENCY_STOP: " in for_people.stderr
+    assert "could start now" not in for_people.stdout
+
+
+@pytest.mark.parametrize("command", ["status", "inventory"])
+def test_a_bus_that_is_not_there(command: str) -> None:
+    result = run(command, "-i", "socketcan", "-c", "can0", "--racks", 2, "--json")
+    told = document(result)
+    assert (told["result"], told["error"]["name"], result.exit_code) == ("error", "INTERFACE_UNAVAILABLE", 11)
+    assert run(command, "-i", "virtual").exit_code == 2

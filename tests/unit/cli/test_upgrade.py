@@ -1,0 +1,220 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import tomllib
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ess_can import errors
+from ess_can.can.frame import CanFrame
+from ess_can.cli import embedded, stopwatch
+from ess_can.cli.upgrade import stop_on_signals
+from ess_can.image.upgrade_file import MAX_FILE_SIZE
+from ess_can.signals.dbc import StationCodec
+from ess_can.sim.plant import Plant, PlantSpec
+from tests.unit.cli.run import BMU_UPGRADE, COMM_GATEWAY_UPGRADE, REPORT_KEYS, document, run
+from tests.unit.trust.samples import FOLDER
+
+VERDICTS: dict[str, Any] = tomllib.loads((FOLDER / "verdicts.toml").read_text())
+BAD = [v for v in VERDICTS["verdict"] if v["expected"] not in ("ACCEPTED", "NOTHING_TO_DO")]
+
+
+def exit_code_of(name: str) -> int:
+    """By the error's stable name."""
+    classes = [one for one in vars(errors).values() if isinstance(one, type) and issubclass(one, errors.EssCanError)]
+    (found,) = {one.exit_code for one in classes if one("").name == name}
+    return found
+
+
+@dataclass
+class Tap:
+    """The plants that were built, and what the gateway sent on their wires."""
+
+    plants: list[Plant] = field(default_factory=list)
+    frames: list[CanFrame] = field(default_factory=list)
+
+    def changes_plant(self) -> list[CanFrame]:
+        """Frames that are neither ReadDataByIdentifier requests (22) nor flow controls."""
+        requests = {plant.codec.diagnostic_ids(address)[0] for plant in self.plants for address in plant.nodes}
+        return [f for f in self.frames if f.can_id not in requests or (f.data[0] >> 4 != 3 and f.data[1] != 0x22)]
+
+
+@pytest.fixture
+def tap(monkeypatch: pytest.MonkeyPatch) -> Tap:
+    """Listens on every plant that a command makes; the calendar stands at the day of the verdicts."""
+    made, original = Tap(), embedded.make_plant
+
+    def make_plant(spec: PlantSpec, codec: StationCodec) -> Plant:
+        plant = original(spec, codec)
+        made.plants.append(plant)
+
+        def on_frame(frame: CanFrame, at: float, sender: str) -> None:
+            plant.trace.record(frame, at, sender)
+            if sender == "EMS":
+                made.frames.append(frame)
+
+        plant.wire.on_frame = on_frame
+        return plant
+
+    monkeypatch.setattr(embedded, "make_plant", make_plant)
+    monkeypatch.setattr(stopwatch, "today", lambda: date.fromisoformat(VERDICTS["today"]))
+    return made
+
+
+def require_refused(result: Any, tap: Tap, name: str) -> Any:
+    """One document with this error and its exit code, nothing else, and no frame that changes the plant."""
+    assert result.stderr == ""
+    told = document(result)
+    assert set(told) == REPORT_KEYS
+    assert told["error"]["name"] == name
+    assert told["error"]["message"]
+    assert told["error"]["remedy"]
+    assert result.exit_code == told["exit_code"] == exit_code_of(name)
+    assert tap.changes_plant() == []
+    return told
+
+
+@pytest.mark.parametrize("verdict", BAD, ids=lambda v: Path(v["file"]).stem)
+def test_a_bad_file_is_refused_before_anything_changes(tap: Tap, verdict: dict[str, str]) -> None:
+    told = require_refused(
+        run("upgrade", FOLDER / verdict["file"], "--sim", "--racks", 1, "--json"), tap, verdict["expected"]
+    )
+    if verdict["stage"] == "file":
+        assert tap.plants == []
+        assert told["result"] == "error"
+    else:
+        assert len(tap.plants) == 1
+        assert told["result"] == "refused"
+
+
+def test_what_is_no_file(tap: Tap, tmp_path: Path) -> None:
+    require_refused(run("upgrade", tmp_path, "--sim", "--json"), tap, "FILE_UNREADABLE")
+    require_refused(run("upgrade", tmp_path / "missing.essup", "--sim", "--json"), tap, "FILE_UNREADABLE")
+    with (tmp_path / "sparse.essup").open("wb") as sparse:
+        sparse.truncate(MAX_FILE_SIZE + 1)
+    require_refused(run("upgrade", tmp_path / "sparse.essup", "--sim", "--json"), tap, "FILE_TOO_LARGE")
+    assert tap.plants == []
+
+
+def test_a_bad_file_for_people() -> None:
+    result = run("upgrade", FOLDER / "bad/truncated.essup", "--sim")
+    assert result.exit_code == 25
+    assert result.stdout == ""
+    assert [line.split(":")[0] for line in result.stderr.splitlines()] == ["error FILE_TRUNCATED", "what to do"]
+
+
+def test_a_release_that_runs_already_changes_nothing(tap: Tap) -> None:
+    result = run("upgrade", FOLDER / "bad/same-version.essup", "--sim", "--json")
+    assert (result.exit_code, document(result)["result"]) == (0, "nothing_to_do")
+    assert tap.changes_plant() == []
+
+
+def test_a_dry_run_changes_nothing(tap: Tap) -> None:
+    result = run("upgrade", BMU_UPGRADE, "--sim", "-n", "--json")
+    told = document(result)
+    assert (result.exit_code, told["result"], told["dry_run"]) == (0, "checked", True)
+    assert told["expected_transfer_s"] > 15
+    assert tap.frames
+    assert tap.changes_plant() == []
+
+
+def test_the_simulated_comm_gateway_is_upgraded() -> None:
+    result = run("upgrade", COMM_GATEWAY_UPGRADE, "--sim", "--racks", 1)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert "comm_gateway  1.0.0     1.1.0" in result.stdout
+    assert "connected before, connected after" in result.stdout
+
+
+def test_flags_that_contradict_each_other() -> None:
+    result = run("upgrade", COMM_GATEWAY_UPGRADE, "--sim", "--reconnect", "--hold-open")
+    assert result.exit_code == 2
+    assert "contradict" in result.stderr
+
+
+def test_limits_from_a_file(tmp_path: Path) -> None:
+    limits = tmp_path / "station.toml"
+    limits.write_text("[policy]\nsoc_max_percent = 20.0\n")
+    result = run("upgrade", COMM_GATEWAY_UPGRADE, "--sim", "--config", limits, "--json")
+    told = document(result)
+    assert (result.exit_code, told["error"]["name"]) == (45, "SOC_OUT_OF_BAND")
+    limits.write_text("[hv]\nlink_voltage_off_v = 900.0\n")
+    assert run("upgrade", COMM_GATEWAY_UPGRADE, "--sim", "--config", limits).exit_code == 2
+
+
+def test_hold_open() -> None:
+    result = run("upgrade", COMM_GATEWAY_UPGRADE, "--sim", "--racks", 1, "--hold-open", "--json")
+    told = document(result)
+    assert (result.exit_code, told["result"], told["error"]["name"]) == (102, "held_open", "HELD_OPEN_BY_CHOICE")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name", "says"),
+    [
+        (("-i", "socketcan", "-c", "can0", "--racks", 2, "--bench"), "INTERFACE_UNAVAILABLE", "ip -brief link show"),
+        (("-i", "nonsense", "-c", "x", "--racks", 2, "--bench"), "INTERFACE_UNAVAILABLE", "socketcan"),
+        (("-i", "virtual", "--bench"), "USAGE_ERROR", "--racks"),
+        (("-i", "virtual", "--racks", 2, "--bench", "--bus-kwargs", "x"), "USAGE_ERROR", "--help"),
+        (("-i", "virtual", "--racks", 2, "--bench", "--timing", "a=b"), "USAGE_ERROR", "--help"),
+        (("-i", "virtual", "--racks", 2, "--bench", "--dbc", "/missing.dbc"), "DBC_MISMATCH", "DBC"),
+        (("-i", "virtual", "--racks", 2, "--bench", "--access-secret", "/missing"), "FILE_UNREADABLE", "readable"),
+        (("-i", "virtual", "--racks", 2, "--bench", "--trusted-key", "/missing"), "FILE_UNREADABLE", "readable"),
+        (("-i", "virtual", "--racks", 2), "TEST_KEY_REFUSED", "production key"),
+        (("--racks", 2), "TEST_KEY_REFUSED", "production key"),
+    ],
+    ids=str,
+)
+def test_what_keeps_an_upgrade_from_beginning(
+    monkeypatch: pytest.MonkeyPatch, arguments: tuple[object, ...], name: str, says: str
+) -> None:
+    monkeypatch.delenv("CAN_INTERFACE", raising=False)
+    result = run("upgrade", BMU_UPGRADE, *arguments, "--json")
+    told = document(result)
+    assert set(told) == REPORT_KEYS
+    assert (told["result"], told["error"]["name"], result.exit_code) == ("error", name, exit_code_of(name))
+    assert says in told["error"]["remedy"]
+    assert result.stderr == ""
+
+
+def test_a_silent_bus() -> None:
+    result = run("upgrade", BMU_UPGRADE, "-i", "virtual", "-c", "silent", "--racks", 2, "--bench", "--json")
+    told = document(result)
+    assert (told["result"], told["error"]["name"], result.exit_code) == ("refused", "BUS_SILENT", 14)
+
+
+def test_ctrl_c_gives_the_plant_back_and_reports() -> None:
+    command = [sys.executable, "-m", "ess_can", "upgrade", str(BMU_UPGRADE), "--sim"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        for line in process.stdout:
+            if "29 % of" in line:
+                break
+        process.send_signal(signal.SIGINT)
+        out, told = process.stdout.read(), process.stderr.read()
+        assert process.wait(60) == 3
+    assert "reconnect" in out
+    assert "Failed: every node runs what it ran before, the plant was given back." in out
+    assert "error INTERRUPTED: " in told
+    assert "Traceback" not in told
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_the_end_of_a_service_or_terminal_stops_the_upgrade_as_ctrl_c_does(number: signal.Signals) -> None:
+    async def upgrade() -> str:
+        stop_on_signals()
+        os.kill(os.getpid(), number)
+        try:
+            await asyncio.get_running_loop().create_future()
+        except asyncio.CancelledError:
+            return "put back"
+        return "went on"
+
+    assert asyncio.run(upgrade()) == "put back"

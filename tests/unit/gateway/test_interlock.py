@@ -1,0 +1,259 @@
+"""The interlock on a bus: polling, granting, and revoking at once what is at work."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+import pytest
+
+from ess_can.bus.clock import now, pause
+from ess_can.bus.station import StationLink
+from ess_can.can.frame import CanFrame
+from ess_can.errors import (
+    AdapterLost,
+    EssCanError,
+    HvClosed,
+    HvOffNotProved,
+    HvPermitRevoked,
+    TransmitQueueFull,
+)
+from ess_can.gateway.config import HvLimits
+from ess_can.gateway.interlock import Interlock
+from ess_can.signals.messages import BmsHvStatus, ContactorState, EmsHvStatusPoll, HvNoticeCondition
+from ess_can.sim.loop import run_virtual
+from tests.support.memory_bus import bus_pair
+from tests.support.scripted_plant import CODEC, PCS_OFF, RACK_OFF, ScriptedPlant
+
+POLL_ID = CODEC.route(EmsHvStatusPoll).can_id
+
+
+class Bench:
+    """A plant that is off, and an interlock that looks at it."""
+
+    def __init__(self) -> None:
+        self.bus, peer = bus_pair()
+        self.plant = ScriptedPlant(peer, pcs=PCS_OFF, racks={1: RACK_OFF, 2: RACK_OFF})
+        self.interlock = Interlock(StationLink(self.bus, CODEC), (1, 2), HvLimits(), random.Random(1))
+        self.plant.start()
+
+    async def granted_under(self, spoil: Callable[[], object]) -> tuple[EssCanError, float]:
+        """Get a permit, work under it, spoil the evidence 0.5 s later; the error, and the time from there to it."""
+        self.interlock.start_polling()
+        permit = await self.interlock.prove_off(5.0)
+        spoilt_at = now() + 0.501
+        asyncio.get_running_loop().call_at(spoilt_at, spoil)
+        ended: list[float] = []
+
+        async def work() -> None:
+            try:
+                await pause(60.0)
+            finally:
+                ended.append(now())
+
+        async def under_permit() -> None:
+            async with permit:
+                await asyncio.gather(work(), work())
+
+        with pytest.raises(EssCanError) as caught:
+            await under_permit()
+        assert not permit.holds
+        assert ended == [now(), now()]
+        return caught.value, now() - spoilt_at
+
+
+def run(spoil: Callable[[Bench], object]) -> tuple[EssCanError, float]:
+    async def scenario() -> tuple[EssCanError, float]:
+        bench = Bench()
+        return await bench.granted_under(lambda: spoil(bench))
+
+    return run_virtual(scenario())
+
+
+def play(scenario: Callable[[Bench], Awaitable[None]]) -> None:
+    async def start() -> None:
+        await scenario(Bench())
+
+    run_virtual(start())
+
+
+def test_nothing_is_sent_before_polling_starts_and_a_poll_each_100_ms_after() -> None:
+    async def scenario(bench: Bench) -> None:
+        await pause(1.0)
+        assert bench.bus.sent == []
+        bench.interlock.start_polling()
+        await pause(0.95)
+        bench.interlock.close()
+        await pause(1.0)
+        assert [frame.can_id for frame in bench.bus.sent] == [POLL_ID] * 10
+        assert len(set(bench.plant.polls)) == 10  # every token is another one
+
+    play(scenario)
+
+
+def test_a_permit_is_granted_on_the_tenth_good_cycle() -> None:
+    async def scenario(bench: Bench) -> None:
+        bench.interlock.start_polling()
+        permit = await bench.interlock.prove_off(5.0)
+        assert permit.holds
+        assert permit.granted_at == now() == pytest.approx(0.45, abs=0.02)
+
+    play(scenario)
+
+
+def test_without_polls_there_is_no_permit() -> None:
+    async def scenario(bench: Bench) -> None:
+        with pytest.raises(HvOffNotProved, match="not proved off") as caught:
+            await bench.interlock.prove_off(2.0)
+        assert "rack 2 BMS_HvNotice: nothing was heard" in caught.value.why
+        assert now() == pytest.approx(2.0, abs=0.02)
+
+    play(scenario)
+
+
+def test_a_closed_contactor_is_no_mere_lack_of_proof() -> None:
+    async def scenario(bench: Bench) -> None:
+        bench.plant.racks[2] = replace(RACK_OFF, main_plus=ContactorState.CLOSED)
+        bench.interlock.start_polling()
+        with pytest.raises(HvClosed):
+            await bench.interlock.prove_off(1.0)
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("silent", ["pcs", 1, 2])
+def test_silence_revokes_within_the_evidence_age_and_a_watch_period(silent: object) -> None:
+    error, after_s = run(lambda bench: bench.plant.silent.add(silent))
+    assert isinstance(error, HvPermitRevoked)
+    assert after_s <= 0.250 + 0.010
+
+
+@pytest.mark.parametrize("rack", [1, 2])
+def test_unanswered_polls_revoke(rack: int) -> None:
+    error, after_s = run(lambda bench: bench.plant.silent.add(("notice", rack)))
+    assert isinstance(error, HvPermitRevoked)
+    assert f"rack {rack} BMS_HvNotice" in error.why
+    assert after_s <= 0.250 + 0.010
+
+
+def test_a_cut_wire_revokes() -> None:
+    def cut(bench: Bench) -> None:
+        bench.bus.cut = True
+
+    error, after_s = run(cut)
+    assert isinstance(error, HvPermitRevoked)
+    assert after_s <= 0.250 + 0.010
+
+
+def test_a_closing_contactor_revokes_with_the_frame_that_says_so() -> None:
+    def close(bench: Bench) -> None:
+        bench.plant.set_racks(replace(RACK_OFF, main_plus=ContactorState.CLOSED))
+
+    error, after_s = run(close)
+    assert isinstance(error, HvClosed)
+    assert after_s <= 0.051
+
+
+def test_a_weld_notice_revokes() -> None:
+    def weld(bench: Bench) -> None:
+        bench.plant.condition = HvNoticeCondition.WELDED
+
+    error, after_s = run(weld)
+    assert isinstance(error, HvClosed)
+    assert after_s <= 0.101
+
+
+def test_a_frame_with_a_bad_check_revokes_at_once() -> None:
+    route = CODEC.route(BmsHvStatus, 2)
+    error, after_s = run(lambda bench: bench.bus.deliver(CanFrame(route.can_id, bytes(route.length))))
+    assert isinstance(error, HvPermitRevoked)
+    assert "bad frame" in error.why
+    assert after_s == 0.0
+
+
+def test_a_dead_bus_revokes_with_its_own_error_and_polling_stops() -> None:
+    async def scenario(bench: Bench) -> None:
+        lost = AdapterLost("gone")
+        error, after_s = await bench.granted_under(lambda: bench.bus.die(lost))
+        assert error is lost
+        assert after_s <= 0.101
+        sent = len(bench.bus.sent)
+        bench.bus.failure = None
+        await pause(1.0)
+        assert len(bench.bus.sent) == sent
+
+    play(scenario)
+
+
+def test_one_poll_that_finds_no_room_does_not_matter_but_silence_does() -> None:
+    async def scenario(bench: Bench) -> None:
+        bench.interlock.start_polling()
+        permit = await bench.interlock.prove_off(5.0)
+        bench.bus.failure = TransmitQueueFull("full")
+        await pause(0.1)
+        bench.bus.failure = None
+        await pause(0.5)
+        assert permit.holds
+        bench.bus.failure = TransmitQueueFull("full")
+        await pause(0.4)
+        assert isinstance(permit.error, HvPermitRevoked)
+
+    play(scenario)
+
+
+def test_a_gap_revokes_even_if_the_next_frame_closes_it_before_anybody_looked() -> None:
+    async def scenario(bench: Bench) -> None:
+        bench.interlock.start_polling()
+        permit = await bench.interlock.prove_off(5.0)
+        bench.interlock._watch.stop()  # as if the loop had been starved
+        bench.plant.silent.add(1)
+        await pause(0.3)
+        bench.plant.silent.clear()
+        await pause(0.06)
+        assert isinstance(permit.error, HvPermitRevoked)
+
+    play(scenario)
+
+
+def test_a_revoked_permit_never_heals_and_a_new_one_needs_the_whole_proof() -> None:
+    async def scenario(bench: Bench) -> None:
+        bench.interlock.start_polling()
+        first = await bench.interlock.prove_off(5.0)
+        bench.plant.silent.add(1)
+        await pause(0.5)
+        bench.plant.silent.clear()
+        began_at = now()
+        second = await bench.interlock.prove_off(5.0)
+        assert second.holds
+        assert not first.holds
+        assert now() - began_at >= 0.44
+        with pytest.raises(HvPermitRevoked):
+            async with first:
+                pass
+
+    play(scenario)
+
+
+def test_a_permit_that_was_given_back_permits_nothing() -> None:
+    async def scenario(bench: Bench) -> None:
+        bench.interlock.start_polling()
+        permit = await bench.interlock.prove_off(5.0)
+        bench.interlock.release(permit)
+        bench.interlock.release(permit)
+        with pytest.raises(HvPermitRevoked, match="given back"):
+            permit.require()
+        await pause(0.1)  # the watch finds nothing to do and ends
+
+    play(scenario)
+
+
+def test_closing_the_interlock_ends_every_permit() -> None:
+    async def scenario(bench: Bench) -> None:
+        bench.interlock.start_polling()
+        permits = [await bench.interlock.prove_off(5.0) for _ in range(2)]
+        bench.interlock.close()
+        assert [permit.holds for permit in permits] == [False, False]
+
+    play(scenario)

@@ -1,0 +1,256 @@
+"""The check before the upgrade: who is there, and what would each get."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import cast
+
+import pytest
+
+from ess_can.bus.clock import now, pause
+from ess_can.bus.station import StationLink
+from ess_can.can.frame import CanFrame
+from ess_can.errors import (
+    BusSilent,
+    DbcMismatch,
+    DependencyUnmet,
+    EmergencyStop,
+    NodeMissing,
+    NoValidTraffic,
+    SecurityDowngrade,
+    VersionDowngrade,
+    WrongHardware,
+    WrongNodeType,
+    WrongTarget,
+)
+from ess_can.gateway.config import GatewayConfig
+from ess_can.gateway.node_client import NodeIdentity
+from ess_can.gateway.phases import NodeStep
+from ess_can.gateway.plan import facts_of, identify, listen, make_plan, require_allowed
+from ess_can.gateway.plant_view import PlantView
+from ess_can.gateway.progress import NodeStepEntered, ignore
+from ess_can.gateway.station_master import StationMaster
+from ess_can.identity import NodeAddress, NodeType, Version
+from ess_can.image.manifest import Dependency
+from ess_can.signals.messages import EmsUpgradeNotice, UpgradePhase
+from ess_can.sim.loop import run_virtual
+from ess_can.trust.verify import VerifiedUpgrade, open_upgrade_file
+from ess_can.uds.target import BootState, ResumeState
+from tests.firmware_images import RING, small_image, small_upgrade
+from tests.support.memory_bus import MemoryBus, bus_pair
+from tests.support.scripted_plant import BMU1, BMU2, CODEC, NEW, OLD, RACK_CLOSED, ScriptedPlant
+
+COMM = NodeAddress(NodeType.COMM_GATEWAY)
+
+
+def identity(address: NodeAddress, version: Version = OLD, hardware_id: int = 0x11) -> NodeIdentity:
+    boot = BootState(0, 0, 3, version)
+    serial = f"{address}-000001"
+    resume = ResumeState(0, bytes(32))
+    return NodeIdentity(address.node_type, hardware_id, serial, version, boot, resume, CODEC.sha256, 1)
+
+
+@dataclass
+class Station:
+    """As much of a `StationMaster` as the check needs; `identities` are what nodes answer."""
+
+    bus: MemoryBus
+    config: GatewayConfig
+    identities: dict[NodeAddress, NodeIdentity]
+    view: PlantView = field(default_factory=PlantView)
+
+    def __post_init__(self) -> None:
+        self.link = StationLink(self.bus, CODEC)
+        self.view.attach(self.link)
+
+    def client(self, address: NodeAddress) -> _Client:
+        return _Client(self.identities[address])
+
+
+@dataclass
+class _Client:
+    answer: NodeIdentity
+
+    async def identify(self) -> NodeIdentity:
+        await pause(0.01)
+        return self.answer
+
+
+def station(bus: MemoryBus, *identities: NodeIdentity) -> StationMaster:
+    known = {BMU1: identity(BMU1), BMU2: identity(BMU2)}
+    known.update(zip((BMU1, BMU2), identities, strict=False))
+    return cast(StationMaster, Station(bus, GatewayConfig((BMU1, BMU2)), known))
+
+
+class TestListen:
+    def listen(self, act: Callable[[MemoryBus, ScriptedPlant], object]) -> tuple[StationMaster, float]:
+        async def scenario() -> tuple[StationMaster, float]:
+            bus, peer = bus_pair()
+            master = station(bus)
+            act(bus, ScriptedPlant(peer))
+            await listen(master)
+            assert bus.sent == []
+            return master, now()
+
+        return run_virtual(scenario())
+
+    def test_a_whole_plant_is_heard_in_less_than_a_second(self) -> None:
+        _, at = self.listen(lambda _, plant: plant.start())
+        assert 0.75 <= at < 1.0
+
+    def test_silence(self) -> None:
+        with pytest.raises(BusSilent):
+            self.listen(lambda *_: None)
+
+    def test_strange_frames_only(self) -> None:
+        async def scenario() -> None:
+            bus = MemoryBus()
+            master = station(bus)
+            bus.deliver(CanFrame(0x7FF, b""))
+            with pytest.raises(NoValidTraffic):
+                await listen(master)
+            assert now() < 5.0
+
+        run_virtual(scenario())
+
+    def test_an_incomplete_plant_is_waited_for_and_then_refused_by_name(self) -> None:
+        def half(_bus: MemoryBus, plant: ScriptedPlant) -> None:
+            plant.silent |= {2, BMU2}
+            plant.start()
+
+        async def scenario() -> None:
+            bus, peer = bus_pair()
+            master = station(bus)
+            half(bus, ScriptedPlant(peer))
+            await listen(master)
+            assert now() == pytest.approx(3.25, abs=0.1)
+            with pytest.raises(NodeMissing, match="bmu2") as caught:
+                require_allowed(master)
+            assert "also: rack 2 is not heard completely" in caught.value.why
+
+        run_virtual(scenario())
+
+
+def test_the_gravest_reason_is_raised_and_the_others_are_named() -> None:
+    async def scenario() -> None:
+        bus, peer = bus_pair()
+        master, plant = station(bus), ScriptedPlant(peer)
+        plant.set_racks(replace(RACK_CLOSED, emergency_stop=True))
+        plant.start()
+        await pause(0.2)
+        plant.link.send(EmsUpgradeNotice(UpgradePhase.PROGRAMMING, NodeType.BMU, 1, 0.0, 9))
+        await pause(0.1)
+        with pytest.raises(EmergencyStop) as caught:
+            require_allowed(master)
+        assert "another gateway is upgrading this plant" in caught.value.why
+
+    run_virtual(scenario())
+
+
+def test_a_plant_that_is_well_is_allowed() -> None:
+    async def scenario() -> None:
+        bus, peer = bus_pair()
+        master, plant = station(bus), ScriptedPlant(peer)
+        plant.start()
+        await pause(0.2)
+        require_allowed(master)
+        plant.set_racks(replace(RACK_CLOSED, hvil_closed=False))
+        await pause(0.2)
+        with pytest.raises(EmergencyStop) as caught:
+            require_allowed(master)
+        assert caught.value.remedy
+
+    run_virtual(scenario())
+
+
+def release(*images: bytes, depends: tuple[Dependency, ...] = ()) -> VerifiedUpgrade:
+    return open_upgrade_file(small_upgrade(*images, depends=depends), RING)
+
+
+def plan_for(upgrade: VerifiedUpgrade, *identities: NodeIdentity) -> tuple[list[NodeAddress], list[NodeAddress]]:
+    async def scenario() -> tuple[list[NodeAddress], list[NodeAddress]]:
+        bus, peer = bus_pair()
+        master, plant = station(bus, *identities), ScriptedPlant(peer)
+        plant.start()
+        await pause(0.2)
+        plan = await make_plan(master, upgrade, ignore)
+        assert all(node.image.sha256 == upgrade.images[0].sha256 for node in plan.nodes)
+        return [node.address for node in plan.nodes], [node.address for node in plan.up_to_date]
+
+    return run_virtual(scenario())
+
+
+class TestMakePlan:
+    def test_older_nodes_are_upgraded_in_order(self) -> None:
+        assert plan_for(release()) == ([BMU1, BMU2], [])
+
+    def test_nodes_that_run_it_already_are_left_alone(self) -> None:
+        assert plan_for(release(), identity(BMU1, NEW)) == ([BMU2], [BMU1])
+        assert plan_for(release(), identity(BMU1, NEW), identity(BMU2, NEW)) == ([], [BMU1, BMU2])
+
+    def test_each_identification_is_told(self) -> None:
+        async def scenario() -> None:
+            told: list[object] = []
+            await make_plan(station(MemoryBus()), release(), told.append)
+            assert [(e.node, e.step) for e in told if isinstance(e, NodeStepEntered)] == [
+                (BMU1, NodeStep.IDENTIFY),
+                (BMU2, NodeStep.IDENTIFY),
+            ]
+
+        run_virtual(scenario())
+
+    def test_a_plant_without_such_nodes(self) -> None:
+        with pytest.raises(WrongNodeType, match="comm_gateway"):
+            plan_for(release(small_image(node_type=NodeType.COMM_GATEWAY)))
+
+    def test_older_than_what_runs(self) -> None:
+        with pytest.raises(VersionDowngrade):
+            plan_for(release(), identity(BMU1), identity(BMU2, Version(2, 0, 0)))
+
+    def test_a_lower_security_counter(self) -> None:
+        with pytest.raises(SecurityDowngrade):
+            plan_for(release(), replace(identity(BMU1), security_counter=9))
+
+    def test_other_hardware(self) -> None:
+        with pytest.raises(WrongHardware):
+            plan_for(release(small_image(hardware_ids=(0x12,))))
+
+    def test_a_dependency_on_nodes_that_run_older_firmware(self) -> None:
+        upgrade = release(depends=(Dependency(NodeType.COMM_GATEWAY, Version(3, 0, 0)),))
+        with pytest.raises(DependencyUnmet):
+            plan_for(upgrade)
+
+
+class TestIdentify:
+    def identify(self, answer: NodeIdentity) -> NodeIdentity:
+        async def scenario() -> NodeIdentity:
+            bus, peer = bus_pair()
+            master, plant = station(bus, answer), ScriptedPlant(peer)
+            plant.start()
+            await pause(0.2)
+            return await identify(master, BMU1)
+
+        return run_virtual(scenario())
+
+    def test_the_node_that_is_meant(self) -> None:
+        answer = self.identify(identity(BMU1))
+        facts = facts_of(answer)
+        assert (facts.node_type, facts.hardware_id, facts.version, facts.security_counter) == (
+            NodeType.BMU,
+            0x11,
+            OLD,
+            1,
+        )
+
+    def test_another_type_of_node(self) -> None:
+        with pytest.raises(WrongTarget):
+            self.identify(identity(COMM))
+
+    def test_other_hardware_than_its_node_info_says(self) -> None:
+        with pytest.raises(WrongTarget):
+            self.identify(identity(BMU1, hardware_id=0x12))
+
+    def test_another_dbc(self) -> None:
+        with pytest.raises(DbcMismatch):
+            self.identify(replace(identity(BMU1), dbc_sha256=bytes(32)))

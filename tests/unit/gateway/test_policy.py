@@ -1,0 +1,257 @@
+"""Every reason against an upgrade, by name, and every reason against reconnecting."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from ess_can.errors import (
+    AuxSupplyLow,
+    BmsFault,
+    CellTemperatureOutOfBand,
+    CellVoltageOutOfBand,
+    ContactorWelded,
+    CurrentMismatch,
+    DbcMismatch,
+    DispatchActive,
+    EmergencyStop,
+    EssCanError,
+    IdConflict,
+    NodeMissing,
+    NodeUnhealthy,
+    OtherGateway,
+    PcsFault,
+    SocOutOfBand,
+)
+from ess_can.gateway.config import GatewayConfig
+from ess_can.gateway.plant_view import PlantView, Sample
+from ess_can.gateway.policy import FRESH_S, reconnect_refusal, refusals, targets_of_type
+from ess_can.identity import NodeAddress, NodeType
+from ess_can.signals.messages import (
+    BmsAlarms,
+    BmsHvStatus,
+    EmsPcsCommand,
+    EmsUpgradeNotice,
+    ImageState,
+    PcsCommandCode,
+    PcsState,
+    PcsStatus,
+    UpgradePhase,
+)
+from tests.support.scripted_plant import (
+    BMU1,
+    BMU2,
+    CELLS,
+    CODEC,
+    NEW,
+    PCS_RUNNING,
+    RACK_CLOSED,
+    STATE,
+    node_info,
+)
+
+NOW = 50.0
+CONFIG = GatewayConfig((BMU1, BMU2))
+Spoil = Callable[[PlantView], object]
+
+
+def healthy() -> PlantView:
+    view = PlantView(pcs=Sample(PCS_RUNNING, NOW))
+    for rack in (1, 2):
+        seen = view.rack(rack)
+        seen.hv, seen.state = Sample(RACK_CLOSED, NOW), Sample(STATE, NOW)
+        seen.cells, seen.alarms = Sample(CELLS, NOW), Sample(BmsAlarms(), NOW)
+    view.nodes = {address: Sample(node_info(), NOW) for address in (BMU1, BMU2)}
+    return view
+
+
+def found(view: PlantView, now: float = NOW) -> list[type[EssCanError]]:
+    return [type(error) for error in refusals(view, CONFIG, CODEC.fingerprint, now)]
+
+
+def pcs(status: PcsStatus) -> Spoil:
+    return lambda view: setattr(view, "pcs", Sample(status, NOW))
+
+
+def hv(status: BmsHvStatus) -> Spoil:
+    return lambda view: setattr(view.rack(2), "hv", Sample(status, NOW))
+
+
+def alarms(active: BmsAlarms) -> Spoil:
+    return lambda view: setattr(view.rack(2), "alarms", Sample(active, NOW))
+
+
+def state(**changes: float | None) -> Spoil:
+    return lambda view: setattr(view.rack(2), "state", Sample(replace(STATE, **changes), NOW))  # type: ignore[arg-type]
+
+
+def cells(**changes: float | None) -> Spoil:
+    return lambda view: setattr(view.rack(2), "cells", Sample(replace(CELLS, **changes), NOW))
+
+
+def silent(name: str) -> Spoil:
+    return lambda view: setattr(view.rack(2), name, None)
+
+
+def node(image_state: ImageState) -> Spoil:
+    return lambda view: view.nodes.update({BMU2: Sample(node_info(image_state), NOW)})
+
+
+def foreign_command(view: PlantView) -> None:
+    view.foreign_command = Sample(EmsPcsCommand(PcsCommandCode.RUN), NOW - 0.1)
+
+
+def foreign_notice(view: PlantView) -> None:
+    view.foreign_notice = Sample(EmsUpgradeNotice(UpgradePhase.PROGRAMMING, NodeType.BMU, 1, 0.0, 7), NOW - 0.1)
+
+
+SAFETY: list[tuple[str, Spoil, type[EssCanError]]] = [
+    ("other master", foreign_command, IdConflict),
+    ("other gateway", foreign_notice, OtherGateway),
+    ("node missing", lambda view: view.nodes.pop(BMU2), NodeMissing),
+    ("trial image", node(ImageState.TRIAL), NodeUnhealthy),
+    ("recovery image", node(ImageState.RECOVERY), NodeUnhealthy),
+    ("no pcs", lambda view: setattr(view, "pcs", None), NodeMissing),
+    ("pcs e-stop", pcs(replace(PCS_RUNNING, emergency_stop=True)), EmergencyStop),
+    ("pcs fault", pcs(replace(PCS_RUNNING, state=PcsState.FAULT)), PcsFault),
+    ("pcs fault code", pcs(replace(PCS_RUNNING, fault_code=3)), PcsFault),
+    ("pcs starting", pcs(replace(PCS_RUNNING, state=PcsState.INIT)), PcsFault),
+    ("pcs current invalid", pcs(replace(PCS_RUNNING, dc_current_a=None)), PcsFault),
+    *((f"no {name}", silent(name), NodeMissing) for name in ("hv", "state", "cells", "alarms")),
+    ("rack e-stop", hv(replace(RACK_CLOSED, emergency_stop=True)), EmergencyStop),
+    ("hvil", hv(replace(RACK_CLOSED, hvil_closed=False)), EmergencyStop),
+    ("weld plus", hv(replace(RACK_CLOSED, weld_plus=True)), ContactorWelded),
+    ("weld minus", hv(replace(RACK_CLOSED, weld_minus=True)), ContactorWelded),
+    ("alarm e-stop", alarms(BmsAlarms(emergency_stop=True)), EmergencyStop),
+    ("alarm fire", alarms(BmsAlarms(fire=True, overtemperature=True)), EmergencyStop),
+    ("alarm weld", alarms(BmsAlarms(weld=True)), ContactorWelded),
+    *((f"alarm {n}", alarms(BmsAlarms(**{n: True})), BmsFault) for n in (
+        "overvoltage", "undervoltage", "overtemperature", "undertemperature", "overcurrent", "insulation",
+        "hvil_open", "precharge_failed", "internal_fault",
+    )),
+]  # fmt: skip
+START_ONLY: list[tuple[str, Spoil, type[EssCanError]]] = [
+    (
+        "other dbc",
+        lambda v: v.nodes.update({BMU2: Sample(replace(node_info(), dbc_fingerprint=CODEC.fingerprint ^ 1), NOW)}),
+        DbcMismatch,
+    ),
+    (
+        "unexpected rack",
+        lambda view: view.nodes.update({NodeAddress(NodeType.BMU, 3): Sample(node_info(), NOW)}),
+        NodeMissing,
+    ),
+    ("grid service", pcs(replace(PCS_RUNNING, grid_service_active=True)), DispatchActive),
+    ("soc low", state(soc_percent=9.9), SocOutOfBand),
+    ("soc high", state(soc_percent=95.1), SocOutOfBand),
+    ("soc invalid", state(soc_percent=None), BmsFault),
+    ("aux low", state(aux_voltage_v=20.9), AuxSupplyLow),
+    ("aux invalid", state(aux_voltage_v=None), BmsFault),
+    ("cell low", cells(cell_voltage_min_v=2.79), CellVoltageOutOfBand),
+    ("cell high", cells(cell_voltage_max_v=3.61), CellVoltageOutOfBand),
+    ("cell invalid", cells(cell_voltage_max_v=None), CellVoltageOutOfBand),
+    ("cold", cells(cell_temperature_min_degc=-0.1), CellTemperatureOutOfBand),
+    ("hot", cells(cell_temperature_max_degc=50.1), CellTemperatureOutOfBand),
+    ("temperature invalid", cells(cell_temperature_min_degc=None), CellTemperatureOutOfBand),
+    ("currents disagree", hv(replace(RACK_CLOSED, current_a=61.0)), CurrentMismatch),
+    ("rack current invalid", hv(replace(RACK_CLOSED, current_a=None)), CurrentMismatch),
+]
+EACH = [*SAFETY, *START_ONLY]
+
+
+def test_a_healthy_plant_has_no_refusal() -> None:
+    assert found(healthy()) == []
+    assert reconnect_refusal(healthy(), CONFIG, NOW) is None
+
+
+@pytest.mark.parametrize(("spoil", "kind"), [e[1:] for e in EACH], ids=[e[0] for e in EACH])
+def test_each_refusal_has_its_name_and_comes_alone(spoil: Spoil, kind: type[EssCanError]) -> None:
+    view = healthy()
+    spoil(view)
+    assert found(view) == [kind]
+    error = refusals(view, CONFIG, CODEC.fingerprint, NOW)[0]
+    assert error.why
+    assert error.remedy
+
+
+@pytest.mark.parametrize(("spoil", "kind"), [e[1:] for e in SAFETY], ids=[e[0] for e in SAFETY])
+def test_what_is_unsafe_forbids_to_reconnect_too(spoil: Spoil, kind: type[EssCanError]) -> None:
+    view = healthy()
+    spoil(view)
+    assert type(reconnect_refusal(view, CONFIG, NOW)) is kind
+
+
+@pytest.mark.parametrize(
+    ("spoil"),
+    [
+        state(soc_percent=10.0, aux_voltage_v=21.0),
+        state(soc_percent=95.0),
+        cells(cell_voltage_min_v=2.8, cell_voltage_max_v=3.6),
+        cells(cell_temperature_min_degc=0.0, cell_temperature_max_degc=50.0),
+        hv(replace(RACK_CLOSED, current_a=60.0)),
+    ],
+)
+def test_the_limits_themselves_are_allowed(spoil: Spoil) -> None:
+    view = healthy()
+    spoil(view)
+    assert found(view) == []
+
+
+def test_everything_that_is_old_is_missing() -> None:
+    assert found(healthy(), NOW + FRESH_S) == []
+    late = NOW + FRESH_S + 0.01
+    assert found(healthy(), late) == [NodeMissing] * 5
+    assert isinstance(reconnect_refusal(healthy(), CONFIG, late), NodeMissing)
+
+
+def test_an_empty_view_refuses_everything() -> None:
+    assert found(PlantView()) == [NodeMissing] * 5
+
+
+def test_the_gravest_comes_first() -> None:
+    view = healthy()
+    for _, spoil, _ in (START_ONLY[3], SAFETY[6], SAFETY[0]):
+        spoil(view)
+    assert found(view) == [EmergencyStop, IdConflict, SocOutOfBand]
+
+
+def test_racks_on_different_versions_are_never_reconnected() -> None:
+    view = healthy()
+    view.nodes[BMU2] = Sample(node_info(version=NEW), NOW)
+    assert found(view) == []
+    refusal = reconnect_refusal(view, CONFIG, NOW)
+    assert isinstance(refusal, NodeUnhealthy)
+    assert "1.0.0, 1.1.0" in refusal.why
+    view.nodes[BMU1] = Sample(node_info(version=NEW), NOW)
+    assert reconnect_refusal(view, CONFIG, NOW) is None
+
+
+def test_what_only_matters_for_starting_does_not_hold_the_plant_open() -> None:
+    view = healthy()
+    for _, spoil, _ in (START_ONLY[3], START_ONLY[8]):
+        spoil(view)
+    assert reconnect_refusal(view, CONFIG, NOW) is None
+
+
+def test_targets_are_the_expected_nodes_of_the_type_in_order() -> None:
+    comm = NodeAddress(NodeType.COMM_GATEWAY)
+    config = GatewayConfig((BMU2, comm, BMU1))
+    assert targets_of_type(config, NodeType.BMU) == (BMU1, BMU2)
+    assert targets_of_type(config, NodeType.COMM_GATEWAY) == (comm,)
+    assert targets_of_type(config, NodeType.CMU) == ()
+
+
+@pytest.mark.parametrize("foreign", [foreign_command, foreign_notice])
+def test_masters_that_have_gone_do_not_count(foreign: Spoil) -> None:
+    view = healthy()
+    foreign(view)
+    now = NOW - 0.1 + FRESH_S + 0.01
+    assert found(view, now) == []
+
+
+def test_a_gateway_that_says_it_has_ended_does_not_count() -> None:
+    view = healthy()
+    view.foreign_notice = Sample(EmsUpgradeNotice(UpgradePhase.NONE, NodeType.BMU, 0, 0.0, 7), NOW)
+    assert found(view) == []

@@ -1,0 +1,126 @@
+"""The entry point: every way out of it gives a whole report."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from ess_can.bus.clock import Cycle, pause
+from ess_can.can.timing import BitTiming
+from ess_can.errors import BusSilent, NodeMissing, OtherGateway
+from ess_can.gateway import run as module
+from ess_can.gateway.config import GatewayConfig
+from ess_can.gateway.phases import Phase
+from ess_can.gateway.plan import NodePlan, Plan
+from ess_can.gateway.progress import Event, OnProgress, PhaseEntered
+from ess_can.gateway.report import Report
+from ess_can.gateway.run import GatewaySetup, upgrade_station
+from ess_can.gateway.station_master import StationMaster
+from ess_can.gateway.transfer_meter import ideal_wire_time_s
+from ess_can.identity import NodeType
+from ess_can.signals.messages import EmsUpgradeNotice, UpgradePhase
+from ess_can.sim.loop import run_virtual
+from ess_can.trust.verify import VerifiedUpgrade, open_upgrade_file
+from ess_can.uds.access import CmacAccess
+from tests.firmware_images import RING, small_upgrade
+from tests.support.memory_bus import MemoryBus, bus_pair
+from tests.support.scripted_plant import BMU1, BMU2, CODEC, ScriptedPlant
+from tests.unit.gateway.test_plan import identity
+
+RELEASE = open_upgrade_file(small_upgrade(), RING)
+TIMING = BitTiming(500_000)
+
+
+def setup(timing: BitTiming | None = TIMING) -> GatewaySetup:
+    return GatewaySetup(CODEC, GatewayConfig((BMU1, BMU2)), CmacAccess(bytes(16)), timing, entropy=random.Random(1))
+
+
+def plan_of(monkeypatch: pytest.MonkeyPatch, *, to_do: bool) -> None:
+    """Every node was identified already."""
+    nodes = tuple(NodePlan(address, identity(address), RELEASE.images[0]) for address in (BMU1, BMU2))
+
+    async def make_plan(_master: StationMaster, _upgrade: VerifiedUpgrade, _tell: OnProgress) -> Plan:
+        return Plan(nodes[:1], nodes[1:]) if to_do else Plan((), nodes)
+
+    monkeypatch.setattr(module, "make_plan", make_plan)
+
+
+class Run:
+    """One run against a scripted plant that does what it is told; nodes do not answer diagnosis."""
+
+    def __init__(self, *, dry_run: bool = False, timing: BitTiming | None = TIMING, spoil: str = "") -> None:
+        self.events: list[Event] = []
+        self.bus, self.peer = bus_pair()
+        self.report = run_virtual(self._run(dry_run, timing, spoil))
+
+    async def _run(self, dry_run: bool, timing: BitTiming | None, spoil: str) -> Report:
+        plant = ScriptedPlant(self.peer)
+        if spoil != "silent":
+            plant.start()
+        if spoil == "half":
+            plant.silent.add(BMU2)
+        await pause(0.2)
+        if spoil == "master":
+            notice = EmsUpgradeNotice(UpgradePhase.PROGRAMMING, NodeType.BMU, 1, 0.0, 9)
+
+            Cycle(0.3, lambda _: plant.link.send(notice)).start()
+        report = await upgrade_station(
+            self.bus, RELEASE, setup(timing), on_progress=self.events.append, dry_run=dry_run
+        )
+        await pause(1.0)
+        assert self.bus.listeners == 0
+        return report
+
+    @property
+    def phases(self) -> list[Phase]:
+        return [event.phase for event in self.events if isinstance(event, PhaseEntered)]
+
+
+@pytest.mark.parametrize(("spoil", "kind"), [("silent", BusSilent), ("half", NodeMissing), ("master", OtherGateway)])
+def test_a_refusal_sends_nothing_and_is_a_report(spoil: str, kind: type[Exception]) -> None:
+    run = Run(spoil=spoil)
+    assert type(run.report.error) is kind
+    assert run.report.result is Phase.REFUSED
+    assert run.phases == [Phase.STATUS_CHECK, Phase.REFUSED]
+    assert run.bus.sent == []
+    assert run.report.nodes == []
+
+
+def test_nothing_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan_of(monkeypatch, to_do=False)
+    run = Run()
+    assert run.report.result is Phase.NOTHING_TO_DO
+    assert run.report.exit_code == 0
+    assert run.bus.sent == []
+    assert [record.address for record in run.report.nodes] == [BMU1, BMU2]
+
+
+def test_a_dry_run_says_what_it_would_do_and_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan_of(monkeypatch, to_do=True)
+    run = Run(dry_run=True)
+    assert run.report.result is Phase.CHECKED
+    assert run.report.dry_run
+    assert run.bus.sent == []
+    request_id, _ = CODEC.diagnostic_ids(BMU1)
+    data = RELEASE.images[0].data
+    assert run.report.expected_transfer_s == pytest.approx(ideal_wire_time_s(data, request_id, TIMING))
+    assert Run(dry_run=True, timing=None).report.expected_transfer_s == 0.0
+
+
+def test_a_failing_upgrade_reports_the_nodes_that_were_up_to_date_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan_of(monkeypatch, to_do=True)
+    run = Run()
+    assert run.report.error is not None
+    assert run.report.result is Phase.FAILED
+    assert [record.address for record in run.report.nodes] == [BMU1, BMU2]
+    assert run.phases[-2:] == [Phase.RECONNECT, Phase.FAILED]
+
+
+def test_the_master_is_the_setups() -> None:
+    async def scenario() -> None:
+        made = setup()
+        master = made.master(MemoryBus())
+        assert (master.config, master.access, master.bit_timing) == (made.config, made.access, TIMING)
+
+    run_virtual(scenario())

@@ -1,0 +1,101 @@
+"""What the gateway holds while it works, and that it lets go of all of it."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+import pytest
+
+from ess_can.bus.clock import pause
+from ess_can.errors import HvPermitRevoked
+from ess_can.gateway.config import GatewayConfig
+from ess_can.gateway.station_master import StationMaster
+from ess_can.isotp import IsoTpParams
+from ess_can.signals.messages import PcsCommandCode, UpgradePhase
+from ess_can.sim.loop import run_virtual
+from ess_can.uds.access import CmacAccess
+from tests.support.memory_bus import MemoryBus, bus_pair
+from tests.support.scripted_plant import BMU1, BMU2, CODEC, PCS_OFF, RACK_OFF, ScriptedPlant
+
+
+def station(bus: MemoryBus) -> StationMaster:
+    return StationMaster(
+        bus,
+        CODEC,
+        GatewayConfig((BMU1, BMU2)),
+        CmacAccess(bytes(16)),
+        isotp=IsoTpParams(),
+        bit_timing=None,
+        entropy=random.Random(1),
+    )
+
+
+def test_opening_and_leaving_it_sends_nothing_and_leaves_no_listener() -> None:
+    async def scenario() -> None:
+        bus = MemoryBus()
+        async with station(bus) as master:
+            assert bus.listeners > 0
+            assert master.client(BMU1) is master.client(BMU1)
+            assert master.client(BMU1) is not master.client(BMU2)
+            await pause(2.0)
+        assert bus.sent == []
+        assert bus.listeners == 0
+
+    run_virtual(scenario())
+
+
+def test_a_client_that_was_hung_up_is_made_anew() -> None:
+    async def scenario() -> None:
+        async with station(MemoryBus()) as master:
+            first = master.client(BMU1)
+            await master.hang_up(BMU1)
+            await master.hang_up(BMU1)
+            assert master.client(BMU1) is not first
+
+    run_virtual(scenario())
+
+
+def test_leaving_it_ends_orders_polls_and_permits() -> None:
+    async def scenario() -> None:
+        bus, peer = bus_pair()
+        plant = ScriptedPlant(peer, pcs=PCS_OFF, racks={1: RACK_OFF, 2: RACK_OFF})
+        plant.start()
+        async with station(bus) as master:
+            master.orders.start(PcsCommandCode.LOCK)
+            master.interlock.start_polling()
+            permit = await master.interlock.prove_off(5.0)
+        assert isinstance(permit.error, HvPermitRevoked)
+        sent = len(bus.sent)
+        await pause(1.0)
+        assert len(bus.sent) == sent
+        assert plant.notices[-1] is UpgradePhase.NONE
+        assert bus.listeners == 0
+
+    run_virtual(scenario())
+
+
+def test_orders_end_even_if_leaving_is_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        bus = MemoryBus()
+
+        async def work() -> None:
+            async with station(bus) as master:
+                master.orders.start(PcsCommandCode.CLOSE)
+                master.client(BMU1)
+
+                async def never(_address: object) -> None:
+                    await pause(1000.0)
+
+                monkeypatch.setattr(master, "hang_up", never)
+
+        task = asyncio.create_task(work())
+        await pause(0.1)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        sent = len(bus.sent)
+        await pause(1.0)
+        assert len(bus.sent) == sent
+
+    run_virtual(scenario())
