@@ -8,12 +8,14 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import fields
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from ess_can import errors, resources
 from ess_can.gateway import phases
+from ess_can.gateway.config import HvLimits, PolicyLimits, TimeLimits
 from ess_can.sim.pcs import PCS_TRANSITIONS
 from ess_can.sim.rack_states import RACK_TRANSITIONS
 from ess_can.uds.target import Did, Rid
@@ -126,6 +128,17 @@ def identifiers() -> str:
     return _table(("request", "meaning"), (*dids, *rids))
 
 
+def limits() -> str:
+    """Every limit that a file may set, with its default."""
+    tables = (("policy", PolicyLimits()), ("hv", HvLimits()), ("times", TimeLimits()))
+    rows = (
+        (f"`[{name}] {field.name}`", f"{getattr(defaults, field.name):g}")
+        for name, defaults in tables
+        for field in fields(defaults)
+    )
+    return _table(("key", "default"), rows)
+
+
 PARTS: Mapping[str, Callable[[], str]] = MappingProxyType(
     {
         "frames": frames,
@@ -135,6 +148,7 @@ PARTS: Mapping[str, Callable[[], str]] = MappingProxyType(
         "rack-diagram": rack_diagram,
         "exit-codes": exit_codes,
         "identifiers": identifiers,
+        "limits": limits,
     }
 )
 
