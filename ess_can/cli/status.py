@@ -128,7 +128,7 @@ def _print(found: _Status) -> None:
     else:
         click.echo(
             f"PCS           {pcs.value.state.name.lower()}, contactors {pcs.value.contactors.name.lower()}, "
-            f"{_value(pcs.value.dc_current_a, 'A')}"
+            f"{_value(pcs.value.dc_current_a, 'A')}{', locked' if pcs.value.lock_acknowledged else ''}"
         )
     for rack in found.racks:
         values = _rack_document(found.view, rack)

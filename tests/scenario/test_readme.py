@@ -9,10 +9,8 @@ from pathlib import Path
 from typing import cast
 
 import pytest
-from click.testing import CliRunner
 
 from ess_can.bus.clock import pause
-from ess_can.cli.main import main
 from ess_can.gateway.phases import Phase
 from ess_can.gateway.report import Report
 from ess_can.identity import NodeType, Version
@@ -25,6 +23,7 @@ from ess_can.sim.plant import BMU_HARDWARE_ID, COMM_GATEWAY_HARDWARE_ID, Plant, 
 from ess_can.sim.test_secrets import TEST_ONLY_ACCESS_SECRET
 from ess_can.trust.keys import KeyRing, SigningKey
 from ess_can.trust.verify import verify_node_image
+from tests.unit.cli.run import python
 
 README = Path(__file__).resolve().parents[2] / "README.md"
 HARDWARE = {NodeType.BMU: BMU_HARDWARE_ID, NodeType.COMM_GATEWAY: COMM_GATEWAY_HARDWARE_ID}
@@ -109,6 +108,6 @@ def stable(line: str) -> bool:
 
 def test_the_readme_shows_what_the_demo_prints() -> None:
     shown = README.read_text("utf-8").split("```text\n")[1].split("```")[0].splitlines()
-    printed = CliRunner().invoke(main, ["demo"]).stdout.rstrip().splitlines()
+    printed = python(["-m", "ess_can", "demo"]).stdout.rstrip().splitlines()
     assert [line for line in printed if stable(line)] == [line for line in shown if stable(line)]
     assert len(shown) == len(printed)
