@@ -213,7 +213,7 @@ class Upgrade:
             forbidden = cause if isinstance(cause, _KEEP_OPEN) else self._master.watch.forbids_reconnect
             if forbidden is not None:
                 return await self._hold_open(forbidden, cause)
-            await self._put_back(found)
+            await self._put_back(found, error)
         except EssCanError as failure:
             return await self._hold_open(failure, cause)
         except Exception as bug:
@@ -244,8 +244,11 @@ class Upgrade:
             await node.see_it_run(ImageState.CONFIRMED, self._times.revert_s, reverted=True)
         return RolledBack("every node runs its old firmware again", why=str(cause))
 
-    async def _put_back(self, found: Connection) -> None:
-        """Leave high voltage as it is to be left, if every rule allows it; then hand the plant back."""
+    async def _put_back(self, found: Connection, error: EssCanError | None) -> None:
+        """Leave high voltage as it is to be left, if every rule allows it; then hand the plant back.
+
+        `error` is what the upgrade itself came to.
+        """
         isolation, view = self._master.isolation, self._master.view
         self._enter(Phase.RECONNECT)
         if not self._master.orders.running:
@@ -264,7 +267,10 @@ class Upgrade:
             if (reason := refusal()) is not None:
                 raise reason
             if self._config.afterwards is Afterwards.HOLD_OPEN:
-                raise HeldOpenByChoice("high voltage is held open as asked")
+                asked = "high voltage is held open as asked"
+                raise HeldOpenByChoice(asked) if error is None else HeldOpen(asked, why=f"{error.name}: {error}")
+            if self._config.afterwards is Afterwards.AS_FOUND and found not in (Connection.CONNECTED, Connection.OPEN):
+                raise HeldOpen("nobody could tell how the plant was found", why=f"high voltage was {found.value}")
             if close:
                 await isolation.reconnect()
         await isolation.hand_back(unlock=not close)  # another master may speak as soon as this is done

@@ -35,6 +35,7 @@ from ess_can.gateway.config import Afterwards, GatewayConfig, TimeLimits
 from ess_can.gateway.node_client import NodeIdentity
 from ess_can.gateway.phases import FINAL, Phase
 from ess_can.gateway.plan import NodePlan, Plan
+from ess_can.gateway.plant_view import Connection
 from ess_can.gateway.progress import Event, Noted, OnProgress, PhaseEntered
 from ess_can.gateway.report import NodeRecord, PhaseLog, Report
 from ess_can.gateway.station_master import StationMaster
@@ -275,6 +276,37 @@ def test_held_open_by_choice_has_its_own_code() -> None:
     assert bench.report.exit_code == HeldOpenByChoice.exit_code
     assert is_open_and_locked(bench)
     assert bench.plant.orders == [C.ZERO_POWER, C.OPEN, C.LOCK]
+
+
+def test_held_open_by_choice_does_not_hide_a_failure() -> None:
+    bench = play({"program:bmu2": raising(VerificationFailed("bad flash"))}, afterwards=Afterwards.HOLD_OPEN)
+    assert bench.report.result is Phase.HELD_OPEN
+    assert bench.report.exit_code == HeldOpen.exit_code
+    assert "VERIFICATION_FAILED: bad flash" in str(bench.report.error)
+    assert is_open_and_locked(bench)
+
+
+def test_an_open_plant_is_connected_when_asked() -> None:
+    def opened(bench: Bench) -> None:
+        bench.plant.set_racks(RACK_OFF)
+        bench.plant.pcs = replace(
+            bench.plant.pcs, state=PcsState.STANDBY, contactors=ContactorState.OPEN, dc_current_a=0.0
+        )
+
+    bench = play(prepare=opened, afterwards=Afterwards.CONNECT)
+    assert bench.report.result is Phase.DONE
+    assert (bench.report.hv_before, bench.report.hv_after) == (Connection.OPEN, Connection.CONNECTED)
+    assert is_back(bench)
+
+
+def test_a_plant_that_is_neither_open_nor_connected_is_never_closed() -> None:
+    def half_open(bench: Bench) -> None:
+        bench.plant.racks[2] = RACK_OFF
+
+    bench = play(prepare=half_open)
+    assert bench.report.result is Phase.HELD_OPEN
+    assert "partly connected" in str(bench.report.error)
+    assert C.CLOSE not in bench.plant.orders
 
 
 class TestBeforeActivation:
