@@ -98,7 +98,10 @@ class AdapterLost(BusError):
     """The adapter vanished or its driver stopped."""
 
     exit_code = 12
-    default_remedy = "Replug the adapter and run the command again; the plant stays safe by its heartbeat time-out."
+    default_remedy = (
+        "Replug the adapter, look with `ess-can status`, and run the command again; "
+        "without our heartbeat the PCS ramps to zero by itself."
+    )
 
 
 class BusOff(BusError):
@@ -547,12 +550,6 @@ class WrongTarget(UdsError):
     """The node that answers is not the one the upgrade is for."""
 
     exit_code = 85
-
-
-class NodeReset(UdsError):
-    """The node restarted in the middle of the work."""
-
-    exit_code = 86
 
 
 # --- 90-99 the node's verdict -----------------------------------------------------------------

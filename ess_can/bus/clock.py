@@ -7,12 +7,14 @@ ordinary loop's monotonic clock; in simulation it is virtual time.  Nothing else
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 from ess_can.errors import EssCanError
+
+T = TypeVar("T")
 
 
 def now() -> float:
@@ -148,3 +150,14 @@ async def until(condition: Callable[[], bool], within_s: float) -> bool:
             return False
         await pause(_POLL_S)
     return True
+
+
+async def uninterrupted(work: Coroutine[None, None, T]) -> T:
+    """Finish `work` although the task that waits for it is cancelled.  For work that is bounded in time."""
+    task = asyncio.get_running_loop().create_task(work)
+    while True:
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if task.cancelled():
+                raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
@@ -39,6 +40,8 @@ class BusOptions:
         """Open it.  Raises InterfaceUnavailable, UsageError."""
         from ess_can.bus.python_can import open_bus
 
+        # python-can warns about optional packages; what matters reaches the user as an error.
+        logging.getLogger("can").addHandler(logging.NullHandler())
         return open_bus(
             self.interface,
             self.channel,

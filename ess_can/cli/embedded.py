@@ -56,9 +56,15 @@ def open_sample_upgrade(path: Path) -> VerifiedUpgrade:
     return open_upgrade_file(path, test_release_keys(), firmware_keyring=test_firmware_keys(), allow_test_keys=True)
 
 
-def make_plant(spec: PlantSpec, codec: StationCodec) -> Plant:
-    """A plant whose nodes run the older sample firmware.  Call it on the running loop."""
-    keys = test_firmware_keys()
+NO_KEYS = KeyRing(())
+
+
+def make_plant(spec: PlantSpec, codec: StationCodec, firmware_keys: KeyRing = NO_KEYS) -> Plant:
+    """A plant whose nodes run the older sample firmware.  Call it on the running loop.
+
+    The nodes' ROM holds `firmware_keys` beside the test key: for trying a release of one's own.
+    """
+    keys = KeyRing((*test_firmware_keys().keys, *firmware_keys.keys))
 
     def verify(image: bytes) -> NodeImage:
         return verify_node_image(image, keys, allow_test_keys=True).facts
@@ -90,11 +96,15 @@ def upgrade_simulated_plant(
     config: GatewayConfig | None = None,
     dry_run: bool = False,
     prepare: Callable[[Plant], None] | None = None,
+    firmware_keys: KeyRing = NO_KEYS,
 ) -> SimulatedRun:
-    """Run a whole upgrade in virtual time.  `prepare` may bring the plant into a state before the gateway comes."""
+    """Run a whole upgrade in virtual time.
+
+    `prepare` may bring the plant into a state before the gateway comes; for `firmware_keys` see `make_plant`.
+    """
 
     async def run() -> SimulatedRun:
-        plant = make_plant(spec, StationCodec.load())
+        plant = make_plant(spec, StationCodec.load(), firmware_keys)
         if prepare is not None:
             prepare(plant)
         plant.start()

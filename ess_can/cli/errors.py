@@ -44,7 +44,7 @@ def _wrap(command: Callable[P, R], document: Callable[[EssCanError], dict[str, o
         except EssCanError as caught:
             error = caught
         except KeyboardInterrupt:
-            error = Interrupted("interrupted", why="before anything was changed", remedy="Run it again.")
+            error = Interrupted("interrupted", remedy="`ess-can status` tells how the plant is.")
         except (click.exceptions.Exit, click.exceptions.Abort, click.ClickException):
             raise
         except Exception as bug:  # whatever it is: scripts still get their document and their exit code

@@ -116,6 +116,7 @@ def report_document(report: Report, *, wall_time_s: float, trace_hash: str | Non
         "nodes": [_node_document(node) for node in report.nodes],
         "hv_before": report.hv_before.value,
         "hv_after": report.hv_after.value,
+        "proved_safe": report.proved_safe,
         "hv_off_s": round(report.hv_off_s, 3),
         "expected_hv_off_s": round(report.expected_hv_off_s, 3),
         "expected_transfer_s": round(report.expected_transfer_s, 3),
@@ -146,8 +147,14 @@ _HEADLINES = {
     Phase.REFUSED: "Refused: nothing was changed.",
     Phase.FAILED: "Failed: every node runs what it ran before, the plant was given back.",
     Phase.ROLLED_BACK: "Rolled back: every node runs what it ran before, the plant was given back.",
-    Phase.HELD_OPEN: "Held open: the plant is safe, locked, with high voltage disconnected.",
+    Phase.HELD_OPEN: "Held open: the plant is proved open and locked.",
 }
+
+
+def _headline(report: Report) -> str:
+    if report.result is Phase.HELD_OPEN and not report.proved_safe:
+        return "Ended: the plant is NOT proved open and locked. Treat it as live until you have looked."
+    return _HEADLINES[report.result]
 
 
 _COLUMNS = f"  {'node':<14}{'before':<10}{'after':<10}{'image':>9}{'transfer':>10}{'rate':>12}{'of wire limit':>15}"
@@ -156,7 +163,7 @@ _COLUMNS = f"  {'node':<14}{'before':<10}{'after':<10}{'image':>9}{'transfer':>1
 def print_report(report: Report, *, wall_time_s: float, trace_hash: str | None) -> None:
     """The report that a site engineer reads, on stdout; an error goes to stderr."""
     click.echo()
-    click.echo(_HEADLINES[report.result])
+    click.echo(_headline(report))
     click.echo()
     if report.nodes:
         click.echo(_COLUMNS)

@@ -13,6 +13,7 @@ import click
 from ess_can.cli.bus_options import BusOptions, bus_options
 from ess_can.cli.errors import handle_upgrade_errors
 from ess_can.cli.station_options import afterwards_from, gateway_config, load_access, load_codec, station_options
+from ess_can.errors import UsageError
 
 if TYPE_CHECKING:
     from ess_can.gateway.progress import OnProgress
@@ -49,7 +50,7 @@ _PATH = click.Path(path_type=Path)
 @click.option("-n", "--dry-run", is_flag=True, help="Check everything, change nothing.")
 @click.option("--config", "limits_file", type=_PATH, help="TOML file with thresholds and time limits.")
 @click.option("--reconnect", is_flag=True, help="Close high voltage afterwards, even if it was found open.")
-@click.option("--hold-open", is_flag=True, help="Leave high voltage open and locked afterwards.")
+@click.option("--hold-open", is_flag=True, help="Leave high voltage open and locked after an upgrade.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 @handle_upgrade_errors
 def upgrade(
@@ -91,11 +92,18 @@ def upgrade(
     release = _open(file, trusted_keys, firmware_keys, test_keys=sim or bench)
     if sim:
         from ess_can.cli.embedded import plant_spec, upgrade_simulated_plant
+        from ess_can.trust.keys import KeyRing
 
+        if interface or channel or timing or bus_kwargs or dbc or access_secret:
+            raise UsageError(
+                "--sim upgrades the embedded plant: it takes no interface, channel, timing, DBC or access secret",
+                remedy="Leave those out, or leave --sim out to upgrade the station on that bus.",
+            )
         config = gateway_config(racks or 2, comm_gateway, afterwards, limits_file)
         spec = plant_spec(bitrate, fd, data_bitrate, racks or 2, seed)
+        keys = KeyRing.load(firmware_keys or trusted_keys)
         with ProgressPrinter(silent=as_json) as progress:
-            run = upgrade_simulated_plant(release, spec, progress, config=config, dry_run=dry_run)
+            run = upgrade_simulated_plant(release, spec, progress, config=config, dry_run=dry_run, firmware_keys=keys)
         report, trace_hash = run.report, run.trace_hash
     else:
         from ess_can.gateway.run import GatewaySetup
@@ -134,9 +142,9 @@ def _open(
 
 
 def stop_on_signals() -> None:
-    """Have the end of a service or of a terminal stop the upgrade as Ctrl-C does: the plant is put back."""
+    """Have Ctrl-C, the end of a service and of a terminal stop the upgrade: the plant is put back, however often."""
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
-    for name in ("SIGTERM", "SIGHUP"):
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)  # Windows has no SIGHUP, and its loops no handlers
         if number is not None and task is not None:
             with suppress(NotImplementedError):

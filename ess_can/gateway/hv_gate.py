@@ -197,13 +197,6 @@ class HvGate:
         """Whether some source's last word is evidence that high voltage is on, or that a contactor is closed."""
         return any(evidence.speaks_for_on for evidence in self._sources.values())
 
-    def oldest_evidence_s(self, now: float) -> float:
-        """Age of the oldest piece of evidence, infinite while one is missing."""
-        return max(
-            float("inf") if evidence.last_good_at is None else now - evidence.last_good_at
-            for evidence in self._sources.values()
-        )
-
     @staticmethod
     def _name(key: tuple[Source, int]) -> str:
         source, rack = key

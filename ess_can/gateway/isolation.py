@@ -244,10 +244,15 @@ class Isolation:
         if not await until(lambda: (pcs := self._pcs()) is not None and not pcs.lock_acknowledged, _UNLOCK_S):
             raise ReconnectFailed("the PCS does not release its lock", why="LockAcknowledged stays set after UNLOCK")
 
-    async def hand_back(self, *, unlock: bool) -> None:
-        """Give the plant back to its own control, with its contactors as they are.  Raises ReconnectFailed."""
-        if unlock:
+    async def hand_back(self, *, connected: bool) -> None:
+        """Give the plant back to its own control, connected or open and unlocked.  Raises ReconnectFailed."""
+        if not connected:
             await self._unlock()
         self._order(PcsCommandCode.RELEASE)
-        if not await until(lambda: (pcs := self._pcs()) is not None and not pcs.remote_control, _RELEASE_S):
-            raise ReconnectFailed("the PCS does not return to its own control", why="RemoteControl stays set")
+
+        def released() -> bool:
+            pcs = self._pcs()
+            return pcs is not None and not pcs.remote_control and (not connected or self.is_connected())
+
+        if not await until(released, _RELEASE_S):
+            raise ReconnectFailed("the plant does not return to its own control", why=self._describe())

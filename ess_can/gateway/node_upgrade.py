@@ -23,6 +23,7 @@ from ess_can.errors import (
 from ess_can.gateway.node_client import NodeClient, NodeIdentity
 from ess_can.gateway.phases import NodeStep
 from ess_can.gateway.plan import NodePlan, identify
+from ess_can.gateway.policy import FRESH_S
 from ess_can.gateway.progress import NodeStepEntered, Noted, OnProgress, Transferred
 from ess_can.gateway.report import NodeRecord
 from ess_can.gateway.station_master import StationMaster
@@ -60,9 +61,9 @@ class NodeUpgrade:
 
     @property
     def running_version(self) -> Version | None:
-        """The version in the last Node_Info."""
+        """The version in the last Node_Info; None if that is too long ago to say anything."""
         sample = self._master.view.nodes.get(self.address)
-        return None if sample is None else sample.value.version
+        return None if sample is None or now() - sample.at > FRESH_S else sample.value.version
 
     def _step(self, step: NodeStep, detail: str = "") -> None:
         self._tell(NodeStepEntered(now(), self.address, step, detail))
@@ -92,6 +93,10 @@ class NodeUpgrade:
         """Bring the image into the inactive bank and have the node verify what it reads back."""
         self._step(NodeStep.IDENTIFY)
         identity = await self._identify_again()
+        if identity.boot_state.standing == ImageState.TRIAL:
+            raise TrialBootFailed(
+                f"{self.address} runs an image on trial", why="its other bank holds the only confirmed one"
+            )
         self._boots_before_trial = identity.boot_state.boot_counter
         client = await self._unlock()
         await client.enter_programming()
@@ -218,7 +223,12 @@ class NodeUpgrade:
                 f"{self.address} contradicts itself", why=f"identifiers say {identity.boot_state.version}"
             )
         self._trial_boots = identity.boot_state.boot_counter
-        if reverted and not self._gave_up_trial and identity.boot_state.boot_counter == self._boots_before_trial:
+        if (
+            reverted
+            and self.activated
+            and not self._gave_up_trial
+            and identity.boot_state.boot_counter == self._boots_before_trial
+        ):
             raise TrialBootFailed(
                 f"{self.address} may still boot the new image at its next restart",
                 why="it was activated, did not restart since, and could not be asked to revert",

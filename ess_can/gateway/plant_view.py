@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Generic, TypeVar
 
-from ess_can.bus.clock import now as loop_now
 from ess_can.bus.station import Received, StationLink
 from ess_can.can.frame import CanFrame
 from ess_can.errors import TrialBootFailed
@@ -152,11 +151,6 @@ class PlantView:
                     raise TrialBootFailed(
                         f"rack {rack} measures implausibly with its new firmware", why=f"{name} {was} became {is_now}"
                     )
-
-    def node_is_fresh(self, address: NodeAddress, max_age_s: float) -> bool:
-        """Whether Node_Info of this node was heard within `max_age_s`."""
-        sample = self.nodes.get(address)
-        return sample is not None and loop_now() - sample.at <= max_age_s
 
 
 def _silent_since(rack: RackView, since: float) -> tuple[str, ...]:

@@ -41,7 +41,10 @@ class NodeRecord:
 
 @dataclass(slots=True)
 class Report:
-    """The whole upgrade.  All times are seconds since it began, on the loop that ran it."""
+    """The whole upgrade.  All times are seconds since it began, on the loop that ran it.
+
+    `proved_safe` says of a plant that is held open whether it was proved open and locked.
+    """
 
     phases: list[PhaseRecord] = field(default_factory=list)
     nodes: list[NodeRecord] = field(default_factory=list)
@@ -49,6 +52,7 @@ class Report:
     error: EssCanError | None = None
     hv_before: Connection = Connection.UNKNOWN
     hv_after: Connection = Connection.UNKNOWN
+    proved_safe: bool = False
     hv_off_s: float = 0.0
     bus_time_s: float = 0.0
     dry_run: bool = False

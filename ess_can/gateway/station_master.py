@@ -6,6 +6,7 @@ import random
 from types import TracebackType
 from typing import Self
 
+from ess_can.bus.clock import uninterrupted
 from ess_can.bus.isotp_channel import IsoTpChannel
 from ess_can.bus.port import Bus
 from ess_can.bus.station import StationLink
@@ -83,5 +84,9 @@ class StationMaster:
         self.watch.close()
         self._stop_listening()
         self.link.close()
+        # The clients end in no time; a cancellation must not cost the report.
+        await uninterrupted(self._hang_up_all())
+
+    async def _hang_up_all(self) -> None:
         for address in list(self._clients):
             await self.hang_up(address)

@@ -9,10 +9,9 @@ nothing, is in `ess_can.gateway.plan`.)
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import TypeVar
+from collections.abc import Awaitable, Callable
 
-from ess_can.bus.clock import now, pause, until
+from ess_can.bus.clock import now, pause, uninterrupted, until
 from ess_can.errors import (
     AdapterLost,
     BusError,
@@ -44,8 +43,6 @@ from ess_can.gateway.report import PhaseLog, Report
 from ess_can.gateway.station_master import StationMaster
 from ess_can.signals.messages import ImageState, PcsCommandCode, UpgradePhase
 
-T = TypeVar("T")
-
 _TRY_AGAIN = (HvPermitRevoked, IsoTpError, UdsError)
 """After these HV-off is proved again, the node is identified again, and the transfer resumes where it stood."""
 
@@ -72,6 +69,7 @@ class Upgrade:
         self._nodes = [NodeUpgrade(master, node, on_progress) for node in plan.nodes]
         self._contactors_opened_at: float | None = None
         self._trial_began_at = 0.0
+        self._proved_safe = False
 
     async def run(self, report: Report) -> None:
         """Upgrade every node of the plan, put the plant back, and complete the report, of success and failure alike.
@@ -99,8 +97,9 @@ class Upgrade:
             cause = _internal(bug)
         # What tripped the watch is graver than what it may have caused.
         cause = self._master.watch.error or cause
-        report.error = await _uninterrupted(self._settle(cause, report.hv_before))
-        report.hv_after = view.connection(racks, now() - FRESH_S)
+        report.error = await uninterrupted(self._settle(cause, report.hv_before))
+        report.proved_safe = self._proved_safe
+        report.hv_after = view.connection(racks, now() - self._config.hv.evidence_age_s)
         if self._contactors_opened_at is not None:
             report.hv_off_s = now() - self._contactors_opened_at
         self._enter(self._final_phase(report.error))
@@ -116,8 +115,8 @@ class Upgrade:
         self._enter(Phase.RAMP_DOWN)
         await isolation.ramp_down()
         self._enter(Phase.OPEN_CONTACTORS)
-        self._contactors_opened_at = now()
         await isolation.open_contactors()
+        self._contactors_opened_at = now()
         self._enter(Phase.PROVE_HV_OFF)
         self._master.interlock.start_polling()
         await isolation.wait_for_discharge()
@@ -273,7 +272,7 @@ class Upgrade:
                 raise HeldOpen("nobody could tell how the plant was found", why=f"high voltage was {found.value}")
             if close:
                 await isolation.reconnect()
-        await isolation.hand_back(unlock=not close)  # another master may speak as soon as this is done
+        await isolation.hand_back(connected=close)  # another master may speak as soon as this is done
 
     async def _hold_open(self, reason: EssCanError, cause: EssCanError | None) -> EssCanError:
         """Leave the plant open and locked: the PCS keeps its lock without our heartbeat."""
@@ -284,6 +283,7 @@ class Upgrade:
         if self._master.orders.running and not isinstance(self._master.watch.error, _BUS_GONE):
             try:
                 await self._master.isolation.hold_open()
+                self._proved_safe = True
             except EssCanError as failure:
                 unproved = "high voltage is held, but not proved open and locked: treat the plant as live"
                 return HeldOpen(unproved, why=f"{why}; {failure.name}: {failure}")
@@ -305,14 +305,3 @@ class Upgrade:
 
 def _internal(bug: Exception) -> EssCanError:
     return EssCanError("an internal error ended the upgrade", why=f"{type(bug).__name__}: {bug}")
-
-
-async def _uninterrupted(work: Coroutine[None, None, T]) -> T:
-    """Finish `work` although the task that waits for it is cancelled: putting the plant back is bounded in time."""
-    task = asyncio.get_running_loop().create_task(work)
-    while True:
-        try:
-            return await asyncio.shield(task)
-        except asyncio.CancelledError:
-            if task.cancelled():
-                raise

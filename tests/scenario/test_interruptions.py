@@ -16,6 +16,8 @@ from ess_can.gateway.plant_view import Connection
 from ess_can.identity import NodeType
 from ess_can.signals.messages import EmsPcsCommand, EmsUpgradeNotice, PcsCommandCode, PcsState, UpgradePhase
 from ess_can.sim.flash import SectorDefect
+from ess_can.sim.plant import Plant
+from ess_can.uds.target import Nrc
 from tests.scenario.support import BMU1, BMU2, NEW, OLD, QUICK, Scene, changes_plant, play
 
 ONE_RACK = replace(QUICK, racks=1)
@@ -236,4 +238,61 @@ def test_another_master_in_mid_upgrade_ends_it_and_the_bmus_hold_open() -> None:
 
     outcome = play(intrude)
     assert "ID_CONFLICT" in (outcome.error, *outcome.why.replace(":", "").split()), outcome.report.error
+    outcome.require_confirmed(OLD)
+
+
+# --- what the report says of a plant that was left -------------------------------------------------------
+
+
+def test_a_node_that_refuses_activation_rolls_all_back() -> None:
+    def refused(now: float) -> Nrc | None:
+        return Nrc.GENERAL_PROGRAMMING_FAILURE
+
+    def refuse(plant: Plant) -> None:
+        plant.nodes[BMU1].activate_on_trial = refused  # type: ignore[method-assign] # this one node only
+
+    outcome = play(prepare=refuse)
+    outcome.require(Phase.ROLLED_BACK, "ROLLED_BACK", 100)
+    outcome.require_confirmed(OLD)
+    assert outcome.scene.all_connected
+
+
+@pytest.mark.parametrize("phase", [Phase.RAMP_DOWN, Phase.RECONNECT])
+def test_a_plant_that_nobody_hears_any_more_is_not_called_safe(phase: Phase) -> None:
+    async def unplug(scene: Scene) -> None:
+        await scene.phase(phase)
+        scene.gateway.unplug()
+
+    outcome = play(unplug, spec=ONE_RACK)
+    outcome.require(Phase.HELD_OPEN, "ADAPTER_LOST", 12)
+    assert not outcome.report.proved_safe
+    assert outcome.report.hv_after in (Connection.UNKNOWN, outcome.report.hv_before, Connection.OPEN)
+
+
+def test_a_plant_that_is_held_open_is_proved_so() -> None:
+    async def stop(scene: Scene) -> None:
+        await scene.verified(9000)
+        scene.plant.hardware[0].insulation_fault = True
+
+    outcome = play(stop, spec=ONE_RACK)
+    assert outcome.report.result is Phase.HELD_OPEN
+    assert outcome.report.proved_safe
+    assert (outcome.report.hv_before, outcome.report.hv_after) == (Connection.CONNECTED, Connection.OPEN)
+    assert outcome.scene.all_open
+
+
+@pytest.mark.parametrize("after_s", [0.0, 0.3, 1.0])
+def test_a_failure_is_not_hidden_by_holding_open_on_request(after_s: float) -> None:
+    async def interrupt(scene: Scene) -> None:
+        await scene.step(NodeStep.TRANSFER)
+        await pause(after_s)
+        assert scene.upgrade is not None
+        scene.upgrade.cancel()
+
+    def config(plant: Plant) -> GatewayConfig:
+        return GatewayConfig(plant.addresses, afterwards=Afterwards.HOLD_OPEN)
+
+    outcome = play(interrupt, spec=ONE_RACK, config=config)
+    outcome.require(Phase.HELD_OPEN, "HELD_OPEN", 101)
+    assert "the upgrade was interrupted" in str(outcome.report.error)
     outcome.require_confirmed(OLD)

@@ -65,16 +65,17 @@ def test_the_python_example_upgrades_a_plant(
     namespace: dict[str, object] = {"__name__": "example"}
     exec(compile(example, str(README), "exec"), namespace)  # noqa: S102 - the example is ours
     example_main = cast("Callable[[], Awaitable[Report]]", namespace["main"])
-    key = SigningKey.generate()
+    key, release_key = SigningKey.generate(), SigningKey.generate()
     release = build_upgrade_file(
         [Content(image(key, NodeType.BMU, "1.2.0"))],
         release_name="Example",
         release_version=Version(1, 2, 0),
         created=date(2026, 11, 22),
-        signer=key,
+        signer=release_key,
     )
     (tmp_path / "bmu-1.2.0.essup").write_bytes(release)
-    (tmp_path / "publisher.pub.pem").write_bytes(key.public.pem())
+    (tmp_path / "release.pub.pem").write_bytes(release_key.public.pem())
+    (tmp_path / "firmware.pub.pem").write_bytes(key.public.pem())
     (tmp_path / "site.secret").write_text(TEST_ONLY_ACCESS_SECRET.hex())
     monkeypatch.chdir(tmp_path)
 

@@ -78,6 +78,10 @@ def test_ctrl_c_on_a_bus_gives_the_plant_back(bus: tuple[str, ...]) -> None:
             if "transfer" in line:
                 break
         upgrade.send_signal(signal.SIGINT)
+        for line in upgrade.stdout:
+            if "reconnect" in line:
+                break
+        upgrade.send_signal(signal.SIGINT)  # an impatient one: the plant is put back all the same
         out, error_text = upgrade.communicate(timeout=40)
     assert upgrade.returncode == 3, error_text
     assert "the plant was given back" in out

@@ -114,3 +114,12 @@ def test_the_document() -> None:
         "remedy": HeldOpen.default_remedy,
     }
     assert told["phases"] == [{"name": "status_check", "start": 0.0, "end": 1.0}]
+
+
+def test_a_plant_that_is_not_proved_safe_is_called_live(capsys: pytest.CaptureFixture[str]) -> None:
+    told = report(Phase.HELD_OPEN, HeldOpen("held"))
+    print_report(told, wall_time_s=1.0, trace_hash=None)
+    assert "Treat it as live" in capsys.readouterr().out
+    told.proved_safe = True
+    print_report(told, wall_time_s=1.0, trace_hash=None)
+    assert "proved open and locked" in capsys.readouterr().out

@@ -20,6 +20,7 @@ from ess_can.cli.upgrade import stop_on_signals
 from ess_can.image.upgrade_file import MAX_FILE_SIZE
 from ess_can.signals.dbc import StationCodec
 from ess_can.sim.plant import Plant, PlantSpec
+from ess_can.trust.keys import KeyRing
 from tests.unit.cli.run import BMU_UPGRADE, COMM_GATEWAY_UPGRADE, REPORT_KEYS, document, run
 from tests.unit.trust.samples import FOLDER
 
@@ -52,8 +53,8 @@ def tap(monkeypatch: pytest.MonkeyPatch) -> Tap:
     """Listens on every plant that a command makes; the calendar stands at the day of the verdicts."""
     made, original = Tap(), embedded.make_plant
 
-    def make_plant(spec: PlantSpec, codec: StationCodec) -> Plant:
-        plant = original(spec, codec)
+    def make_plant(spec: PlantSpec, codec: StationCodec, firmware_keys: KeyRing = embedded.NO_KEYS) -> Plant:
+        plant = original(spec, codec, firmware_keys)
         made.plants.append(plant)
 
         def on_frame(frame: CanFrame, at: float, sender: str) -> None:
@@ -133,6 +134,32 @@ def test_the_simulated_comm_gateway_is_upgraded() -> None:
     assert "connected before, connected after" in result.stdout
 
 
+@pytest.mark.parametrize(
+    "flag", [("-i", "socketcan"), ("-c", "can0"), ("--dbc", "x.dbc"), ("--access-secret", "x"), ("--timing", "a=1")]
+)
+def test_a_simulated_plant_has_no_bus_of_yours(flag: tuple[str, str]) -> None:
+    result = run("upgrade", COMM_GATEWAY_UPGRADE, "--sim", *flag)
+    assert result.exit_code == 2
+    assert "Leave those out" in result.stderr
+
+
+def test_a_release_of_ones_own_on_the_simulated_plant(tmp_path: Path) -> None:
+    for name in ("firmware", "release"):
+        assert run("image", "keys", "new", tmp_path / f"{name}.pem").exit_code == 0
+    (tmp_path / "app.bin").write_bytes(bytes(range(256)) * 8)
+    signed, upgrade = tmp_path / "app.signed.bin", tmp_path / "app.essup"
+    facts = ("--node-type", "comm_gateway", "--hardware", "0x21", "--version", "2.0.0", "--security-counter", "5")
+    assert (
+        run("image", "sign", tmp_path / "app.bin", "-o", signed, "--key", tmp_path / "firmware.pem", *facts).exit_code
+        == 0
+    )
+    what = ("--release", "Mine", "--version", "2.0.0", "--created", "2026-11-22")
+    assert run("image", "build", signed, "-o", upgrade, "--key", tmp_path / "release.pem", *what).exit_code == 0
+    keys = ("--trusted-key", tmp_path / "release.pub.pem", "--firmware-key", tmp_path / "firmware.pub.pem")
+    told = document(run("upgrade", upgrade, "--sim", "--racks", 1, *keys, "--json"))
+    assert (told["result"], told["nodes"][0]["runs"]) == ("done", "2.0.0")
+
+
 def test_flags_that_contradict_each_other() -> None:
     result = run("upgrade", COMM_GATEWAY_UPGRADE, "--sim", "--reconnect", "--hold-open")
     assert result.exit_code == 2
@@ -206,7 +233,7 @@ def test_ctrl_c_gives_the_plant_back_and_reports() -> None:
     assert "Traceback" not in told
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_the_end_of_a_service_or_terminal_stops_the_upgrade_as_ctrl_c_does(number: signal.Signals) -> None:
     async def upgrade() -> str:
         stop_on_signals()

@@ -91,7 +91,7 @@ def test_off_and_on_again_in_the_right_order() -> None:
         assert bench.isolation.signs_of_closed() == ""
         await bench.isolation.reconnect()
         assert bench.isolation.is_connected()
-        await bench.isolation.hand_back(unlock=False)
+        await bench.isolation.hand_back(connected=True)
         assert bench.plant.orders == [C.ZERO_POWER, C.OPEN, C.LOCK, C.UNLOCK, C.CLOSE, C.RELEASE]
         assert not bench.plant.pcs.remote_control
 
@@ -101,7 +101,7 @@ def test_off_and_on_again_in_the_right_order() -> None:
 def test_hand_back_with_contactors_open_unlocks_and_does_not_close() -> None:
     async def scenario(bench: Bench) -> None:
         await bench.take_off()
-        await bench.isolation.hand_back(unlock=True)
+        await bench.isolation.hand_back(connected=False)
         assert bench.plant.orders[-2:] == [C.UNLOCK, C.RELEASE]
         assert bench.plant.pcs.contactors is ContactorState.OPEN
 
@@ -294,7 +294,7 @@ def test_a_pcs_that_keeps_remote_control() -> None:
         bench.plant.ignores.add(C.RELEASE)
         await bench.take_off()
         with pytest.raises(ReconnectFailed, match="own control"):
-            await bench.isolation.hand_back(unlock=True)
+            await bench.isolation.hand_back(connected=False)
 
     play(scenario)
 

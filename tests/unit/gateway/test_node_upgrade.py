@@ -283,14 +283,20 @@ class TestSeeItRun:
 
         play(scenario)
 
-    @pytest.mark.parametrize(("boots", "asked"), [(3, True), (4, False), (3, False)])
-    def test_an_old_image_is_only_safe_if_the_activation_is_gone(self, boots: int, asked: bool) -> None:
+    @pytest.mark.parametrize(
+        ("activated", "boots", "asked"),
+        [(True, 3, True), (True, 4, False), (True, 3, False), (False, 3, False)],
+    )
+    def test_an_old_image_is_only_safe_if_the_activation_is_gone(
+        self, activated: bool, boots: int, asked: bool
+    ) -> None:
         async def scenario(bench: Bench) -> None:
+            bench.node.activated = activated
             if asked:
                 await bench.node.revert()
             bench.hears(new=False, boots=boots)
             seen = bench.node.see_it_run(ImageState.CONFIRMED, 1.0, reverted=True)
-            if asked or boots != 3:
+            if asked or boots != 3 or not activated:
                 await seen
             else:
                 with pytest.raises(TrialBootFailed, match="next restart"):

@@ -51,8 +51,6 @@ def test_everything_is_recorded_with_its_time() -> None:
             assert seen.hv is not None
             assert seen.hv.value == RACK_CLOSED
         assert set(view.nodes) == {BMU1, BMU2}
-        assert view.node_is_fresh(BMU1, 0.15)
-        assert not view.node_is_fresh(BMU1, 0.05)
         assert view.foreign_command is not None
         assert view.foreign_notice is not None
         assert view.plant_frame_at == pytest.approx(1.1005)
@@ -70,7 +68,6 @@ def test_frames_that_are_not_the_plants_are_noticed_as_frames_only() -> None:
         bus.deliver(CanFrame(0x7FF, b"\x01"))
         assert view.any_frame_at == 0.0
         assert view.plant_frame_at is None
-        assert not view.node_is_fresh(BMU1, 10.0)
         assert view.rack(7) == RackView()
 
     run_virtual(scenario())
