@@ -289,7 +289,7 @@ class SimulatedNode:
     # --- ProgrammingTarget ------------------------------------------------------------------------
 
     def read_identifier(self, did: int, now: float) -> bytes | None:
-        """See `ProgrammingTarget`; the same for the methods below."""
+        """See `ProgrammingTarget`."""
         match did:
             case Did.SERIAL_NUMBER:
                 return self.board.serial.encode("ascii")
@@ -304,40 +304,52 @@ class SimulatedNode:
             case _:
                 return self.memory.read_identifier(did, now)
 
-    def programming_allowed(self, now: float) -> bool:  # noqa: D102
+    def programming_allowed(self, now: float) -> bool:
+        """See `ProgrammingTarget`."""
         return self.application.programming_allowed(now)
 
-    def reset_allowed(self, now: float) -> bool:  # noqa: D102
+    def reset_allowed(self, now: float) -> bool:
+        """See `ProgrammingTarget`."""
         return self.application.reset_allowed(now)
 
-    def erase(self, size: int, image_sha256: bytes, now: float) -> Operation | Nrc:  # noqa: D102
+    def erase(self, size: int, image_sha256: bytes, now: float) -> Operation | Nrc:
+        """See `ProgrammingTarget`."""
         return self.memory.erase(size, image_sha256, now)
 
-    def begin_download(self, address: int, size: int, now: float) -> int | Nrc:  # noqa: D102
+    def begin_download(self, address: int, size: int, now: float) -> int | Nrc:
+        """See `ProgrammingTarget`."""
         return self.memory.begin_download(address, size, now)
 
-    def write(self, data: bytes, now: float) -> Operation | Nrc:  # noqa: D102
+    def write(self, data: bytes, now: float) -> Operation | Nrc:
+        """See `ProgrammingTarget`."""
         return self.memory.write(data, now)
 
-    def end_download(self, now: float) -> Operation | Nrc:  # noqa: D102
+    def end_download(self, now: float) -> Operation | Nrc:
+        """See `ProgrammingTarget`."""
         return self.memory.end_download(now)
 
-    def abort_download(self, now: float) -> None:  # noqa: D102
+    def abort_download(self, now: float) -> None:
+        """See `ProgrammingTarget`."""
         self.memory.abort_download(now)
 
-    def verify(self, crc32: int, now: float) -> Operation | Nrc:  # noqa: D102
+    def verify(self, crc32: int, now: float) -> Operation | Nrc:
+        """See `ProgrammingTarget`."""
         return self.memory.verify(crc32, now)
 
-    def read_back_crc32(self) -> int:  # noqa: D102
+    def read_back_crc32(self) -> int:
+        """See `ProgrammingTarget`."""
         return self.memory.read_back_crc32()
 
-    def activate_on_trial(self, now: float) -> Nrc | None:  # noqa: D102
+    def activate_on_trial(self, now: float) -> Nrc | None:
+        """See `ProgrammingTarget`."""
         return self.memory.activate_on_trial(now)
 
-    def confirm(self, now: float) -> Nrc | None:  # noqa: D102
+    def confirm(self, now: float) -> Nrc | None:
+        """See `ProgrammingTarget`."""
         return self.memory.confirm(now)
 
-    def revert(self, now: float) -> Nrc | None:  # noqa: D102
+    def revert(self, now: float) -> Nrc | None:
+        """See `ProgrammingTarget`."""
         return self.memory.revert(now)
 
 
