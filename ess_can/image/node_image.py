@@ -202,16 +202,6 @@ def parse_node_image(image: bytes, slot_size: int = SLOT_SIZE) -> NodeImage:
     )
 
 
-def announced_size(slot: bytes) -> int:
-    """Bytes that the image at the start of `slot` takes, by its own header and TLV areas: for a reader of raw flash.
-
-    Raises ImageInvalid if there is no image or it would end outside the slot.
-    """
-    _, payload_size, protected_size = _parse_header(slot)
-    signed_size = HEADER_SIZE + payload_size + protected_size
-    return _area_end(slot, signed_size, _UNPROTECTED_MAGIC)
-
-
 def hardware_ids_problem(hardware_ids: tuple[int, ...]) -> str | None:
     """What is wrong with a list of hardware ids: one to eight bytes, ascending, none twice.  None if it is good."""
     if not 1 <= len(hardware_ids) <= MAX_HARDWARE_IDS:

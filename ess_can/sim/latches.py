@@ -29,18 +29,3 @@ class LatchStore(Protocol):
 
     def save(self, latches: frozenset[Latch]) -> None:
         """Replace what is stored, at once and as a whole."""
-
-
-class MemoryLatchStore:
-    """A store that outlives the control object, not the process."""
-
-    def __init__(self) -> None:
-        self._latches: frozenset[Latch] = frozenset()
-
-    def load(self) -> frozenset[Latch]:
-        """See `LatchStore`."""
-        return self._latches
-
-    def save(self, latches: frozenset[Latch]) -> None:
-        """See `LatchStore`."""
-        self._latches = latches

@@ -11,7 +11,6 @@ from ess_can.image.node_image import (
     HEADER_SIZE,
     MAX_HARDWARE_IDS,
     SIGNED_TAIL_SIZE,
-    announced_size,
     build_node_image,
     parse_node_image,
 )
@@ -124,15 +123,6 @@ def test_the_slot_limits_the_size() -> None:
     parse_node_image(image, slot_size=len(image))
     with pytest.raises(FileTooLarge, match=str(len(image) - 1)):
         parse_node_image(image, slot_size=len(image) - 1)
-
-
-def test_size_of_the_image_in_a_slot() -> None:
-    image = small_image()
-    assert announced_size(image + b"\xff" * 100) == len(image)
-    with pytest.raises(ImageInvalid):
-        announced_size(b"\xff" * 4096)
-    with pytest.raises(ImageInvalid):
-        announced_size(image[:-1])
 
 
 @pytest.mark.parametrize(

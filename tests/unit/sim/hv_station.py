@@ -7,9 +7,9 @@ from collections.abc import Callable
 from ess_can.signals.messages import ContactorState, EmsPcsCommand, PcsCommandCode, RackState
 from ess_can.sim.electrical import Contactor, ContactorSpec, LinkSpec, RackCircuit, StationCircuit
 from ess_can.sim.hv_control import HvSpec, RackControl
-from ess_can.sim.latches import MemoryLatchStore
 from ess_can.sim.pcs import Pcs, PcsSpec
 from ess_can.sim.rack import RackHardware
+from tests.support.latch_store import MemoryLatchStore
 
 STEP_S = 0.010
 CYCLE_STEPS = 5

@@ -31,12 +31,12 @@ from ess_can.signals.messages import (
 from ess_can.sim.bmu import BmuApplication
 from ess_can.sim.electrical import RackCircuit, StationCircuit
 from ess_can.sim.hv_control import RackControl
-from ess_can.sim.latches import MemoryLatchStore
 from ess_can.sim.loop import run_virtual
 from ess_can.sim.node import Behaviour
 from ess_can.sim.rack import RackHardware
 from ess_can.sim.wire import Wire
 from tests.scenario.support import station_codec
+from tests.support.latch_store import MemoryLatchStore
 
 M = TypeVar("M", bound=Message)
 
