@@ -3,7 +3,7 @@
 Each failure has exactly one class.  A class says who is at fault (`blame`), the exit code of the
 command line (unique, grouped by decade) and what to do (`remedy`); an instance adds what happened and why.
 
-Exit codes: 0 done, 1 internal, 2 usage, 3 interrupted, 4 simulation, 10-19 adapter and bus, 20-39 upgrade file,
+Exit codes: 0 done, 1 internal, 2 usage, 3 interrupted, 4 simulation, 5-19 adapter and bus, 20-39 upgrade file,
 40-69 the plant refuses or the interlock does not hold, 70-89 transport and diagnostics,
 90-99 the node's verdict, 100-109 how an upgrade ended short of success.
 """
@@ -76,7 +76,7 @@ class SimulationDeadlock(EssCanError):
     exit_code = 4
 
 
-# --- 10-19 adapter and bus --------------------------------------------------------------------
+# --- 5-19 adapter and bus ---------------------------------------------------------------------
 
 
 class BusError(EssCanError):
@@ -85,6 +85,30 @@ class BusError(EssCanError):
     exit_code = 10
     blame = Blame.BUS
     default_remedy = "Check adapter, wiring, termination and bit rate."
+    ends_use: ClassVar[bool] = True
+    """Whether the bus cannot be used any more; False for a warning."""
+
+
+class InterfaceDown(BusError):
+    """The CAN interface exists, but it is down."""
+
+    exit_code = 7
+    default_remedy = "Bring it up: `ip link set CHANNEL up`, with its bit rate set before on a real bus."
+
+
+class TransmitStalled(BusError):
+    """The driver takes our frames, but confirms none as sent."""
+
+    exit_code = 8
+    default_remedy = "Nothing acknowledges our frames, or the adapter hangs: check wiring and bit rate, replug the adapter."
+
+
+class ErrorPassive(BusError):
+    """The controller is error passive: most of what it sends or receives fails."""
+
+    exit_code = 9
+    default_remedy = "Check the bit rate first, then termination, wiring, and that another node is powered."
+    ends_use = False
 
 
 class InterfaceUnavailable(BusError):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import logging
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -14,11 +17,11 @@ from ess_can.errors import UsageError
 if TYPE_CHECKING:
     import can
 
+    from ess_can.bus.port import Bus
     from ess_can.bus.python_can import PythonCanBus
     from ess_can.can.timing import BitTiming
     from ess_can.isotp import IsoTpParams
 
-P = ParamSpec("P")
 R = TypeVar("R")
 
 DEFAULT_BITRATE = 500_000
@@ -28,13 +31,25 @@ DEFAULT_BITRATE = 500_000
 class BusOptions:
     """A bus as the command line names it; None leaves a setting to python-can's configuration."""
 
-    interface: str | None
-    channel: str | None
-    bitrate: int | None
-    fd: bool
-    data_bitrate: int | None
-    timing: tuple[str, ...]
-    bus_kwargs: tuple[str, ...]
+    interface: str | None = None
+    channel: str | None = None
+    bitrate: int | None = None
+    fd: bool = False
+    data_bitrate: int | None = None
+    timing: tuple[str, ...] = ()
+    filters: tuple[str, ...] = ()
+    bus_kwargs: tuple[str, ...] = ()
+    trace: Path | None = None
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[Bus]:
+        """The bus, opened and started on the running loop.  Raises InterfaceUnavailable, UsageError."""
+        bus = self.open()
+        try:
+            bus.start()
+            yield bus
+        finally:
+            bus.close()
 
     def open(self) -> PythonCanBus:
         """Open it.  Raises InterfaceUnavailable, UsageError."""
@@ -49,6 +64,7 @@ class BusOptions:
             fd=self.fd or None,
             data_bitrate=self.data_bitrate,
             timing=self._timing(),
+            filters=[_filter(text) for text in self.filters] or None,
             bus_kwargs=dict(_pair(text, "--bus-kwargs") for text in self.bus_kwargs),
         )
 
@@ -78,6 +94,11 @@ class BusOptions:
 
         return IsoTpParams(tx_dl=64, fd=True, brs=True) if self.fd else IsoTpParams()
 
+    @property
+    def named(self) -> bool:
+        """Whether anything says which bus is meant."""
+        return bool(self.interface or self.channel or self.timing or self.filters or self.bus_kwargs)
+
 
 def _pair(text: str, flag: str) -> tuple[str, str | int | float | bool]:
     key, separator, value = text.partition("=")
@@ -97,8 +118,41 @@ def _boolean(text: str) -> bool:
     raise ValueError(text)
 
 
-def bus_options(command: Callable[P, R]) -> Callable[P, R]:
-    """Add python-can's bus flags to a command."""
+def _filter(text: str) -> tuple[int, int]:
+    """``ID:MASK`` in hexadecimal, as python-can's tools take it."""
+    can_id, separator, mask = text.partition(":")
+    try:
+        if separator:
+            return int(can_id, 16), int(mask, 16)
+    except ValueError:
+        pass
+    raise UsageError(
+        f"--filter {text!r} is not ID:MASK in hexadecimal",
+        why="of python-can's two forms, ID~MASK lets everything pass in its version 4.6" if "~" in text else "",
+    )
+
+
+def bus_options(command: Callable[..., R]) -> Callable[..., R]:
+    """Add python-can's bus flags to a command, which gets them as one argument `bus`."""
+
+    @functools.wraps(command)
+    def with_bus(
+        *,
+        interface: str | None,
+        channel: str | None,
+        bitrate: int | None,
+        fd: bool,
+        data_bitrate: int | None,
+        timing: tuple[str, ...],
+        filters: tuple[str, ...],
+        bus_kwargs: tuple[str, ...],
+        trace: Path | None,
+        **others: Any,
+    ) -> R:
+        bus = BusOptions(interface, channel, bitrate, fd, data_bitrate, timing, filters, bus_kwargs, trace)
+        return command(bus=bus, **others)
+
+    wrapped: Callable[..., R] = with_bus
     for option in reversed(
         (
             click.option(
@@ -116,13 +170,19 @@ def bus_options(command: Callable[P, R]) -> Callable[P, R]:
             click.option(
                 "--timing",
                 multiple=True,
-                metavar="KEY=VALUE",
-                help="Bit timing for python-can, such as f_clock=80000000; repeatable.",
+                metavar="KEY=VALUE...",
+                help="Bit timing, such as f_clock=80000000 brp=10 ...",
             ),
             click.option(
-                "--bus-kwargs", multiple=True, metavar="KEY=VALUE", help="Passed to python-can's backend; repeatable."
+                "--filter",
+                "filters",
+                multiple=True,
+                metavar="ID:MASK...",
+                help="Receive only these identifiers, in hexadecimal; beware of hiding the plant.",
             ),
+            click.option("--bus-kwargs", multiple=True, metavar="KEY=VALUE...", help="Passed to python-can's backend."),
+            click.option("--trace", type=click.Path(path_type=Path), help="Write all frames to this file (.blf)."),
         )
     ):
-        command = option(command)
-    return command
+        wrapped = option(wrapped)
+    return wrapped

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -10,7 +9,7 @@ import click
 from ess_can.cli.bus_options import BusOptions, bus_options
 from ess_can.cli.errors import handle_errors
 from ess_can.cli.image_text import print_json
-from ess_can.cli.station_options import station_options
+from ess_can.cli.station_options import StationOptions, station_options
 
 if TYPE_CHECKING:
     from ess_can.gateway.node_client import NodeIdentity
@@ -25,24 +24,15 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 @handle_errors
 def inventory(
-    interface: str | None,
-    channel: str | None,
-    bitrate: int | None,
-    fd: bool,
-    data_bitrate: int | None,
-    timing: tuple[str, ...],
-    bus_kwargs: tuple[str, ...],
-    racks: int | None,
-    comm_gateway: bool,
-    dbc: Path | None,
+    bus: BusOptions,
+    station: StationOptions,
     sim: bool,
     as_json: bool,
 ) -> None:
     """Ask every node for its identifiers.  Changes nothing."""
     from ess_can.cli.visit import visit
 
-    options = BusOptions(interface, channel, bitrate, fd, data_bitrate, timing, bus_kwargs)
-    identities = visit(options, racks, comm_gateway, dbc, _ask_everybody, sim=sim)
+    identities = visit(bus, station, _ask_everybody, sim=sim)
     if as_json:
         print_json(
             {

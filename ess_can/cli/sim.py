@@ -30,13 +30,7 @@ _BLOCK_SIZE = 128  # a virtual bus takes frames faster than any wire: without fl
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout, at the end.")
 @handle_errors
 def sim(
-    interface: str | None,
-    channel: str | None,
-    bitrate: int | None,
-    fd: bool,
-    data_bitrate: int | None,
-    timing: tuple[str, ...],
-    bus_kwargs: tuple[str, ...],
+    bus: BusOptions,
     racks: int,
     seed: int,
     duration: float | None,
@@ -49,20 +43,19 @@ def sim(
     """
     from ess_can.cli.embedded import plant_spec, rack_count
 
-    if not real_bus and interface not in _VIRTUAL and not (channel or "").startswith(("vcan", "vxcan")):
+    if not real_bus and bus.interface not in _VIRTUAL and not (bus.channel or "").startswith(("vcan", "vxcan")):
         raise UsageError(
             "the simulator runs on virtual buses only",
-            why=f"interface {interface or 'from python-can configuration'} may have real devices on it",
+            why=f"interface {bus.interface or 'from python-can configuration'} may have real devices on it",
             remedy="Use -i udp_multicast or -i socketcan -c vcan0; on a bench with nothing else, add --real-bus.",
         )
-    options = BusOptions(interface, channel, bitrate, fd, data_bitrate, timing, bus_kwargs)
-    spec = plant_spec(bitrate, fd, data_bitrate, racks, seed)
+    spec = plant_spec(bus.bitrate, bus.fd, bus.data_bitrate, racks, seed)
     spec = replace(spec, isotp=replace(spec.isotp, block_size=_BLOCK_SIZE))
-    where = " ".join(filter(None, (interface or "the configured interface", channel)))
+    where = " ".join(filter(None, (bus.interface or "the configured interface", bus.channel)))
     click.echo(f"Simulated plant with {rack_count(racks)} on {where}; Ctrl-C ends it.", err=True)
     summary: dict[str, object] = {}
     with suppress(KeyboardInterrupt):
-        asyncio.run(_run(options, spec, duration, summary))
+        asyncio.run(_run(bus, spec, duration, summary))
     if as_json:
         print_json({"result": "ok", "exit_code": 0, "error": None, **summary})
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -16,12 +18,34 @@ if TYPE_CHECKING:
     from ess_can.signals.dbc import StationCodec
     from ess_can.uds.access import CmacAccess
 
-P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def station_options(command: Callable[P, R]) -> Callable[P, R]:
-    """Add the flags that describe the station."""
+@dataclass(frozen=True, slots=True)
+class StationOptions:
+    """A station as the command line describes it; `dbc` None is the built-in one."""
+
+    racks: int | None = None
+    comm_gateway: bool = True
+    dbc: Path | None = None
+
+    def expected(self) -> tuple[NodeAddress, ...]:
+        """The nodes that must be present.  Raises UsageError if nobody said how many racks there are."""
+        return expected_nodes(self.racks, self.comm_gateway)
+
+    def codec(self) -> StationCodec:
+        """The station's messages.  Raises DbcMismatch, FileUnreadable."""
+        return load_codec(self.dbc)
+
+
+def station_options(command: Callable[..., R]) -> Callable[..., R]:
+    """Add the flags that describe the station to a command, which gets them as one argument `station`."""
+
+    @functools.wraps(command)
+    def with_station(*, racks: int | None, comm_gateway: bool, dbc: Path | None, **others: Any) -> R:
+        return command(station=StationOptions(racks, comm_gateway, dbc), **others)
+
+    wrapped: Callable[..., R] = with_station
     for option in reversed(
         (
             click.option(
@@ -40,8 +64,8 @@ def station_options(command: Callable[P, R]) -> Callable[P, R]:
             click.option("--dbc", type=click.Path(path_type=Path), help="DBC to use instead of the built-in one."),
         )
     ):
-        command = option(command)
-    return command
+        wrapped = option(wrapped)
+    return wrapped
 
 
 def expected_nodes(racks: int | None, comm_gateway: bool) -> tuple[NodeAddress, ...]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -11,7 +10,7 @@ import click
 from ess_can.cli.bus_options import BusOptions, bus_options
 from ess_can.cli.errors import describe, handle_errors
 from ess_can.cli.image_text import print_json
-from ess_can.cli.station_options import station_options
+from ess_can.cli.station_options import StationOptions, station_options
 
 if TYPE_CHECKING:
     from ess_can.errors import EssCanError
@@ -33,16 +32,8 @@ class _Status:
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 @handle_errors
 def status(
-    interface: str | None,
-    channel: str | None,
-    bitrate: int | None,
-    fd: bool,
-    data_bitrate: int | None,
-    timing: tuple[str, ...],
-    bus_kwargs: tuple[str, ...],
-    racks: int | None,
-    comm_gateway: bool,
-    dbc: Path | None,
+    bus: BusOptions,
+    station: StationOptions,
     sim: bool,
     as_json: bool,
 ) -> None:
@@ -52,8 +43,7 @@ def status(
     """
     from ess_can.cli.visit import visit
 
-    options = BusOptions(interface, channel, bitrate, fd, data_bitrate, timing, bus_kwargs)
-    found = visit(options, racks, comm_gateway, dbc, _look, sim=sim)
+    found = visit(bus, station, _look, sim=sim)
     exit_code = found.refusals[0].exit_code if found.refusals else 0
     if as_json:
         refusals = [describe(error) | {"exit_code": error.exit_code} for error in found.refusals]

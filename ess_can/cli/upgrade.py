@@ -12,7 +12,13 @@ import click
 
 from ess_can.cli.bus_options import BusOptions, bus_options
 from ess_can.cli.errors import handle_upgrade_errors
-from ess_can.cli.station_options import afterwards_from, gateway_config, load_access, load_codec, station_options
+from ess_can.cli.station_options import (
+    StationOptions,
+    afterwards_from,
+    gateway_config,
+    load_access,
+    station_options,
+)
 from ess_can.errors import UsageError
 
 if TYPE_CHECKING:
@@ -55,16 +61,8 @@ _PATH = click.Path(path_type=Path)
 @handle_upgrade_errors
 def upgrade(
     file: Path,
-    interface: str | None,
-    channel: str | None,
-    bitrate: int | None,
-    fd: bool,
-    data_bitrate: int | None,
-    timing: tuple[str, ...],
-    bus_kwargs: tuple[str, ...],
-    racks: int | None,
-    comm_gateway: bool,
-    dbc: Path | None,
+    bus: BusOptions,
+    station: StationOptions,
     trusted_keys: tuple[Path, ...],
     firmware_keys: tuple[Path, ...],
     access_secret: Path | None,
@@ -94,13 +92,14 @@ def upgrade(
         from ess_can.cli.embedded import plant_spec, upgrade_simulated_plant
         from ess_can.trust.keys import KeyRing
 
-        if interface or channel or timing or bus_kwargs or dbc or access_secret:
+        if bus.named or station.dbc or access_secret:
             raise UsageError(
                 "--sim upgrades the embedded plant: it takes no interface, channel, timing, DBC or access secret",
                 remedy="Leave those out, or leave --sim out to upgrade the station on that bus.",
             )
-        config = gateway_config(racks or 2, comm_gateway, afterwards, limits_file)
-        spec = plant_spec(bitrate, fd, data_bitrate, racks or 2, seed)
+        racks = station.racks or 2
+        config = gateway_config(racks, station.comm_gateway, afterwards, limits_file)
+        spec = plant_spec(bus.bitrate, bus.fd, bus.data_bitrate, racks, seed)
         keys = KeyRing.load(firmware_keys or trusted_keys)
         with ProgressPrinter(silent=as_json) as progress:
             run = upgrade_simulated_plant(release, spec, progress, config=config, dry_run=dry_run, firmware_keys=keys)
@@ -108,12 +107,11 @@ def upgrade(
     else:
         from ess_can.gateway.run import GatewaySetup
 
-        options = BusOptions(interface, channel, bitrate, fd, data_bitrate, timing, bus_kwargs)
-        config = gateway_config(racks, comm_gateway, afterwards, limits_file)
+        config = gateway_config(station.racks, station.comm_gateway, afterwards, limits_file)
         access = _test_access() if bench and access_secret is None else load_access(access_secret)
-        setup = GatewaySetup(load_codec(dbc), config, access, options.bit_timing(), isotp=options.isotp())
+        setup = GatewaySetup(station.codec(), config, access, bus.bit_timing(), isotp=bus.isotp())
         with ProgressPrinter(silent=as_json) as progress:
-            report = asyncio.run(_on_bus(options, release, setup, progress, dry_run=dry_run))
+            report = asyncio.run(_on_bus(bus, release, setup, progress, dry_run=dry_run))
     finish(report, as_json=as_json, wall_time_s=stopwatch.elapsed_s(), trace_hash=trace_hash)
 
 
@@ -157,9 +155,5 @@ async def _on_bus(
     from ess_can.gateway.run import upgrade_station
 
     stop_on_signals()
-    bus = options.open()
-    try:
-        bus.start()
+    async with options.opened() as bus:
         return await upgrade_station(bus, release, setup, on_progress=progress, dry_run=dry_run)
-    finally:
-        bus.close()

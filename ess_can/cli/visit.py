@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import TypeVar
 
 from ess_can.cli.bus_options import BusOptions
-from ess_can.cli.station_options import expected_nodes, load_codec
+from ess_can.cli.station_options import StationOptions
 from ess_can.gateway.config import GatewayConfig
 from ess_can.gateway.run import GatewaySetup
 from ess_can.gateway.station_master import StationMaster
@@ -18,18 +17,16 @@ T = TypeVar("T")
 Look = Callable[[StationMaster], Awaitable[T]]
 
 
-def visit(
-    options: BusOptions, racks: int | None, comm_gateway: bool, dbc: Path | None, look: Look[T], *, sim: bool
-) -> T:
+def visit(options: BusOptions, station: StationOptions, look: Look[T], *, sim: bool) -> T:
     """Open the station and look.  The simulated one runs in virtual time."""
-    codec = load_codec(dbc)
+    codec = station.codec()
     if sim:
         from ess_can.bus.clock import pause
         from ess_can.cli.embedded import SETTLED_S, make_plant, plant_spec, simulated_setup
         from ess_can.sim.loop import run_virtual
 
         async def in_simulation() -> T:
-            spec = plant_spec(options.bitrate, options.fd, options.data_bitrate, racks or 2, seed=1)
+            spec = plant_spec(options.bitrate, options.fd, options.data_bitrate, station.racks or 2, seed=1)
             plant = make_plant(spec, codec)
             plant.start()
             await pause(SETTLED_S)
@@ -41,14 +38,9 @@ def visit(
         return run_virtual(in_simulation())
 
     async def on_bus() -> T:
-        config = GatewayConfig(expected_nodes(racks, comm_gateway))
+        config = GatewayConfig(station.expected())
         setup = GatewaySetup(codec, config, NoAccess(), options.bit_timing(), isotp=options.isotp())
-        bus = options.open()
-        try:
-            bus.start()
-            async with setup.master(bus) as master:
-                return await look(master)
-        finally:
-            bus.close()
+        async with options.opened() as bus, setup.master(bus) as master:
+            return await look(master)
 
     return asyncio.run(on_bus())

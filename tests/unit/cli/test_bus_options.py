@@ -1,11 +1,17 @@
 from __future__ import annotations
 
-import can
-import pytest
+import asyncio
+from pathlib import Path
 
+import can
+import click
+import pytest
+from click.testing import CliRunner
+
+from ess_can.can.frame import CanFrame
 from ess_can.can.timing import BitTiming
-from ess_can.cli.bus_options import BusOptions
-from ess_can.errors import InterfaceUnavailable, UsageError
+from ess_can.cli.bus_options import BusOptions, bus_options
+from ess_can.errors import AdapterLost, InterfaceUnavailable, UsageError
 
 
 def options(
@@ -15,9 +21,10 @@ def options(
     fd: bool = False,
     data_bitrate: int | None = None,
     timing: tuple[str, ...] = (),
+    filters: tuple[str, ...] = (),
     bus_kwargs: tuple[str, ...] = (),
 ) -> BusOptions:
-    return BusOptions(interface, "test_bus_options", bitrate, fd, data_bitrate, timing, bus_kwargs)
+    return BusOptions(interface, "test_bus_options", bitrate, fd, data_bitrate, timing, filters, bus_kwargs)
 
 
 def test_bit_timing_and_isotp_follow_the_options() -> None:
@@ -38,11 +45,16 @@ def test_everything_goes_to_python_can(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(can, "Bus", make_bus)
     with pytest.raises(InterfaceUnavailable, match="enough"):
-        options(bitrate=125_000, bus_kwargs=("a=0x10", "b=1.5", "c=True", "d=text=more", "e=-1")).open()
+        options(
+            bitrate=125_000,
+            filters=("100:7FC", "200:7f0"),
+            bus_kwargs=("a=0x10", "b=1.5", "c=True", "d=text=more", "e=-1"),
+        ).open()
     assert given == {
         "channel": "test_bus_options",
         "interface": "virtual",
         "bitrate": 125_000,
+        "can_filters": [{"can_id": 0x100, "can_mask": 0x7FC}, {"can_id": 0x200, "can_mask": 0x7F0}],
         "a": 16,
         "b": 1.5,
         "c": True,
@@ -75,6 +87,47 @@ def test_timing_that_makes_no_sense(timing: tuple[str, ...]) -> None:
 def test_bus_kwargs_that_make_no_sense(text: str) -> None:
     with pytest.raises(UsageError, match="--bus-kwargs"):
         options(bus_kwargs=(text,)).open()
+
+
+@pytest.mark.parametrize("text", ["100", "100:", ":7FF", "xyz:7FF", "100~7FF"])
+def test_filters_that_make_no_sense(text: str) -> None:
+    with pytest.raises(UsageError, match="--filter"):
+        options(filters=(text,)).open()
+
+
+def test_a_command_gets_one_argument_for_the_bus(tmp_path: Path) -> None:
+    seen: list[BusOptions] = []
+
+    @click.command()
+    @bus_options
+    @click.option("--more", type=int)
+    def command(bus: BusOptions, more: int) -> None:
+        seen.append(bus)
+        assert more == 3
+
+    arguments = "-i virtual -c here -b 250000 --fd --data-bitrate 1000000 --timing brp=1 --timing sjw=2 --filter 1:7FF"
+    trace = tmp_path / "run.blf"
+    CliRunner().invoke(
+        command,
+        [*arguments.split(), "--bus-kwargs", "a=1", "--trace", str(trace), "--more", "3"],
+        catch_exceptions=False,
+    )
+    (bus,) = seen
+    assert bus == BusOptions(
+        "virtual", "here", 250_000, True, 1_000_000, ("brp=1", "sjw=2"), ("1:7FF",), ("a=1",), trace
+    )
+    assert bus.named
+    assert not BusOptions(bitrate=125_000, fd=True).named
+
+
+def test_a_bus_is_opened_and_closed() -> None:
+    async def run() -> None:
+        async with options().opened() as bus:
+            bus.send(CanFrame(0x123, b""))
+        with pytest.raises(AdapterLost):
+            bus.send(CanFrame(0x123, b""))
+
+    asyncio.run(run())
 
 
 def test_a_bus_is_opened() -> None:

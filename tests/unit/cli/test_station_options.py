@@ -6,7 +6,14 @@ import pytest
 from click.testing import CliRunner
 
 from ess_can.cli.main import main
-from ess_can.cli.station_options import afterwards_from, expected_nodes, gateway_config, load_access, load_codec
+from ess_can.cli.station_options import (
+    StationOptions,
+    afterwards_from,
+    expected_nodes,
+    gateway_config,
+    load_access,
+    load_codec,
+)
 from ess_can.errors import DbcMismatch, FileUnreadable, UsageError
 from ess_can.gateway.config import Afterwards
 
@@ -14,6 +21,7 @@ from ess_can.gateway.config import Afterwards
 def test_expected_nodes() -> None:
     assert [str(node) for node in expected_nodes(2, comm_gateway=True)] == ["bmu1", "bmu2", "comm_gateway"]
     assert [str(node) for node in expected_nodes(1, comm_gateway=False)] == ["bmu1"]
+    assert StationOptions(1).expected() == expected_nodes(1, comm_gateway=True)
     with pytest.raises(UsageError, match="number of racks"):
         expected_nodes(None, comm_gateway=True)
 
