@@ -20,7 +20,7 @@ def _family(root: type[EssCanError]) -> Iterator[type[EssCanError]]:
 
 ALL = list(_family(EssCanError))
 RANGES: list[tuple[type[EssCanError], range]] = [
-    (BusError, range(10, 20)),
+    (BusError, range(5, 20)),
     (UpgradeFileError, range(20, 40)),
     (PlantRefusal, range(40, 70)),
     (IsoTpError, range(70, 80)),
