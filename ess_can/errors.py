@@ -89,6 +89,14 @@ class BusError(EssCanError):
     """Whether the bus cannot be used any more; False for a warning."""
 
 
+class TraceUnwritable(EssCanError):
+    """The file for the trace cannot be written."""
+
+    exit_code = 5
+    blame = Blame.OPERATOR
+    default_remedy = "Give --trace a file in a directory that exists, on a disk with room; or leave --trace out."
+
+
 class InterfaceDown(BusError):
     """The CAN interface exists, but it is down."""
 
@@ -100,7 +108,7 @@ class TransmitStalled(BusError):
     """The driver takes our frames, but confirms none as sent."""
 
     exit_code = 8
-    default_remedy = "Nothing acknowledges our frames, or the adapter hangs: check wiring and bit rate, replug the adapter."
+    default_remedy = "Nothing acknowledges our frames, or the adapter hangs: check wiring and bit rate, then replug it."
 
 
 class ErrorPassive(BusError):

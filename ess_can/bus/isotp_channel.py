@@ -21,6 +21,7 @@ from ess_can.isotp import (
     MessageSent,
     ReceiveFailed,
     SendFailed,
+    pci,
 )
 
 MAX_WAITING = 16
@@ -45,6 +46,10 @@ class IsoTpChannel:
     `on_message` gets every complete message and the time of its last frame; `on_error` why a message under reception
     was lost, or one given to `send_nowait`.  Messages go out one after another in the order given.  At most
     `max_in_flight` of our frames are in the bus's queue at any time, so nothing more urgent waits behind more.
+
+    All frames but flow controls go out as bulk: a single or first frame must not overtake what is left of a message
+    that was given up, whose consecutive frames could then be taken for its own.  A flow control belongs to the other
+    direction, and there a whole stream waits for it.
     """
 
     def __init__(
@@ -197,7 +202,9 @@ class IsoTpChannel:
             self._pump(now)
 
     def _bus_failed(self, error: BusError) -> None:
-        """The bus takes nothing any more and forgets what it has."""
+        """The bus takes nothing any more and forgets what it has; of a warning nothing follows."""
+        if not error.ends_use:
+            return
         now = self._loop.time()
         self._endpoint.abort_send(now)
         lost = self._endpoint.give_up_unconfirmed(now, str(error))
@@ -235,7 +242,8 @@ class IsoTpChannel:
                 if frame is None:
                     break
                 try:
-                    self._bus.send(frame, partial(self._confirmed, frame))
+                    bulk = frame.data[0] >> 4 != pci.FLOW_CONTROL
+                    self._bus.send(frame, partial(self._confirmed, frame), bulk=bulk)
                 except TransmitQueueFull:
                     self._endpoint.frame_refused(frame)
                     self._retry_at = now + _RETRY_S

@@ -24,15 +24,20 @@ class Bus(Protocol):
     def fd(self) -> bool:
         """Whether CAN FD frames may be sent."""
 
-    def send(self, frame: CanFrame, on_sent: Sent | None = None) -> None:
+    def send(self, frame: CanFrame, on_sent: Sent | None = None, *, bulk: bool = False) -> None:
         """Queue a frame.  `on_sent` is called once the frame is confirmed on the wire, and never if it is not.
 
-        Frames of one bus leave in the order given.  Raises TransmitQueueFull when the queue has no room, AdapterLost
-        or BusOff when the bus cannot be used any more.
+        `bulk` marks part of a stream: other frames of ours may overtake it.  Frames of the same kind leave in the order
+        given.  Raises TransmitQueueFull when the queue has no room; AdapterLost, InterfaceDown or BusOff when nothing
+        can be sent.
         """
 
     def subscribe(self, can_ids: Iterable[int] | None, receive: Receive) -> Callable[[], None]:
         """Deliver frames from others with these identifiers (all if None) until the returned function is called."""
 
     def watch(self, on_error: Callable[[BusError], None]) -> Callable[[], None]:
-        """Report errors that end the use of the bus (bus-off, adapter lost) until the returned function is called."""
+        """Report what goes wrong with the bus, until the returned function is called.
+
+        Errors whose `ends_use` is true (bus-off, adapter lost, interface down, nothing is sent any more) mean that
+        what was queued is gone.  The others (error passive) are warnings: the bus goes on.
+        """

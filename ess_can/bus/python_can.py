@@ -1,42 +1,70 @@
-"""The Bus port over any adapter that python-can drives, and the one place that knows the adapters' quirks.
+"""Opens any interface that python-can has, and the one place that knows the quirks of its backends.
 
-Sending is confirmed when the driver took the frame: python-can tells nothing later, so up to a driver's queue of frames
-may still be on their way.  A full driver queue (ENOBUFS, EAGAIN) is back-pressure: frames wait here, in order, and are
-offered again by timers of the loop.  One reader serves all subscriptions, on the file descriptor where the adapter has
-one, else in a thread that does nothing but hand frames over to the loop.
-
-python-can takes long to import, so that only opening an adapter and sending a first frame do it.
+python-can takes long to import, so that only opening an interface and sending a first frame do it.
 """
 
 from __future__ import annotations
 
-import asyncio
 import errno
+import io
+import logging
 import re
-import threading
-from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from ess_can.bus.adapter_help import how_to_list
-from ess_can.bus.port import Receive, Sent
+from ess_can.bus.adapter import PythonCanBus
+from ess_can.bus.adapter_help import remedy_for
+from ess_can.bus.driver import Driver, Echo, ErrorReport, ErrorState, Heard, IdFilter, OwnFrame
+from ess_can.bus.socketcan import SocketCanDriver, check_link, error_report
 from ess_can.can.frame import EXTENDED_FLAG, CanFrame
-from ess_can.errors import AdapterLost, BusError, BusOff, InterfaceUnavailable, TransmitQueueFull, UsageError
+from ess_can.errors import AdapterLost, BusError, BusOff, InterfaceDown, InterfaceUnavailable
 
 if TYPE_CHECKING:
     import can
 
+__all__ = ["PythonCanBus", "open_bus"]
+
 _BACK_PRESSURE = frozenset({errno.ENOBUFS, errno.EAGAIN, errno.EWOULDBLOCK})
-_GONE = frozenset({errno.ENODEV, errno.ENETDOWN, errno.ENXIO, errno.EIO, errno.EBADF, errno.ESHUTDOWN})
+_GONE = frozenset({errno.ENODEV, errno.ENXIO, errno.EIO, errno.EBADF, errno.ESHUTDOWN})
 _QUEUE_FULL = re.compile(r"(buffer|queue|fifo)\b.*\b(full|overflow)", re.IGNORECASE)
-_SOCKETCAN_BUS_OFF = 0x40  # CAN_ERR_BUSOFF in the identifier of an error frame, linux/can/error.h
-_RETRY_S = 0.0005
-_LONGEST_RETRY_S = 0.008
-_FRAMES_A_WAKE_UP = 64
-_THREAD_POLL_S = 0.05
-_READ_FAILURES_LIMIT = 100
-_ECHOES_REMEMBERED = 256
+_BUS_OFF = re.compile(r"bus[ -]?off", re.IGNORECASE)
+_INV_FILTER = 0x2000_0000
+
+
+@dataclass(frozen=True, slots=True)
+class Quirks:
+    """What is peculiar to one python-can backend.
+
+    `echo` tells whether own frames come back; with LEARNED they do once `receive_own_messages` is set, which opening
+    does itself if `asks`.  `marks_echo`: they come with `is_rx` false.  `kernel_errors`: error frames are coded as in
+    linux/can/error.h.  `polls_state`: `state` asks the controller, cheaply.
+    """
+
+    echo: Echo = Echo.NONE
+    marks_echo: bool = True
+    asks: bool = False
+    kernel_errors: bool = False
+    polls_state: bool = False
+
+
+# Read from the backends of python-can 4.6.1.  None of them filters several identifiers in hardware (kvaser, vector and
+# systec take one mask; the others filter in Python, slower than our own dispatching), so none gets filters from us.
+QUIRKS: Mapping[str, Quirks] = {
+    "etas": Quirks(echo=Echo.LEARNED, polls_state=True),
+    "gs_usb": Quirks(echo=Echo.CERTAIN, kernel_errors=True),  # ignores receive_own_messages: always
+    "ics_neovi": Quirks(echo=Echo.LEARNED),  # on by default
+    "ixxat": Quirks(echo=Echo.LEARNED, marks_echo=False, asks=True, polls_state=True),
+    "kvaser": Quirks(echo=Echo.LEARNED, marks_echo=False, asks=True),  # marked only with single_handle
+    "nixnet": Quirks(echo=Echo.LEARNED),
+    "pcan": Quirks(echo=Echo.LEARNED, asks=True),
+    "socketcan": Quirks(echo=Echo.LEARNED, kernel_errors=True),  # see ess_can.bus.socketcan, which is used instead
+    "systec": Quirks(echo=Echo.LEARNED, marks_echo=False),
+    "udp_multicast": Quirks(echo=Echo.LOSSY, marks_echo=False),
+    "vector": Quirks(echo=Echo.LEARNED, asks=True),
+    "virtual": Quirks(echo=Echo.LEARNED),
+}
 
 
 def to_message(frame: CanFrame) -> can.Message:
@@ -67,6 +95,116 @@ def from_message(message: can.Message) -> CanFrame | None:
     )
 
 
+class MessageDriver:
+    """A `Driver` over any python-can bus, through its messages.  `name` is python-can's name of its backend."""
+
+    reorders = False
+    filters_ids = False
+
+    def __init__(self, bus: can.BusABC, name: str, *, fd: bool = False) -> None:
+        quirks = QUIRKS.get(name, Quirks())
+        self.name = name
+        self.fd = fd
+        self.echo = quirks.echo
+        self.marks_echo = quirks.marks_echo
+        self.polls_state = quirks.polls_state
+        self.user_filters: Sequence[IdFilter] = filters_of(bus)
+        self._bus = bus
+        self._kernel_errors = quirks.kernel_errors
+        if self.user_filters and quirks.echo is not Echo.NONE:
+            bus.set_filters(None)  # they would drop our own frames, too
+
+    def fileno(self) -> int:
+        """The bus's, or -1."""
+        try:
+            return self._bus.fileno()
+        except Exception:  # NotImplementedError by contract, and what backends raise in its place
+            return -1
+
+    def write(self, frame: CanFrame, *, bulk: bool) -> bool:
+        """Give a frame to the backend; false if its queue is full.
+
+        Raises InterfaceDown, AdapterLost, BusOff, or BusError for a frame that the backend rejects.
+        """
+        try:
+            self._bus.send(to_message(frame))
+        except Exception as failure:
+            if _is_back_pressure(failure):
+                return False
+            raise self._meaning(failure, f"the adapter did not take frame {frame}") from failure
+        return True
+
+    def read(self, limit: int, wait_s: float) -> list[Heard]:
+        """What the backend gives, up to `limit` messages."""
+        heard: list[Heard] = []
+        for _ in range(limit):
+            try:
+                message = self._bus.recv(wait_s)
+            except Exception as failure:
+                heard.append(self._meaning(failure, "the adapter gave something unreadable"))
+                break
+            if message is None:
+                break
+            frame = from_message(message)
+            if frame is None:
+                if self._kernel_errors:
+                    heard.append(error_report(message.arbitration_id, bytes(message.data).ljust(8, b"\0")))
+            else:
+                heard.append(frame if message.is_rx else OwnFrame(frame))
+            wait_s = 0
+        return heard
+
+    def set_filters(self, filters: Sequence[IdFilter] | None) -> None:
+        """Nothing: no backend filters several identifiers faster than we dispatch."""
+
+    def state(self) -> ErrorReport | None:
+        """What the controller says, or None if it cannot be asked now."""
+        from can import BusState
+
+        try:
+            state = self._bus.state
+        except Exception:
+            return None
+        return ErrorReport(ErrorState.BUS_OFF if state is BusState.ERROR else ErrorState.ACTIVE)
+
+    def close(self) -> None:
+        """Shut the bus down."""
+        with suppress(Exception):  # slcan writes a command to close it: an adapter that is gone does not take it
+            self._bus.shutdown()
+
+    def _meaning(self, failure: Exception, what: str) -> BusError:
+        why = f"{type(failure).__name__}: {failure}"
+        if isinstance(failure.__cause__, OSError):  # slcan hides what the system said
+            failure, why = failure.__cause__, f"{why}: {failure.__cause__}"
+        number = _error_number(failure)
+        if number == errno.ENETDOWN:
+            return InterfaceDown(f"the {self.name} interface is down", why=why)
+        if _BUS_OFF.search(str(failure)):
+            return BusOff("the controller went bus-off", why=why)
+        # pyserial reports a pulled device as an OSError without a number
+        if number in _GONE or (isinstance(failure, OSError) and failure.errno is None):
+            return AdapterLost(f"the {self.name} adapter is gone", why=why)
+        return BusError(what, why=why)
+
+
+def filters_of(bus: can.BusABC) -> tuple[IdFilter, ...]:
+    """The filters that a python-can bus was opened with."""
+    filters = []
+    for one in cast("Iterable[Mapping[str, Any]]", bus.filters or ()):
+        can_id, mask = one["can_id"], one["can_mask"]
+        if "extended" in one:
+            mask |= EXTENDED_FLAG
+            can_id = can_id & ~EXTENDED_FLAG | (EXTENDED_FLAG if one["extended"] else 0)
+        keep = EXTENDED_FLAG | 0x1FFF_FFFF
+        filters.append(IdFilter(can_id & keep, mask & keep, bool(can_id & _INV_FILTER)))
+    return tuple(filters)
+
+
+class _WithSocket(Protocol):
+    socket: Any
+    channel: str
+
+
 def open_bus(
     interface: str | None = None,
     channel: str | int | None = None,
@@ -78,10 +216,11 @@ def open_bus(
     filters: Sequence[tuple[int, int]] | None = None,
     bus_kwargs: Mapping[str, str | int | float | bool] | None = None,
 ) -> PythonCanBus:
-    """Open an adapter.  What is None is left to python-can's own configuration (files, CAN_INTERFACE and the like).
+    """Open an interface.  What is None is left to python-can's own configuration (files, CAN_INTERFACE and the like).
 
     Bit rates in bit/s; `filters` are (identifier, mask) pairs; `bus_kwargs` go to python-can's backend as they are.
-    Raises InterfaceUnavailable however the opening fails.  Call `start` on the result while the loop runs.
+    Raises InterfaceDown if the interface exists but is down, InterfaceUnavailable however else the opening fails.
+    Call `start` on the result while the loop runs.
     """
     options: dict[str, Any] = {
         "bitrate": bitrate,
@@ -91,285 +230,51 @@ def open_bus(
         "can_filters": None if filters is None else [{"can_id": i, "can_mask": mask} for i, mask in filters],
         **(bus_kwargs or {}),
     }
+    options = {name: value for name, value in options.items() if value is not None}
+    # Backends warn about optional packages and the like; what matters is raised, and an application may still listen.
+    logging.getLogger("can").addHandler(logging.NullHandler())
     try:
-        import can
-
-        bus = can.Bus(channel, interface, **{name: value for name, value in options.items() if value is not None})
+        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):  # some simply print
+            bus = _open(interface, channel, options)
+        return PythonCanBus(_driver(bus, carries_fd=bool(fd)))
+    except BusError:
+        raise
     except Exception as failure:  # backends raise whatever they like: OSError, NameError, ValueError, CanError...
         where = f"interface {interface}" if interface else "the configured interface"
         raise InterfaceUnavailable(
             f"cannot open {where}" + ("" if channel is None else f", channel {channel}"),
             why=f"{type(failure).__name__}: {failure}",
-            remedy=how_to_list(interface),
+            remedy=remedy_for(failure, interface, channel),
         ) from failure
-    carries_fd = bool(fd) or bus.protocol is not can.CanProtocol.CAN_20
+
+
+def _open(interface: str | None, channel: str | int | None, options: dict[str, Any]) -> can.BusABC:
+    import can
+
+    if QUIRKS.get(interface or "", Quirks()).asks and "receive_own_messages" not in options:
+        try:
+            return can.Bus(channel, interface, **options, receive_own_messages=True)
+        except Exception as failure:  # an old driver or device: then without
+            del failure
+    return can.Bus(channel, interface, **options)
+
+
+def _driver(bus: can.BusABC, *, carries_fd: bool) -> Driver:
+    import can
+
     # Backends know themselves by module; the name given may come from python-can's configuration instead.
-    backend = type(bus).__module__.removeprefix("can.interfaces.").partition(".")[0]
-    return PythonCanBus(bus, backend=backend, fd=carries_fd)
-
-
-@dataclass(slots=True, eq=False)
-class _Subscription:
-    can_ids: frozenset[int] | None
-    receive: Receive
-    live: bool = True
-
-
-class PythonCanBus:
-    """A `Bus` over an open python-can bus.
-
-    `backend` is python-can's name of it.  Up to `depth` frames wait here while the driver's queue is full, for up to
-    `patience_s` seconds without progress; then they are dropped, and watchers get TransmitQueueFull.
-    `unreadable` counts what the adapter gave that is no frame.
-    """
-
-    def __init__(
-        self, bus: can.BusABC, *, backend: str, fd: bool = False, depth: int = 16, patience_s: float = 1.0
-    ) -> None:
-        self.unreadable = 0
-        self._bus = bus
-        self._backend = backend
-        self._fd = fd
-        self._depth = depth
-        self._patience_s = patience_s
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._fileno: int | None = None
-        self._thread: threading.Thread | None = None
-        self._stopping = threading.Event()
-        self._end: BusError | None = None  # why nothing can be sent any more
-        self._closed = False
-        self._failures = 0
-        self._waiting: deque[tuple[CanFrame, Sent | None]] = deque()
-        self._retry: asyncio.TimerHandle | None = None
-        self._retry_s = _RETRY_S
-        self._stuck_since = 0.0
-        self._subscriptions: list[_Subscription] = []
-        self._watchers: list[Callable[[BusError], None]] = []
-        # udp_multicast gives our own frames back, marked as received
-        self._echoes: deque[CanFrame] | None = deque(maxlen=_ECHOES_REMEMBERED) if backend == "udp_multicast" else None
-
-    # --- life -------------------------------------------------------------------------------------
-
-    def start(self) -> None:
-        """Read from the adapter on the running loop, until `close`."""
-        if self._loop is not None:
-            return
-        self._loop = asyncio.get_running_loop()
-        try:
-            fileno = self._bus.fileno()
-        except Exception:  # NotImplementedError by contract, and what backends raise in its place
-            fileno = -1
-        if fileno >= 0:
-            try:
-                self._loop.add_reader(fileno, self._read_some)
-            except NotImplementedError:  # Windows' proactor loop
-                fileno = -1
-            else:
-                self._fileno = fileno
-        if fileno < 0:
-            self._thread = threading.Thread(
-                target=self._read_in_thread, args=(self._loop,), name=f"can-{self._backend}", daemon=True
-            )
-            self._thread.start()
-
-    def close(self) -> None:
-        """Release the adapter.  Frames that wait are dropped.  Waits shortly for the reader thread, if there is one."""
-        if self._closed:
-            return
-        self._closed = True
-        self._stop(AdapterLost("the bus was closed"))
-        if self._thread is not None:
-            self._thread.join()
-        self._bus.shutdown()
-
-    # --- the Bus port -----------------------------------------------------------------------------
-
-    @property
-    def fd(self) -> bool:
-        """Whether CAN FD frames may be sent."""
-        return self._fd
-
-    def send(self, frame: CanFrame, on_sent: Sent | None = None) -> None:
-        """Give a frame to the driver, or queue it, as `Bus.send` says; `on_sent` when the driver has taken it.
-
-        Raises UsageError for a CAN FD frame on a classic bus, and BusError for a frame that the driver rejects.
-        """
-        if self._end is not None:
-            raise AdapterLost(self._end.what, why=self._end.why)
-        if self._loop is None:
-            raise UsageError("the bus was not started")
-        if frame.fd and not self._fd:
-            raise UsageError("a CAN FD frame on a classic bus", why=str(frame))
-        if len(self._waiting) >= self._depth:
-            raise TransmitQueueFull(f"{len(self._waiting)} frames already wait for the adapter's driver")
-        if self._waiting:
-            self._waiting.append((frame, on_sent))
-        elif not self._write(self._loop, frame, on_sent):
-            self._waiting.append((frame, on_sent))
-            self._stuck_since = self._loop.time()
-            self._retry = self._loop.call_later(self._retry_s, self._flush, self._loop)
-
-    def subscribe(self, can_ids: Iterable[int] | None, receive: Receive) -> Callable[[], None]:
-        """Deliver frames from others, as `Bus.subscribe` says."""
-        subscription = _Subscription(None if can_ids is None else frozenset(can_ids), receive)
-        self._subscriptions.append(subscription)
-
-        def cancel() -> None:
-            if subscription.live:
-                subscription.live = False
-                self._subscriptions.remove(subscription)
-
-        return cancel
-
-    def watch(self, on_error: Callable[[BusError], None]) -> Callable[[], None]:
-        """Report AdapterLost, BusOff and a transmit queue that stays full, as `Bus.watch` says."""
-        self._watchers.append(on_error)
-
-        def cancel() -> None:
-            if on_error in self._watchers:
-                self._watchers.remove(on_error)
-
-        return cancel
-
-    # --- sending ----------------------------------------------------------------------------------
-
-    def _write(self, loop: asyncio.AbstractEventLoop, frame: CanFrame, on_sent: Sent | None) -> bool:
-        """Offer a frame to the driver; false if its queue is full.  Raises AdapterLost or BusError."""
-        try:
-            self._bus.send(to_message(frame))
-        except Exception as failure:
-            if _is_back_pressure(failure):
-                return False
-            if _is_gone(failure):
-                raise self._lost(failure) from failure
-            raise BusError(f"the adapter did not take frame {frame}", why=str(failure)) from failure
-        self._retry_s = _RETRY_S
-        if self._echoes is not None:
-            self._echoes.append(frame)
-        if on_sent is not None:
-            loop.call_soon(lambda: on_sent(loop.time()))  # not from inside send: the sender may send its next one
-        return True
-
-    def _flush(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._retry = None
-        while self._waiting:
-            frame, on_sent = self._waiting[0]
-            try:
-                taken = self._write(loop, frame, on_sent)
-            except AdapterLost:
-                return
-            except BusError as error:
-                self._waiting.popleft()
-                self._report(error)
-                continue
-            if not taken:
-                break
-            self._stuck_since = loop.time()
-            self._waiting.popleft()
-        if not self._waiting:
-            return
-        stuck_s = loop.time() - self._stuck_since
-        if stuck_s < self._patience_s:
-            self._retry_s = min(2 * self._retry_s, _LONGEST_RETRY_S)
-            self._retry = loop.call_later(self._retry_s, self._flush, loop)
-            return
-        self._waiting.clear()
-        self._report(
-            TransmitQueueFull(
-                f"the adapter's transmit queue has been full for {stuck_s:.1f} s",
-                why="no node acknowledges, the bit rate is wrong, or the adapter or its hub hangs",
-            )
-        )
-
-    # --- receiving --------------------------------------------------------------------------------
-
-    def _read_some(self) -> None:
-        """Read what is there, up to a bound that keeps the loop responsive."""
-        for _ in range(_FRAMES_A_WAKE_UP):
-            try:
-                message = self._bus.recv(0)
-            except Exception as failure:
-                self._read_failed(failure)
-                return
-            if message is None:
-                return
-            self._received(message)
-            if self._end is not None:
-                return
-
-    def _read_in_thread(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Hand over what arrives.  Touches nothing of the bus but `recv`."""
-        while not self._stopping.is_set():
-            try:
-                message = self._bus.recv(_THREAD_POLL_S)
-            except Exception as failure:
-                if not _call_in(loop, self._read_failed, failure):
-                    return
-                self._stopping.wait(_THREAD_POLL_S)
-                continue
-            if message is not None and not _call_in(loop, self._received, message):
-                return
-
-    def _read_failed(self, failure: Exception) -> None:
-        self.unreadable += 1
-        self._failures += 1
-        if self._end is None and (_is_gone(failure) or self._failures >= _READ_FAILURES_LIMIT):
-            self._lost(failure)
-
-    def _received(self, message: can.Message) -> None:
-        if self._end is not None:
-            return
-        self._failures = 0
-        frame = from_message(message)
-        if frame is None:
-            if self._backend == "socketcan" and message.arbitration_id & _SOCKETCAN_BUS_OFF:
-                self._report(BusOff("the controller went bus-off", why="reported by the kernel"))
-            return
-        if not message.is_rx or self._is_echo(frame):
-            return
-        now = asyncio.get_running_loop().time()
-        for subscription in tuple(self._subscriptions):
-            if subscription.live and (subscription.can_ids is None or frame.can_id in subscription.can_ids):
-                subscription.receive(frame, now)
-
-    def _is_echo(self, frame: CanFrame) -> bool:
-        """Whether this is the oldest of our own frames that equals it; those before it were lost on the way."""
-        if self._echoes is None or frame not in self._echoes:
-            return False
-        while self._echoes.popleft() != frame:
-            pass
-        return True
-
-    # --- endings ----------------------------------------------------------------------------------
-
-    def _lost(self, failure: Exception) -> AdapterLost:
-        error = AdapterLost(f"the {self._backend} adapter is gone", why=f"{type(failure).__name__}: {failure}")
-        self._stop(error)
-        self._report(error)
-        return error
-
-    def _stop(self, why: BusError) -> None:
-        self._end = self._end or why
-        self._stopping.set()
-        self._waiting.clear()
-        if self._retry is not None:
-            self._retry.cancel()
-            self._retry = None
-        if self._fileno is not None and self._loop is not None:
-            self._loop.remove_reader(self._fileno)
-            self._fileno = None
-
-    def _report(self, error: BusError) -> None:
-        for on_error in tuple(self._watchers):
-            on_error(error)
-
-
-def _call_in(loop: asyncio.AbstractEventLoop, callback: Callable[..., None], argument: object) -> bool:
+    name = type(bus).__module__.removeprefix("can.interfaces.").partition(".")[0]
+    fd = carries_fd or bus.protocol is not can.CanProtocol.CAN_20
+    if name != "socketcan":
+        return MessageDriver(bus, name, fd=fd)
+    opened = cast("_WithSocket", bus)
     try:
-        loop.call_soon_threadsafe(callback, argument)
-    except RuntimeError:  # the loop is closed
-        return False
-    return True
+        check_link(opened.socket, opened.channel, fd=fd)
+        user_filters = filters_of(bus)
+        return SocketCanDriver(opened.socket, opened.channel, bus.shutdown, fd=fd, user_filters=user_filters)
+    except BaseException:
+        bus.shutdown()
+        raise
 
 
 def _error_number(failure: Exception) -> int | None:
@@ -381,8 +286,3 @@ def _error_number(failure: Exception) -> int | None:
 
 def _is_back_pressure(failure: Exception) -> bool:
     return _error_number(failure) in _BACK_PRESSURE or _QUEUE_FULL.search(str(failure)) is not None
-
-
-def _is_gone(failure: Exception) -> bool:
-    # pyserial reports a pulled device as an OSError without a number
-    return _error_number(failure) in _GONE or (isinstance(failure, OSError) and failure.errno is None)

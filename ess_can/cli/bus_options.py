@@ -6,7 +6,7 @@ import functools
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -17,6 +17,7 @@ from ess_can.errors import UsageError
 if TYPE_CHECKING:
     import can
 
+    from ess_can.bus.kernel_isotp import IsoTpTransport
     from ess_can.bus.port import Bus
     from ess_can.bus.python_can import PythonCanBus
     from ess_can.can.timing import BitTiming
@@ -43,11 +44,19 @@ class BusOptions:
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[Bus]:
-        """The bus, opened and started on the running loop.  Raises InterfaceUnavailable, UsageError."""
+        """The bus, opened and started on the running loop; traced if that was asked for.
+
+        Raises InterfaceUnavailable, TraceUnwritable, UsageError.
+        """
+        from ess_can.bus.trace import TracedBus
+        from ess_can.cli.stopwatch import wall_clock_s
+        from ess_can.cli.trace_file import trace_file
+
         bus = self.open()
         try:
             bus.start()
-            yield bus
+            with trace_file(self.trace, wall_clock_s()) as writer:
+                yield bus if writer is None else TracedBus(bus, writer)
         finally:
             bus.close()
 
@@ -68,6 +77,32 @@ class BusOptions:
             bus_kwargs=dict(_pair(text, "--bus-kwargs") for text in self.bus_kwargs),
         )
 
+    def resolved(self) -> BusOptions:
+        """Interface, channel and bit rate as python-can's configuration has them where they are not given here.
+
+        They stay None where that names none, or is no configuration.
+        """
+        from can.util import load_config
+
+        kwargs: dict[str, Any] = dict(_pair(text, "--bus-kwargs") for text in self.bus_kwargs)
+        if kwargs.pop("ignore_config", False):
+            return self
+        context = kwargs.pop("config_context", None)
+        given = {"interface": self.interface, "channel": self.channel}
+        try:
+            found = load_config(
+                config=kwargs | {name: value for name, value in given.items() if value is not None}, context=context
+            )
+        except Exception:  # python-can raises whatever it likes; opening says what is wrong
+            return self
+        interface, channel, bitrate = found.get("interface"), found.get("channel"), found.get("bitrate")
+        return replace(
+            self,
+            interface=None if interface is None else str(interface),
+            channel=None if channel is None else str(channel),
+            bitrate=bitrate if self.bitrate is None and isinstance(bitrate, int) else self.bitrate,
+        )
+
     def _timing(self) -> can.BitTiming | can.BitTimingFd | None:
         if not self.timing:
             return None
@@ -75,9 +110,10 @@ class BusOptions:
 
         try:
             values = {key: int(str(value), 0) for key, value in (_pair(text, "--timing") for text in self.timing)}
-            # python-can's own create_bus takes these as they come from the command line, too.
-            make: Callable[..., can.BitTiming | can.BitTimingFd] = can.BitTimingFd if self.fd else can.BitTiming
-            return make(**values)
+            # By their names, as python-can's own tools do it.
+            fd = any(key.startswith(("nom_", "data_")) for key in values)
+            make: Callable[..., can.BitTiming | can.BitTimingFd] = can.BitTimingFd if fd else can.BitTiming
+            return make(**values, strict=False)
         except (TypeError, ValueError) as error:
             raise UsageError("--timing makes no sense", why=str(error)) from error
 
@@ -86,13 +122,20 @@ class BusOptions:
         from ess_can.can.timing import BitTiming
 
         data_bitrate = (self.data_bitrate or 2_000_000) if self.fd else None
-        return BitTiming(self.bitrate or DEFAULT_BITRATE, data_bitrate)
+        return BitTiming(self.resolved().bitrate or DEFAULT_BITRATE, data_bitrate)
 
     def isotp(self) -> IsoTpParams:
         """ISO-TP over this kind of bus."""
         from ess_can.isotp import IsoTpParams
 
         return IsoTpParams(tx_dl=64, fd=True, brs=True) if self.fd else IsoTpParams()
+
+    def transport(self, isotp: str) -> IsoTpTransport:
+        """Who speaks ISO-TP on this bus: ``auto``, ``kernel`` or ``user``.  Raises InterfaceUnavailable."""
+        from ess_can.bus.kernel_isotp import IsoTpChoice, choose_isotp
+
+        where = self.resolved()
+        return choose_isotp(IsoTpChoice(isotp), where.interface, where.channel)
 
     @property
     def named(self) -> bool:
@@ -101,21 +144,12 @@ class BusOptions:
 
 
 def _pair(text: str, flag: str) -> tuple[str, str | int | float | bool]:
+    from can.util import cast_from_string
+
     key, separator, value = text.partition("=")
     if not separator or not key:
         raise UsageError(f"{flag} {text!r} is not key=value")
-    for convert in (_boolean, lambda v: int(v, 0), float):
-        try:
-            return key, convert(value)
-        except ValueError:
-            continue
-    return key, value
-
-
-def _boolean(text: str) -> bool:
-    if text in ("True", "False"):
-        return text == "True"
-    raise ValueError(text)
+    return key, cast_from_string(value)
 
 
 def _filter(text: str) -> tuple[int, int]:
@@ -130,6 +164,15 @@ def _filter(text: str) -> tuple[int, int]:
         f"--filter {text!r} is not ID:MASK in hexadecimal",
         why="of python-can's two forms, ID~MASK lets everything pass in its version 4.6" if "~" in text else "",
     )
+
+
+isotp_option = click.option(
+    "--isotp",
+    type=click.Choice(["auto", "kernel", "user"]),
+    default="auto",
+    show_default=True,
+    help="Who speaks ISO-TP: Linux (SocketCAN only) or ess-can; auto takes Linux where it can.",
+)
 
 
 def bus_options(command: Callable[..., R]) -> Callable[..., R]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from ess_can.cli.errors import handle_upgrade_errors
@@ -13,9 +15,18 @@ from ess_can.cli.errors import handle_upgrade_errors
 @click.option("--fd", is_flag=True, help="CAN FD.")
 @click.option("--data-bitrate", type=click.IntRange(min=1), help="CAN FD data bit rate in bit/s; 2000000 unless given.")
 @click.option("--seed", type=int, default=1, show_default=True, help="Everything that is random follows from it.")
+@click.option("--trace", type=click.Path(path_type=Path), help="Write all frames to this file (.blf).")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 @handle_upgrade_errors
-def demo(racks: int, bitrate: int | None, fd: bool, data_bitrate: int | None, seed: int, as_json: bool) -> None:
+def demo(
+    racks: int,
+    bitrate: int | None,
+    fd: bool,
+    data_bitrate: int | None,
+    seed: int,
+    trace: Path | None,
+    as_json: bool,
+) -> None:
     """Run a whole upgrade on a simulated plant: the racks' BMUs go from firmware 1.0.0 to 1.1.0.
 
     Everything is real but the wires: the frames, the interlock, the transfer, the flash, the boot.  Time is virtual.
@@ -35,5 +46,5 @@ def demo(racks: int, bitrate: int | None, fd: bool, data_bitrate: int | None, se
             f"Simulated plant: {rack_count(racks)} and a PCS at {bus}; release {upgrade.manifest.release_name!r}."
         )
     with ProgressPrinter(silent=as_json) as progress:
-        run = upgrade_simulated_plant(upgrade, spec, progress)
+        run = upgrade_simulated_plant(upgrade, spec, progress, trace=trace)
     finish(run.report, as_json=as_json, wall_time_s=stopwatch.elapsed_s(), trace_hash=run.trace_hash)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
 from ess_can import resources
 from ess_can.bus.clock import pause
+from ess_can.can.frame import CanFrame
 from ess_can.can.timing import BitTiming
+from ess_can.cli.trace_file import SIMULATED_START_S, trace_file
 from ess_can.gateway.config import GatewayConfig
 from ess_can.gateway.progress import OnProgress
 from ess_can.gateway.report import Report
@@ -19,14 +22,19 @@ from ess_can.identity import NodeType
 from ess_can.image.node_image import NodeImage
 from ess_can.isotp import IsoTpParams
 from ess_can.signals.dbc import StationCodec
+from ess_can.sim.flash_cells import FlashGeometry
 from ess_can.sim.loop import run_virtual
 from ess_can.sim.plant import Plant, PlantSpec
+from ess_can.sim.state_files import StateFiles
 from ess_can.sim.test_secrets import TEST_ONLY_ACCESS_SECRET
 from ess_can.trust.keys import KeyRing
 from ess_can.trust.verify import VerifiedUpgrade, open_upgrade_file, verify_node_image
 from ess_can.uds.access import CmacAccess
 
 T = TypeVar("T")
+
+GATEWAY_NAME = "EMS"
+"""What the gateway's controller is called on the simulated wire."""
 
 SETTLED_S = 2.0
 """How long the plant runs before the gateway comes: long enough to have reached its operating current."""
@@ -59,21 +67,24 @@ def open_sample_upgrade(path: Path) -> VerifiedUpgrade:
 NO_KEYS = KeyRing(())
 
 
-def make_plant(spec: PlantSpec, codec: StationCodec, firmware_keys: KeyRing = NO_KEYS) -> Plant:
-    """A plant whose nodes run the older sample firmware.  Call it on the running loop.
+def make_plant(
+    spec: PlantSpec, codec: StationCodec, firmware_keys: KeyRing = NO_KEYS, state: StateFiles | None = None
+) -> Plant:
+    """A plant whose nodes run the older sample firmware, or whatever is in `state`.  Call it on the running loop.
 
-    The nodes' ROM holds `firmware_keys` beside the test key: for trying a release of one's own.
+    The nodes' ROM holds `firmware_keys` beside the test key: for trying a release of one's own.  Raises FileUnreadable
+    for a state that cannot be used.
     """
     keys = KeyRing((*test_firmware_keys().keys, *firmware_keys.keys))
 
     def verify(image: bytes) -> NodeImage:
-        return verify_node_image(image, keys, allow_test_keys=True).facts
+        return verify_node_image(image, keys, allow_test_keys=True, slot_size=spec.flash.slot_size).facts
 
     images = {
         node_type: resources.sample_path(f"{node_type.name.lower()}-1.0.0.signed.bin").read_bytes()
         for node_type in (NodeType.BMU, NodeType.COMM_GATEWAY)
     }
-    return Plant(spec, codec, images, verify)
+    return Plant(spec, codec, images, verify, state)
 
 
 def simulated_setup(plant: Plant, config: GatewayConfig | None = None) -> GatewaySetup:
@@ -88,6 +99,25 @@ def simulated_setup(plant: Plant, config: GatewayConfig | None = None) -> Gatewa
     )
 
 
+@contextmanager
+def plant_trace(plant: Plant, path: Path | None) -> Iterator[None]:
+    """Write every frame of the plant's wire to a file, those of its gateway as sent; nothing without a path.
+
+    Raises UsageError, TraceUnwritable.
+    """
+    record_hash = plant.wire.on_frame
+    with trace_file(path, SIMULATED_START_S) as writer:
+        if writer is not None:
+
+            def on_frame(frame: CanFrame, at: float, sender: str) -> None:
+                if record_hash is not None:
+                    record_hash(frame, at, sender)
+                writer.record(frame, at, received=sender != GATEWAY_NAME)
+
+            plant.wire.on_frame = on_frame
+        yield
+
+
 def upgrade_simulated_plant(
     upgrade: VerifiedUpgrade,
     spec: PlantSpec,
@@ -97,27 +127,30 @@ def upgrade_simulated_plant(
     dry_run: bool = False,
     prepare: Callable[[Plant], None] | None = None,
     firmware_keys: KeyRing = NO_KEYS,
+    trace: Path | None = None,
 ) -> SimulatedRun:
     """Run a whole upgrade in virtual time.
 
-    `prepare` may bring the plant into a state before the gateway comes; for `firmware_keys` see `make_plant`.
+    `prepare` may bring the plant into a state before the gateway comes; for `firmware_keys` see `make_plant`, for
+    `trace` see `plant_trace`.
     """
 
     async def run() -> SimulatedRun:
         plant = make_plant(spec, StationCodec.load(), firmware_keys)
         if prepare is not None:
             prepare(plant)
-        plant.start()
-        await pause(SETTLED_S)
-        report = await upgrade_station(
-            plant.gateway_controller(),
-            upgrade,
-            simulated_setup(plant, config),
-            on_progress=on_progress,
-            dry_run=dry_run,
-        )
-        await pause(1.0)  # what the plant does with its own control again belongs to the trace
-        plant.stop()
+        with plant_trace(plant, trace):
+            plant.start()
+            await pause(SETTLED_S)
+            report = await upgrade_station(
+                plant.gateway_controller(),
+                upgrade,
+                simulated_setup(plant, config),
+                on_progress=on_progress,
+                dry_run=dry_run,
+            )
+            await pause(1.0)  # what the plant does with its own control again belongs to the trace
+            plant.stop()
         return SimulatedRun(report, plant.trace.hexdigest(), plant.trace.frames)
 
     return run_virtual(run())
@@ -128,6 +161,13 @@ def plant_spec(bitrate: int | None, fd: bool, data_bitrate: int | None, racks: i
     timing = BitTiming(bitrate or 500_000, (data_bitrate or 2_000_000) if fd else None)
     isotp = IsoTpParams(tx_dl=64, fd=True, brs=True) if fd else IsoTpParams()
     return PlantSpec(racks=racks, bit_timing=timing, isotp=isotp, seed=seed)
+
+
+def flash_for(slot_kib: int) -> FlashGeometry:
+    """The nodes' usual flash, or a like one with as many sectors as it takes for image slots of `slot_kib` KiB."""
+    usual = FlashGeometry()
+    sectors = usual.protected_sectors + -(-slot_kib * 1024 // usual.sector_size)
+    return replace(usual, sectors_per_bank=max(usual.sectors_per_bank, sectors))
 
 
 def rack_count(racks: int) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
-import json
 import traceback
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
 import click
 
+from ess_can.cli.image_text import print_json
+from ess_can.cli.trace_file import print_trace
 from ess_can.errors import EssCanError, Interrupted
 
 P = ParamSpec("P")
@@ -19,7 +20,8 @@ R = TypeVar("R")
 def handle_errors(command: Callable[P, R]) -> Callable[P, R]:
     """Turn an error into a message and its exit code; a Ctrl-C into INTERRUPTED, a defect of ours into exit code 1.
 
-    For people two lines on stderr; if the command's parameter `as_json` is true, one JSON document on stdout.
+    For people two lines on stderr; if the command's parameter `as_json` is true, one JSON document on stdout.  However
+    the command ends, people are told of its trace.
     """
     return _wrap(command, error_document)
 
@@ -37,8 +39,7 @@ def handle_upgrade_errors(command: Callable[P, R]) -> Callable[P, R]:
 
 
 def _wrap(command: Callable[P, R], document: Callable[[EssCanError], dict[str, object]]) -> Callable[P, R]:
-    @functools.wraps(command)
-    def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return command(*args, **kwargs)
         except EssCanError as caught:
@@ -51,11 +52,19 @@ def _wrap(command: Callable[P, R], document: Callable[[EssCanError], dict[str, o
             click.echo(traceback.format_exc(), err=True)
             error = EssCanError("internal error", why=f"{type(bug).__name__}: {bug}")
         if kwargs.get("as_json"):
-            click.echo(json.dumps(document(error), indent=2))
+            print_json(document(error))
         else:
             click.echo(f"error {error.name}: {error}", err=True)
             click.echo(f"what to do: {error.remedy}", err=True)
         raise click.exceptions.Exit(error.exit_code)
+
+    @functools.wraps(command)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return run(*args, **kwargs)
+        finally:
+            if not kwargs.get("as_json"):
+                print_trace()
 
     return wrapper
 

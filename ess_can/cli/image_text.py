@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ess_can.cli.trace_file import trace_document
+
 if TYPE_CHECKING:
     from ess_can.image.manifest import ImageEntry
     from ess_can.image.node_image import NodeImage
@@ -57,5 +59,5 @@ def key_note(key_id: bytes) -> str:
 
 
 def print_json(document: dict[str, object]) -> None:
-    """The one document of a command under --json."""
-    click.echo(json.dumps(document, indent=2))
+    """The one document of a command under --json, with what is known of its trace if it wrote one."""
+    click.echo(json.dumps({**document, **trace_document()}, indent=2))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ess_can.cli.bus_options import BusOptions, bus_options
+from ess_can.cli.bus_options import BusOptions, bus_options, isotp_option
 from ess_can.cli.errors import handle_errors
 from ess_can.cli.image_text import print_json
 from ess_can.cli.station_options import StationOptions, station_options
@@ -19,12 +19,14 @@ if TYPE_CHECKING:
 
 @click.command()
 @bus_options
+@isotp_option
 @station_options
 @click.option("--sim", is_flag=True, help="Ask the embedded simulated plant.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 @handle_errors
 def inventory(
     bus: BusOptions,
+    isotp: str,
     station: StationOptions,
     sim: bool,
     as_json: bool,
@@ -32,7 +34,7 @@ def inventory(
     """Ask every node for its identifiers.  Changes nothing."""
     from ess_can.cli.visit import visit
 
-    identities = visit(bus, station, _ask_everybody, sim=sim)
+    identities = visit(bus, station, _ask_everybody, sim=sim, isotp=isotp)
     if as_json:
         print_json(
             {
@@ -61,9 +63,10 @@ def _standing(identity: NodeIdentity) -> str:
 
 
 async def _ask_everybody(master: StationMaster) -> list[tuple[NodeAddress, NodeIdentity]]:
-    from ess_can.gateway.plan import listen
+    from ess_can.gateway.plan import listen, require_askable
 
     await listen(master)
+    require_askable(master)
     return [(address, await master.client(address).identify()) for address in sorted(master.view.nodes)]
 
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import importlib
+from typing import Any
 
 import click
 
 from ess_can import __version__
+from ess_can.cli.arguments import repeat_options
 
 _COMMANDS = {
     "demo": ("ess_can.cli.demo", "Run a whole upgrade on a simulated plant."),
     "upgrade": ("ess_can.cli.upgrade", "Upgrade a station, or with --sim a simulated one."),
     "status": ("ess_can.cli.status", "Show what the plant says, and whether it may be upgraded now."),
+    "monitor": ("ess_can.cli.monitor", "Show the plant live, by listening alone."),
+    "doctor": ("ess_can.cli.doctor", "Look for everything that can be wrong, each with its remedy."),
     "inventory": ("ess_can.cli.inventory", "List the nodes with versions, banks and serial numbers."),
     "image": ("ess_can.cli.image", "Make, look at and check firmware files."),
     "sim": ("ess_can.cli.sim", "Run the simulated plant on a CAN bus."),
@@ -20,6 +24,11 @@ _COMMANDS = {
 
 class _LazyGroup(click.Group):
     """A group that knows its commands' names and imports a command only to run it."""
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        return super().make_context(info_name, repeat_options(args), parent, **extra)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_COMMANDS)

@@ -1,91 +1,230 @@
-"""`ess-can sim`: the simulated plant on a CAN bus, in real time."""
+"""`ess-can sim`: the simulated plant, or a part of it, on a CAN bus in real time."""
 
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
-from dataclasses import replace
-from typing import TYPE_CHECKING
+import functools
+import signal
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
 from ess_can.cli.bus_options import BusOptions, bus_options
 from ess_can.cli.errors import handle_errors
 from ess_can.cli.image_text import print_json
-from ess_can.errors import UsageError
+from ess_can.errors import AdapterLost
 
 if TYPE_CHECKING:
-    from ess_can.sim.plant import PlantSpec
+    from ess_can.errors import BusError
+    from ess_can.sim.plant import Part, PlantSpec
 
-_VIRTUAL = ("virtual", "udp_multicast")
-_BLOCK_SIZE = 128  # a virtual bus takes frames faster than any wire: without flow control they get lost in its buffers
+R = TypeVar("R")
+
+_BLOCK_SIZE = 32  # a virtual bus takes frames faster than any wire: many at once get lost, or delay the safety frames
 
 
-@click.command()
-@bus_options
-@click.option("--racks", type=click.IntRange(1, 4), default=2, show_default=True, help="Racks of the plant.")
-@click.option("--seed", type=int, default=1, show_default=True, help="Everything that is random follows from it.")
-@click.option("--duration", type=float, metavar="SECONDS", help="Stop after this time; run until Ctrl-C unless given.")
-@click.option("--real-bus", is_flag=True, help="Allow a bus that may have real devices on it.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout, at the end.")
-@handle_errors
-def sim(
-    bus: BusOptions,
-    racks: int,
-    seed: int,
-    duration: float | None,
-    real_bus: bool,
-    as_json: bool,
-) -> None:
+@dataclass(frozen=True, slots=True)
+class _SimOptions:
+    racks: int
+    state: Path | None
+    speed: float
+    st_min: int
+    flash_kib: int
+    seed: int
+    duration: float | None
+    real_bus: bool
+    as_json: bool
+
+
+def _sim_options(command: Callable[..., R]) -> Callable[..., R]:
+    """Add the simulator's flags to a command, which gets them as one argument `options`."""
+
+    @functools.wraps(command)
+    def with_options(
+        *,
+        bus: BusOptions,
+        racks: int,
+        state: Path | None,
+        speed: float,
+        st_min: int,
+        flash_kib: int,
+        seed: int,
+        duration: float | None,
+        real_bus: bool,
+        as_json: bool,
+    ) -> R:
+        return command(bus, _SimOptions(racks, state, speed, st_min, flash_kib, seed, duration, real_bus, as_json))
+
+    wrapped: Callable[..., R] = handle_errors(with_options)
+    positive = click.FloatRange(min=0, min_open=True)
+    for option in reversed(
+        (
+            click.option(
+                "--racks", type=click.IntRange(1, 4), default=2, show_default=True, help="Racks of the plant."
+            ),
+            click.option(
+                "--state",
+                type=click.Path(path_type=Path),
+                metavar="DIR",
+                help="Keep all nodes' memories in files in this folder: killed and started again, they boot what they "
+                "would boot.",
+            ),
+            click.option(
+                "--speed",
+                type=positive,
+                default=1.0,
+                show_default=True,
+                help="Divides the times to erase and program flash and to boot, and nothing else.",
+            ),
+            click.option(
+                "--st-min",
+                type=click.IntRange(0, 127),
+                metavar="MS",
+                default=0,
+                show_default=True,
+                help="Pause between the frames of a message that the nodes ask for (ISO-TP's STmin): for a computer "
+                "on which a stream at full speed costs the plant its deadlines.",
+            ),
+            click.option(
+                "--flash-kib",
+                type=click.IntRange(1, 65536),
+                default=896,
+                show_default=True,
+                metavar="KIB",
+                help="Image slots of at least this size.",
+            ),
+            click.option(
+                "--seed", type=int, default=1, show_default=True, help="Everything that is random follows from it."
+            ),
+            click.option(
+                "--duration", type=float, metavar="SECONDS", help="Stop after this time; run until Ctrl-C unless given."
+            ),
+            click.option("--real-bus", is_flag=True, help="Allow a bus that may have real devices on it."),
+            click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout, at the end."),
+        )
+    ):
+        wrapped = option(wrapped)
+    return bus_options(wrapped)
+
+
+@click.group()
+def sim() -> None:
     """Run the simulated plant on a CAN bus, until Ctrl-C.
 
-    The simulator refuses a bus that may have real devices on it unless --real-bus is given.
+    Its parts may run as processes of their own: `sim bms` and `sim pcs` together are a `sim plant`.  The simulator
+    refuses a bus that may have real devices on it unless --real-bus is given.
     """
-    from ess_can.cli.embedded import plant_spec, rack_count
 
-    if not real_bus and bus.interface not in _VIRTUAL and not (bus.channel or "").startswith(("vcan", "vxcan")):
-        raise UsageError(
-            "the simulator runs on virtual buses only",
-            why=f"interface {bus.interface or 'from python-can configuration'} may have real devices on it",
-            remedy="Use -i udp_multicast or -i socketcan -c vcan0; on a bench with nothing else, add --real-bus.",
-        )
-    spec = plant_spec(bus.bitrate, bus.fd, bus.data_bitrate, racks, seed)
-    spec = replace(spec, isotp=replace(spec.isotp, block_size=_BLOCK_SIZE))
+
+@sim.command()
+@_sim_options
+def plant(bus: BusOptions, options: _SimOptions) -> None:
+    """Run the whole plant: the racks' BMUs, the comm gateway and the PCS."""
+    from ess_can.sim.plant import Part
+
+    _simulate(bus, options, "Simulated plant with", frozenset(Part))
+
+
+@sim.command()
+@_sim_options
+def bms(bus: BusOptions, options: _SimOptions) -> None:
+    """Run the BMUs and the comm gateway only."""
+    from ess_can.sim.plant import Part
+
+    _simulate(bus, options, "Simulated BMS of", frozenset({Part.BMS}))
+
+
+@sim.command()
+@_sim_options
+def pcs(bus: BusOptions, options: _SimOptions) -> None:
+    """Run the PCS only."""
+    from ess_can.sim.plant import Part
+
+    _simulate(bus, options, "Simulated PCS for", frozenset({Part.PCS}))
+
+
+def _simulate(bus: BusOptions, options: _SimOptions, what: str, parts: frozenset[Part]) -> None:
+    from ess_can.cli.embedded import flash_for, plant_spec, rack_count
+    from ess_can.cli.virtual_only import require_virtual
+
+    bus = bus.resolved()  # what is checked is what is opened
+    if not options.real_bus:
+        require_virtual(bus)
+    spec = plant_spec(bus.bitrate, bus.fd, bus.data_bitrate, options.racks, options.seed)
+    spec = replace(
+        spec,
+        isotp=replace(spec.isotp, block_size=_BLOCK_SIZE, st_min=options.st_min),
+        parts=parts,
+        speed=options.speed,
+        flash=flash_for(options.flash_kib),
+    )
     where = " ".join(filter(None, (bus.interface or "the configured interface", bus.channel)))
-    click.echo(f"Simulated plant with {rack_count(racks)} on {where}; Ctrl-C ends it.", err=True)
+    click.echo(f"{what} {rack_count(options.racks)} on {where}; Ctrl-C ends it.", err=True)
     summary: dict[str, object] = {}
-    with suppress(KeyboardInterrupt):
-        asyncio.run(_run(bus, spec, duration, summary))
-    if as_json:
+    with suppress(KeyboardInterrupt, asyncio.CancelledError):
+        asyncio.run(_run(bus, options, spec, summary))
+    if options.as_json:
         print_json({"result": "ok", "exit_code": 0, "error": None, **summary})
 
 
-async def _run(options: BusOptions, spec: PlantSpec, duration: float | None, summary: dict[str, object]) -> None:
-    """Run the plant; `summary` is filled in when it ends, by Ctrl-C or not."""
-    from ess_can.bus.clock import Guard, pause
+async def _run(bus: BusOptions, options: _SimOptions, spec: PlantSpec, summary: dict[str, object]) -> None:
+    """Run the plant; `summary` is filled in when it ends, by a signal or not."""
+    from ess_can.bus.clock import Guard
     from ess_can.cli.embedded import make_plant
     from ess_can.signals.dbc import StationCodec
     from ess_can.sim.bridge import Bridge
+    from ess_can.sim.state_files import StateFiles
 
-    bus = options.open()
+    _end_by_sigterm()
     lost = Guard()
-    try:
-        bus.start()
-        plant = make_plant(spec, StationCodec.load())
-        bridge = Bridge(plant.wire, bus)
-        bus.watch(lost.trip)
-        plant.start()
-        click.echo("The plant runs.", err=True)
-        try:
-            async with lost:
-                while duration is None or duration > 0:
-                    step = 3600.0 if duration is None else duration
-                    await pause(step)
-                    duration = None if duration is None else duration - step
-        finally:
-            versions = [{"name": str(node), "version": str(version)} for node, version in plant.versions().items()]
-            summary.update(frames=plant.wire.transmissions, lost=bridge.lost, nodes=versions)
-            plant.stop()
-            bridge.close()
-    finally:
-        bus.close()
+    told: set[str] = set()
+
+    def on_error(error: BusError) -> None:
+        """A plant goes on when its bus fails, as a real one does; only without an adapter there is nothing to do."""
+        if isinstance(error, AdapterLost):
+            lost.trip(error)
+        elif error.name not in told:
+            told.add(error.name)
+            click.echo(f"warning {error.name}: {error}", err=True)
+
+    with ExitStack() as stack:
+        state = None
+        if options.state is not None:
+            state = StateFiles(options.state, sorted(part.value for part in spec.parts))
+            stack.callback(state.close)
+        async with bus.opened() as port:
+            plant = make_plant(spec, StationCodec.load(), state=state)
+            bridge = Bridge(plant.wire, port)
+            port.watch(on_error)
+            plant.start()
+            click.echo("The plant runs.", err=True)
+            try:
+                async with lost:
+                    await _wait(options.duration)
+            finally:
+                versions = [{"name": str(node), "version": str(version)} for node, version in plant.versions().items()]
+                summary.update(frames=plant.wire.transmissions, lost=bridge.lost, nodes=versions)
+                plant.stop()
+                bridge.close()
+
+
+async def _wait(duration: float | None) -> None:
+    """Let `duration` seconds pass, or wait for ever."""
+    from ess_can.bus.clock import pause
+
+    while duration is None or duration > 0:
+        step = 3600.0 if duration is None else duration
+        await pause(step)
+        duration = None if duration is None else duration - step
+
+
+def _end_by_sigterm() -> None:
+    """Have SIGTERM end the running task as Ctrl-C does."""
+    task = asyncio.current_task()
+    if task is not None:
+        with suppress(NotImplementedError):  # Windows has no such signal
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)

@@ -17,6 +17,11 @@ class Stopwatch:
         return time.perf_counter() - self._began_at
 
 
+def wall_clock_s() -> float:
+    """Seconds since 1970-01-01 UTC, for the time stamps of a trace."""
+    return time.time()
+
+
 def today() -> date:
     """Today's date, against which an upgrade file's expiry is checked."""
     return datetime.now(UTC).date()  # noqa: TID251 - an expiry date is a calendar date

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import signal
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from ess_can.cli.bus_options import BusOptions, bus_options
+from ess_can.cli.bus_options import BusOptions, bus_options, isotp_option
 from ess_can.cli.errors import handle_upgrade_errors
 from ess_can.cli.station_options import (
     StationOptions,
@@ -34,6 +35,7 @@ _PATH = click.Path(path_type=Path)
 @click.command()
 @click.argument("file", type=_PATH)
 @bus_options
+@isotp_option
 @station_options
 @click.option("--trusted-key", "trusted_keys", type=_PATH, multiple=True, help="PEM public key of a release signer.")
 @click.option(
@@ -53,6 +55,13 @@ _PATH = click.Path(path_type=Path)
 @click.option("--bench", is_flag=True, help="On a bench: accept the published test keys and test secret.")
 @click.option("--sim", is_flag=True, help="Upgrade the embedded simulated plant, in virtual time.")
 @click.option("--seed", type=int, default=1, show_default=True, help="Seed of the simulated plant.")
+@click.option(
+    "--slot-kib",
+    type=click.IntRange(min=1),
+    default=896,
+    show_default=True,
+    help="Size of the nodes' image slots: a larger image is refused.",
+)
 @click.option("-n", "--dry-run", is_flag=True, help="Check everything, change nothing.")
 @click.option("--config", "limits_file", type=_PATH, help="TOML file with thresholds and time limits.")
 @click.option("--reconnect", is_flag=True, help="Close high voltage afterwards, even if it was found open.")
@@ -62,6 +71,7 @@ _PATH = click.Path(path_type=Path)
 def upgrade(
     file: Path,
     bus: BusOptions,
+    isotp: str,
     station: StationOptions,
     trusted_keys: tuple[Path, ...],
     firmware_keys: tuple[Path, ...],
@@ -69,6 +79,7 @@ def upgrade(
     bench: bool,
     sim: bool,
     seed: int,
+    slot_kib: int,
     dry_run: bool,
     limits_file: Path | None,
     reconnect: bool,
@@ -87,9 +98,9 @@ def upgrade(
     stopwatch = Stopwatch()
     trace_hash = None
     afterwards = afterwards_from(reconnect, hold_open)
-    release = _open(file, trusted_keys, firmware_keys, test_keys=sim or bench)
+    release = _open(file, trusted_keys, firmware_keys, slot_kib * 1024, test_keys=sim or bench)
     if sim:
-        from ess_can.cli.embedded import plant_spec, upgrade_simulated_plant
+        from ess_can.cli.embedded import flash_for, plant_spec, upgrade_simulated_plant
         from ess_can.trust.keys import KeyRing
 
         if bus.named or station.dbc or access_secret:
@@ -99,17 +110,21 @@ def upgrade(
             )
         racks = station.racks or 2
         config = gateway_config(racks, station.comm_gateway, afterwards, limits_file)
-        spec = plant_spec(bus.bitrate, bus.fd, bus.data_bitrate, racks, seed)
+        spec = replace(plant_spec(bus.bitrate, bus.fd, bus.data_bitrate, racks, seed), flash=flash_for(slot_kib))
         keys = KeyRing.load(firmware_keys or trusted_keys)
         with ProgressPrinter(silent=as_json) as progress:
-            run = upgrade_simulated_plant(release, spec, progress, config=config, dry_run=dry_run, firmware_keys=keys)
+            run = upgrade_simulated_plant(
+                release, spec, progress, config=config, dry_run=dry_run, firmware_keys=keys, trace=bus.trace
+            )
         report, trace_hash = run.report, run.trace_hash
     else:
         from ess_can.gateway.run import GatewaySetup
 
         config = gateway_config(station.racks, station.comm_gateway, afterwards, limits_file)
         access = _test_access() if bench and access_secret is None else load_access(access_secret)
-        setup = GatewaySetup(station.codec(), config, access, bus.bit_timing(), isotp=bus.isotp())
+        setup = GatewaySetup(
+            station.codec(), config, access, bus.bit_timing(), isotp=bus.isotp(), transport=bus.transport(isotp)
+        )
         with ProgressPrinter(silent=as_json) as progress:
             report = asyncio.run(_on_bus(bus, release, setup, progress, dry_run=dry_run))
     finish(report, as_json=as_json, wall_time_s=stopwatch.elapsed_s(), trace_hash=trace_hash)
@@ -123,7 +138,7 @@ def _test_access() -> CmacAccess:
 
 
 def _open(
-    file: Path, trusted_keys: tuple[Path, ...], firmware_keys: tuple[Path, ...], *, test_keys: bool
+    file: Path, trusted_keys: tuple[Path, ...], firmware_keys: tuple[Path, ...], slot_size: int, *, test_keys: bool
 ) -> VerifiedUpgrade:
     """Check the file before anything else.  Raises the errors of an upgrade file."""
     from ess_can.cli.stopwatch import today
@@ -136,7 +151,14 @@ def _open(
 
         releases = KeyRing((*releases.keys, *test_release_keys().keys))
         firmware = KeyRing((*firmware.keys, *test_firmware_keys().keys))
-    return open_upgrade_file(file, releases, firmware_keyring=firmware, allow_test_keys=test_keys, today=today())
+    return open_upgrade_file(
+        file,
+        releases,
+        firmware_keyring=firmware,
+        allow_test_keys=test_keys,
+        slot_size=slot_size,
+        today=today(),
+    )
 
 
 def stop_on_signals() -> None:

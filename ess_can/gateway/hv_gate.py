@@ -41,6 +41,19 @@ class Objection:
     closed: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How one source's evidence stands: what is `missing` for a proof (empty if nothing), and when it was last good.
+
+    `rack` is 0 for the PCS; `last_good_at` in loop seconds, None while the source's last word was no evidence.
+    """
+
+    source: Source
+    rack: int
+    missing: str
+    last_good_at: float | None
+
+
 @dataclass(slots=True)
 class _Evidence:
     """What one source has shown: how many good messages in a row, the last of them, and what spoke against it."""
@@ -169,6 +182,13 @@ class HvGate:
             evidence.good(now, counts=verdict is Verdict.OK)
         else:
             evidence.bad(objection)
+
+    def standings(self, now: float) -> tuple[Standing, ...]:
+        """How every source's evidence stands, the PCS first."""
+        return tuple(
+            Standing(source, rack, evidence.missing(now), evidence.last_good_at)
+            for (source, rack), evidence in self._sources.items()
+        )
 
     def missing(self, now: float) -> tuple[str, ...]:
         """What is still missing for the proof, one text a source; empty when high voltage is proved off."""

@@ -11,7 +11,7 @@ from ess_can.bus.clock import now, pause, until
 from ess_can.errors import BusSilent, DbcMismatch, NoValidTraffic, WrongNodeType
 from ess_can.gateway.node_client import NodeIdentity
 from ess_can.gateway.phases import NodeStep
-from ess_can.gateway.policy import refusals, targets_of_type
+from ess_can.gateway.policy import diagnostics_refusal, refusals, targets_of_type
 from ess_can.gateway.progress import NodeStepEntered, OnProgress
 from ess_can.gateway.station_master import StationMaster
 from ess_can.identity import NodeAddress, NodeType, Version
@@ -43,14 +43,21 @@ async def listen(master: StationMaster) -> None:
     """
     view, times = master.view, master.config.times
     if not await until(lambda: view.any_frame_at is not None, times.bus_silent_s):
-        raise BusSilent("nothing is heard on the bus", why=f"no frame within {times.bus_silent_s:g} s")
+        raise BusSilent("nothing is heard on the bus", why=_why(master, f"no frame within {times.bus_silent_s:g} s"))
     await pause(times.listen_min_s)  # another gateway speaks at least this often
     fingerprint = master.link.codec.fingerprint
     await until(lambda: not refusals(view, master.config, fingerprint, now()), times.listen_s)
     if view.plant_frame_at is None:
         raise NoValidTraffic(
-            "frames are heard, but none of the plant's", why=f"none that the DBC knows within {times.listen_s:g} s"
+            "frames are heard, but none of the plant's",
+            why=_why(master, f"none that the DBC knows within {times.listen_s:g} s"),
         )
+
+
+def _why(master: StationMaster, heard: str) -> str:
+    """The evidence, with what the adapter said of it: a controller that is error passive hears nothing valid."""
+    warning = master.watch.last_warning
+    return heard if warning is None else f"{heard}; the adapter warned: {warning}"
 
 
 def require_allowed(master: StationMaster) -> None:
@@ -62,6 +69,15 @@ def require_allowed(master: StationMaster) -> None:
     if others:
         first.why = "; ".join([first.why, "also: " + "; ".join(str(other) for other in others)])
     raise first
+
+
+def require_askable(master: StationMaster) -> None:
+    """Raise OtherGateway or IdConflict if somebody else upgrades this plant or asks its nodes: we would disturb."""
+    codec = master.link.codec
+    requests = {codec.diagnostic_ids(node)[0] for node in codec.nodes()}
+    refusal = diagnostics_refusal(master.view, requests, now())
+    if refusal is not None:
+        raise refusal
 
 
 async def make_plan(master: StationMaster, upgrade: VerifiedUpgrade, on_progress: OnProgress) -> Plan:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Generic, TypeVar
@@ -10,6 +10,7 @@ from typing import Generic, TypeVar
 from ess_can.bus.station import Received, StationLink
 from ess_can.can.frame import CanFrame
 from ess_can.errors import TrialBootFailed
+from ess_can.gateway.foreign import ForeignFrame, is_notice
 from ess_can.identity import NodeAddress
 from ess_can.signals.messages import (
     BmsAlarms,
@@ -17,7 +18,6 @@ from ess_can.signals.messages import (
     BmsHvStatus,
     BmsState,
     ContactorState,
-    EmsPcsCommand,
     EmsUpgradeNotice,
     Message,
     NodeInfo,
@@ -56,38 +56,70 @@ class Connection(Enum):
 
 @dataclass(slots=True)
 class PlantView:
-    """Latest messages of everybody.  Times are seconds of the running loop."""
+    """Latest messages of everybody.  Times are seconds of the running loop.
+
+    `foreign` has the latest frame of each message that only we should send, by `can_id`.  `any_frame_at` is of interest
+    until the plant is heard, and not kept up to date after that.
+    """
 
     racks: dict[int, RackView] = field(default_factory=dict)
     nodes: dict[NodeAddress, Sample[NodeInfo]] = field(default_factory=dict)
     pcs: Sample[PcsStatus] | None = None
-    foreign_command: Sample[EmsPcsCommand] | None = None
+    foreign: dict[int, ForeignFrame] = field(default_factory=dict)
     foreign_notice: Sample[EmsUpgradeNotice] | None = None
     any_frame_at: float | None = None
     plant_frame_at: float | None = None
+    _stop_listening: Callable[[], None] | None = field(default=None, repr=False)
 
     def rack(self, index: int) -> RackView:
         """The view of one rack, empty if nothing was heard."""
         return self.racks.setdefault(index, RackView())
 
-    def attach(self, link: StationLink) -> Callable[[], None]:
-        """Record everything that `link` hears.  Gives a function that stops listening to raw traffic."""
+    def attach(self, link: StationLink, guarded: Mapping[int, str] | None = None) -> Callable[[], None]:
+        """Record everything that `link` hears.  Gives a function that stops listening to raw traffic.
+
+        `guarded` are the messages, by `can_id`, that nobody else may send; unless given, all of the gateway's.  What is
+        none of the station's messages is listened to only until the plant is heard: after that an adapter may filter.
+        """
         link.subscribe(BmsHvStatus, self._on_hv)
         link.subscribe(BmsState, self._on_state)
         link.subscribe(BmsCellSummary, self._on_cells)
         link.subscribe(BmsAlarms, self._on_alarms)
         link.subscribe(PcsStatus, self._on_pcs)
         link.subscribe(NodeInfo, self._on_node)
-        link.subscribe(EmsPcsCommand, self._on_foreign_command)
         link.subscribe(EmsUpgradeNotice, self._on_foreign_notice)
-        return link.bus.subscribe(None, self._on_any)
+        names = link.codec.gateway_messages if guarded is None else guarded
+
+        def on_guarded(frame: CanFrame, at: float) -> None:
+            if not is_notice(link.codec, frame):
+                self.foreign[frame.can_id] = ForeignFrame(names[frame.can_id], frame, at)
+
+        stop_guard = link.bus.subscribe(names, on_guarded)
+        self._stop_listening = link.bus.subscribe(None, self._on_any)
+
+        def stop() -> None:
+            stop_guard()
+            self._stop_raw()
+
+        return stop
 
     def _on_any(self, _frame: CanFrame, at: float) -> None:
         self.any_frame_at = at
 
+    def _stop_raw(self) -> None:
+        if self._stop_listening is not None:
+            self._stop_listening()
+            self._stop_listening = None
+
+    def _plant_heard(self, at: float) -> None:
+        self.plant_frame_at = at
+        if self.any_frame_at is None:
+            self.any_frame_at = at
+        self._stop_raw()
+
     def _on_hv(self, received: Received[BmsHvStatus]) -> None:
         self.rack(received.index).hv = Sample(received.message, received.at)
-        self.plant_frame_at = received.at
+        self._plant_heard(received.at)
 
     def _on_state(self, received: Received[BmsState]) -> None:
         self.rack(received.index).state = Sample(received.message, received.at)
@@ -100,14 +132,11 @@ class PlantView:
 
     def _on_pcs(self, received: Received[PcsStatus]) -> None:
         self.pcs = Sample(received.message, received.at)
-        self.plant_frame_at = received.at
+        self._plant_heard(received.at)
 
     def _on_node(self, received: Received[NodeInfo]) -> None:
         self.nodes[NodeAddress(received.message.node_type, received.index)] = Sample(received.message, received.at)
-        self.plant_frame_at = received.at
-
-    def _on_foreign_command(self, received: Received[EmsPcsCommand]) -> None:
-        self.foreign_command = Sample(received.message, received.at)
+        self._plant_heard(received.at)
 
     def _on_foreign_notice(self, received: Received[EmsUpgradeNotice]) -> None:
         self.foreign_notice = Sample(received.message, received.at)

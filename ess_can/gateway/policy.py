@@ -5,7 +5,7 @@ There is no switch that skips a check; only thresholds are configurable.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from math import inf
 
 from ess_can.errors import (
@@ -19,7 +19,6 @@ from ess_can.errors import (
     DispatchActive,
     EmergencyStop,
     EssCanError,
-    IdConflict,
     NodeMissing,
     NodeUnhealthy,
     OtherGateway,
@@ -29,6 +28,7 @@ from ess_can.errors import (
     SocOutOfBand,
 )
 from ess_can.gateway.config import Afterwards, GatewayConfig, PolicyLimits
+from ess_can.gateway.foreign import ForeignFrame, id_conflict
 from ess_can.gateway.plant_view import Connection, PlantView, RackView, Sample
 from ess_can.identity import NodeAddress, NodeType
 from ess_can.signals.messages import (
@@ -43,6 +43,9 @@ from ess_can.signals.messages import (
 
 FRESH_S = 1.5
 """A message older than this is as good as none: three cycles of the slowest one."""
+
+FOREIGN_FRESH_S = 5.0
+"""Somebody else's frame counts for longer: the session of a tester lasts that long after its last request (S3)."""
 
 _GRAVEST = (EmergencyStop, ContactorWelded)
 """Named first, whatever else is wrong: other faults often only follow from them."""
@@ -72,19 +75,27 @@ def _fresh(sample: Sample[Message] | None, now: float) -> bool:
     return sample is not None and now - sample.at <= FRESH_S
 
 
+def diagnostics_refusal(view: PlantView, request_ids: Collection[int], now: float) -> EssCanError | None:
+    """Why the nodes must not even be asked now: somebody else upgrades this plant, or asks them; None if they may."""
+    conflicts = (id_conflict(each) for each in _fresh_foreign(view, now) if each.frame.can_id in request_ids)
+    return next(_other_gateway(view, now), None) or next(conflicts, None)
+
+
 def _masters(view: PlantView, now: float) -> Iterator[EssCanError]:
+    yield from _other_gateway(view, now)
+    yield from map(id_conflict, _fresh_foreign(view, now))
+
+
+def _fresh_foreign(view: PlantView, now: float) -> Iterator[ForeignFrame]:
+    return (foreign for foreign in view.foreign.values() if now - foreign.at <= FOREIGN_FRESH_S)
+
+
+def _other_gateway(view: PlantView, now: float) -> Iterator[EssCanError]:
     notice = view.foreign_notice
     if notice is not None and now - notice.at <= FRESH_S and notice.value.phase is not UpgradePhase.NONE:
         yield OtherGateway(
             "another gateway is upgrading this plant",
             why=f"EMS_UpgradeNotice of session {notice.value.session:#06x} in phase {notice.value.phase.name}",
-        )
-    command = view.foreign_command
-    if command is not None and now - command.at <= FRESH_S:
-        yield IdConflict(
-            "another master commands the PCS",
-            why=f"EMS_PcsCommand {command.value.command.name} was heard, and it is not ours",
-            remedy="Have the EMS hand over the plant (stop sending EMS_PcsCommand) before the upgrade.",
         )
 
 

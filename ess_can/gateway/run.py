@@ -7,6 +7,7 @@ import random
 from dataclasses import dataclass, field
 
 from ess_can.bus.clock import now
+from ess_can.bus.kernel_isotp import IsoTpTransport
 from ess_can.bus.port import Bus
 from ess_can.can.timing import BitTiming
 from ess_can.errors import EssCanError, Interrupted
@@ -15,9 +16,9 @@ from ess_can.gateway.phases import Phase
 from ess_can.gateway.plan import Plan, listen, make_plan, require_allowed
 from ess_can.gateway.plant_view import Connection
 from ess_can.gateway.policy import FRESH_S
-from ess_can.gateway.progress import OnProgress, PhaseEntered, ignore, never_failing
+from ess_can.gateway.progress import Noted, OnProgress, PhaseEntered, ignore, never_failing
 from ess_can.gateway.report import NodeRecord, PhaseLog, Report
-from ess_can.gateway.station_master import StationMaster
+from ess_can.gateway.station_master import USER_ISOTP, StationMaster
 from ess_can.gateway.transfer_meter import ideal_wire_time_s
 from ess_can.gateway.upgrade import Upgrade
 from ess_can.isotp import IsoTpParams
@@ -30,7 +31,8 @@ from ess_can.uds.access import AccessAlgorithm
 class GatewaySetup:
     """How the gateway reaches a station.
 
-    `bit_timing` is for figures only (None: unknown).  `entropy` gives poll tokens and the session number: a
+    `bit_timing` is for figures only (None: unknown).  `transport` carries the diagnostic messages, our own core unless
+    given (`ess_can.bus.kernel_isotp.choose_isotp`).  `entropy` gives poll tokens and the session number: a
     random.SystemRandom in the field, a seeded one in simulation.
     """
 
@@ -40,6 +42,7 @@ class GatewaySetup:
     bit_timing: BitTiming | None = None
     isotp: IsoTpParams = field(default_factory=IsoTpParams)
     entropy: random.Random = field(default_factory=random.SystemRandom)
+    transport: IsoTpTransport = USER_ISOTP
 
     def master(self, bus: Bus) -> StationMaster:
         """A hold on the station behind `bus`."""
@@ -51,6 +54,7 @@ class GatewaySetup:
             isotp=self.isotp,
             bit_timing=self.bit_timing,
             entropy=self.entropy,
+            transport=self.transport,
         )
 
 
@@ -76,11 +80,13 @@ async def upgrade_station(
         tell(PhaseEntered(now(), phase, detail))
 
     async with setup.master(bus) as master:
+        master.watch.on_warning = lambda warning: tell(Noted(now(), f"{warning.name}: {warning}"))
         tell(PhaseEntered(now(), Phase.STATUS_CHECK))
         try:
             async with master.watch:
                 await listen(master)
                 require_allowed(master)
+                master.watch.arm()  # from here on we speak: nobody else may speak as we do
                 plan = await make_plan(master, upgrade, tell)
                 require_allowed(master)
         except EssCanError as error:
@@ -99,7 +105,6 @@ async def upgrade_station(
             enter(Phase.CHECKED if plan.nodes else Phase.NOTHING_TO_DO)
             return report
         up_to_date = report.nodes[len(plan.nodes) :]
-        master.watch.arm()
         await Upgrade(master, plan, log, tell).run(report)
         report.nodes += up_to_date
     return report

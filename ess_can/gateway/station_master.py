@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Self
 
 from ess_can.bus.clock import uninterrupted
-from ess_can.bus.isotp_channel import IsoTpChannel
+from ess_can.bus.kernel_isotp import Channel, IsoTpTransport, UserIsoTp
 from ess_can.bus.port import Bus
 from ess_can.bus.station import StationLink
 from ess_can.can.timing import BitTiming
@@ -22,6 +22,8 @@ from ess_can.identity import NodeAddress
 from ess_can.isotp import IsoTpAddress, IsoTpParams
 from ess_can.signals.dbc import StationCodec
 from ess_can.uds.access import AccessAlgorithm
+
+USER_ISOTP = UserIsoTp()
 
 
 class StationMaster:
@@ -40,17 +42,23 @@ class StationMaster:
         isotp: IsoTpParams,
         bit_timing: BitTiming | None,
         entropy: random.Random,
+        transport: IsoTpTransport = USER_ISOTP,
     ) -> None:
         self.config = config
         self.access = access
         self.bit_timing = bit_timing
         self.link = StationLink(bus, codec)
         self.view = PlantView()
-        self._stop_listening = self.view.attach(self.link)
-        self.watch = PlantWatch(self.link)
+        guarded = dict(codec.gateway_messages)
+        if transport.own_requests_visible:
+            for node in codec.nodes():
+                del guarded[codec.diagnostic_ids(node)[0]]
+        self._stop_listening = self.view.attach(self.link, guarded)
+        self.watch = PlantWatch(self.link, guarded)
         self.orders = Orders(self.link, entropy.getrandbits(16), self.watch.trip)
         self.interlock = Interlock(self.link, config.racks, config.hv, entropy)
         self.isolation = Isolation(self.view, self.orders, config)
+        self.transport = transport
         self._isotp = isotp
         self._clients: dict[NodeAddress, NodeClient] = {}
 
@@ -60,8 +68,8 @@ class StationMaster:
         if client is None:
             ids = IsoTpAddress(*self.link.codec.diagnostic_ids(address))
 
-            def connect(on_message: OnMessage, on_error: OnError) -> IsoTpChannel:
-                return IsoTpChannel(self.link.bus, ids, self._isotp, on_message=on_message, on_error=on_error)
+            def connect(on_message: OnMessage, on_error: OnError) -> Channel:
+                return self.transport.open(self.link.bus, ids, self._isotp, on_message=on_message, on_error=on_error)
 
             client = self._clients[address] = NodeClient(connect)
         return client

@@ -14,7 +14,9 @@ from ess_can.identity import NodeAddress
 
 
 class TransferMeter:
-    """Times a transfer, and adds up the wire time of all other traffic meanwhile.
+    """Times a transfer, and adds up the wire time of the station's other traffic meanwhile.
+
+    Traffic that the DBC does not know is not listened to, so that adapters may filter it out; it counts against us.
 
     Efficiency = (exact wire time of the fewest full frames that carry the bytes as ISO-TP consecutive frames) /
     (elapsed time less other traffic's own wire time).  1.00 is the physical limit.
@@ -31,7 +33,7 @@ class TransferMeter:
     def __enter__(self) -> Self:
         self._began_at = now()
         self._link.on_send = self._count
-        self._unsubscribe = self._link.bus.subscribe(None, lambda frame, _at: self._count(frame))
+        self._unsubscribe = self._link.bus.subscribe(self._link.codec.can_ids, lambda frame, _at: self._count(frame))
         return self
 
     def __exit__(

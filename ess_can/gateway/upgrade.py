@@ -26,6 +26,7 @@ from ess_can.errors import (
     HeldOpenByChoice,
     HvClosed,
     HvPermitRevoked,
+    InterfaceDown,
     Interrupted,
     IsoTpError,
     PcsFault,
@@ -53,7 +54,7 @@ _KEEP_OPEN = (BusError, ContactorsNotOpening, ContactorWelded, DischargeTimeout,
 """After these high voltage is not reconnected: a person must look first."""
 
 
-_BUS_GONE = (AdapterLost, BusOff)
+_BUS_GONE = (AdapterLost, BusOff, InterfaceDown)
 """After these nothing can be said or heard: heartbeat time-out, lock and trial rules keep the plant safe without us."""
 
 

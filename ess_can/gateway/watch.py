@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 from ess_can.bus.clock import Guard
 from ess_can.bus.station import Received, StationLink
-from ess_can.errors import ContactorWelded, EmergencyStop, EssCanError, IdConflict, OtherGateway, PcsFault
+from ess_can.can.frame import CanFrame
+from ess_can.errors import BusError, ContactorWelded, EmergencyStop, EssCanError, OtherGateway, PcsFault
+from ess_can.gateway.foreign import ForeignFrame, id_conflict, is_notice
 from ess_can.signals.messages import (
     BmsAlarms,
     BmsHvStatus,
-    EmsPcsCommand,
     EmsUpgradeNotice,
     PcsState,
     PcsStatus,
@@ -16,19 +19,25 @@ from ess_can.signals.messages import (
 
 
 class PlantWatch(Guard):
-    """A guard over the whole upgrade, tripped by what the station's messages say.
+    """A guard over the whole upgrade, tripped by what the station's messages say and by who else speaks as we do.
 
-    After an emergency the plant is never reconnected by this tool: `forbids_reconnect`.
+    `guarded` are the messages, by `can_id`, that nobody else may send; unless given, all of the gateway's.
+    After an emergency the plant is never reconnected by this tool: `forbids_reconnect`.  A warning of the bus ends
+    nothing: it is kept as `last_warning` and told to `on_warning`.
     """
 
-    def __init__(self, link: StationLink) -> None:
+    def __init__(self, link: StationLink, guarded: Mapping[int, str] | None = None) -> None:
         super().__init__()
         self.forbids_reconnect: EssCanError | None = None
-        self._unwatch = link.bus.watch(self.trip)
+        self.last_warning: BusError | None = None
+        self.on_warning: Callable[[BusError], None] | None = None
+        self._codec = link.codec
+        self._guarded = link.codec.gateway_messages if guarded is None else guarded
+        self._unwatch = link.bus.watch(self._on_bus)
+        self._unsubscribe = link.bus.subscribe(self._guarded, self._on_foreign)
         link.subscribe(PcsStatus, self._on_pcs)
         link.subscribe(BmsHvStatus, self._on_rack)
         link.subscribe(BmsAlarms, self._on_alarms)
-        link.subscribe(EmsPcsCommand, self._on_foreign_command)
         link.subscribe(EmsUpgradeNotice, self._on_foreign_notice)
         self._armed = False
 
@@ -40,6 +49,15 @@ class PlantWatch(Guard):
         """Stop watching."""
         self._armed = False
         self._unwatch()
+        self._unsubscribe()
+
+    def _on_bus(self, error: BusError) -> None:
+        if error.ends_use:
+            self.trip(error)
+            return
+        self.last_warning = error
+        if self.on_warning is not None:
+            self.on_warning(error)
 
     def _emergency(self, error: EssCanError) -> None:
         if self._armed:
@@ -70,10 +88,9 @@ class PlantWatch(Guard):
         elif alarms.weld:
             self._emergency(ContactorWelded(f"{name} reports a welded contactor", why="BMS_Alarms"))
 
-    def _on_foreign_command(self, received: Received[EmsPcsCommand]) -> None:
-        if self._armed:
-            order = received.message.command.name
-            self.trip(IdConflict("another master commands the plant", why=f"EMS_PcsCommand {order} is not ours"))
+    def _on_foreign(self, frame: CanFrame, at: float) -> None:
+        if self._armed and not is_notice(self._codec, frame):
+            self.trip(id_conflict(ForeignFrame(self._guarded[frame.can_id], frame, at)))
 
     def _on_foreign_notice(self, received: Received[EmsUpgradeNotice]) -> None:
         if self._armed:

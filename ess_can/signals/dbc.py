@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 _Key = int | NodeAddress
 FINGERPRINT_BITS = 14
 _E2E_PROFILE = "P05"
+_GATEWAY = "EMS"
 _LISTED = 8
 """How many mismatches an error lists."""
 
@@ -88,6 +89,8 @@ class StationCodec:
     """Encodes and decodes every message of the station.
 
     `sha256` is that of the DBC file, `fingerprint` its first 14 bits (as in Node_Info), `version` its VERSION string.
+    `can_ids` are the identifiers of all its messages, and `gateway_messages` names those that the EMS alone sends, UDS
+    requests included, by their `can_id`.
     `counters` tell why frames were not decoded.
     """
 
@@ -105,6 +108,8 @@ class StationCodec:
             shown = "; ".join(problems[:_LISTED])
             more = f"; and {len(problems) - _LISTED} more" if len(problems) > _LISTED else ""
             raise DbcMismatch("The DBC does not describe the messages of this version of ess-can", why=shown + more)
+        self.can_ids = frozenset(_can_id(m) for m in database.messages)
+        self.gateway_messages = {_can_id(m): m.name for m in database.messages if m.senders == [_GATEWAY]}
         self._by_id = {bound.route.can_id: bound for family in self._routed.values() for bound in family.values()}
 
     @classmethod
@@ -313,7 +318,7 @@ class _Binder:
     def _diagnostic(self, node: NodeAddress, kind: str) -> int:
         name = str(node).upper()
         ours = f"the diagnostic channel of {node}"
-        message = self._take(f"UDS_{kind}_{name}", "EMS" if kind == "Request" else name, ours)
+        message = self._take(f"UDS_{kind}_{name}", _GATEWAY if kind == "Request" else name, ours)
         if message is None:
             return 0
         if _attribute(message, f"Diag{kind}") != "Yes":

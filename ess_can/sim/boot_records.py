@@ -13,7 +13,7 @@ import zlib
 from dataclasses import dataclass
 from typing import ClassVar, Generic, Protocol, Self, TypeVar
 
-from ess_can.sim.flash import BANKS
+from ess_can.sim.flash_cells import BANKS
 from ess_can.sim.fram import Fram
 from ess_can.sim.latches import Latch
 

@@ -16,7 +16,8 @@ from ess_can.errors import EssCanError
 from ess_can.image.node_image import NodeImage
 from ess_can.signals.messages import ImageState
 from ess_can.sim.boot_records import BootRecord, ImageId, NodeRecords
-from ess_can.sim.flash import BANKS, Flash, FlashError
+from ess_can.sim.flash import Flash, FlashError
+from ess_can.sim.flash_cells import BANKS
 
 Verify = Callable[[bytes], NodeImage]
 """Checks an image's hash and signature and gives its facts; raises an EssCanError if they do not hold.

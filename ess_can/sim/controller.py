@@ -12,7 +12,7 @@ from typing import Protocol
 from ess_can.bus.port import Receive, Sent
 from ess_can.can.frame import CanFrame
 from ess_can.can.timing import BitTiming, frame_duration_s
-from ess_can.errors import AdapterLost, BusError, BusOff, TransmitQueueFull, UsageError
+from ess_can.errors import AdapterLost, BusError, BusOff, ErrorPassive, TransmitQueueFull, UsageError
 
 ERROR_PASSIVE_LIMIT = 128
 BUS_OFF_LIMIT = 256
@@ -102,6 +102,7 @@ class Controller:
         self._order = order
         self._attached = True
         self._sending = False
+        self._passive = False  # and watchers know
         self._accepted = 0
         self._restart: asyncio.TimerHandle | None = None
         self._watchers: list[Callable[[BusError], None]] = []
@@ -113,8 +114,8 @@ class Controller:
         """Whether the wire carries CAN FD."""
         return self._medium.timing.data_bitrate is not None
 
-    def send(self, frame: CanFrame, on_sent: Sent | None = None) -> None:
-        """Queue a frame, as `Bus.send` says.
+    def send(self, frame: CanFrame, on_sent: Sent | None = None, *, bulk: bool = False) -> None:
+        """Queue a frame, as `Bus.send` says.  Its queue is the controller's own, so that bulk frames are like others.
 
         Raises UsageError for a CAN FD frame on a classic wire and ValueError for a frame that cannot exist.
         """
@@ -146,7 +147,7 @@ class Controller:
         return cancel
 
     def watch(self, on_error: Callable[[BusError], None]) -> Callable[[], None]:
-        """Report bus-off and `unplug`, as `Bus.watch` says."""
+        """Report error passive, bus-off and `unplug`, as `Bus.watch` says."""
         self._watchers.append(on_error)
 
         def cancel() -> None:
@@ -187,7 +188,7 @@ class Controller:
         """`detach`, as an adapter that is pulled: watchers get AdapterLost."""
         if self._attached:
             self.detach()
-            self._report()
+            self._report(self._why_offline())
 
     def restart(self) -> None:
         """Recover from bus-off, after as long as an idle bus takes to show 128 times 11 recessive bits."""
@@ -207,6 +208,7 @@ class Controller:
         self._sending = False
         if self.tec:
             self.tec -= 1
+            self._note_state()
 
     def not_sent(self, transmission: Transmission, *, acknowledged: bool = True) -> None:
         """An error ended it: retransmit, count, and go bus-off at the limit.
@@ -223,15 +225,19 @@ class Controller:
             self.tec += 8
         if self.tec >= BUS_OFF_LIMIT:
             self._stop()
-            self._report()
+            self._report(self._why_offline())
+        else:
+            self._note_state()
 
     def receive_error(self, increment: int = 1) -> None:
         """Count a receive error.  Beyond error passive the count has no meaning."""
         self.rec = min(self.rec + increment, ERROR_PASSIVE_LIMIT)
+        self._note_state()
 
     def received(self) -> None:
         """Count a frame received well; out of error passive the standard allows 119..127."""
         self.rec = 119 if self.rec >= ERROR_PASSIVE_LIMIT else max(self.rec - 1, 0)
+        self._note_state()
 
     # ----------------------------------------------------------------------------------------------
 
@@ -240,9 +246,16 @@ class Controller:
             return BusOff(f"{self.name} is bus-off", why=f"its transmit error counter reached {BUS_OFF_LIMIT}")
         return AdapterLost(f"{self.name} is not attached to the bus")
 
-    def _report(self) -> None:
+    def _note_state(self) -> None:
+        """Warn once of becoming error passive."""
+        passive = self.state is ControllerState.ERROR_PASSIVE
+        if passive and not self._passive:
+            self._report(ErrorPassive(f"{self.name} is error passive", why=f"TEC {self.tec}, REC {self.rec}"))
+        self._passive = passive
+
+    def _report(self, error: BusError) -> None:
         for on_error in tuple(self._watchers):
-            on_error(self._why_offline())
+            on_error(error)
 
     def _stop(self) -> None:
         self.online = False
@@ -255,4 +268,5 @@ class Controller:
     def _recover(self) -> None:
         self._restart = None
         self.tec = self.rec = 0
+        self._passive = False
         self.online = True

@@ -258,6 +258,15 @@ class StationCircuit:
             self._settle(mover)
         self._advance(now)
 
+    def place(self, contactor: Contactor, closed: bool) -> None:
+        """Put a contactor at once where it is seen to be: one that moves elsewhere, and wears there."""
+        contactor.coil = contactor.closed = closed
+        contactor.due = inf
+        for rack in self.racks:
+            rack.rewire()
+        self._update_currents()
+        self.bridge_current_a = self._bridge()
+
     def _settle(self, contactor: Contactor) -> None:
         if contactor is self.pcs_contactor:
             contactor.settle(self.bridge_current_a)

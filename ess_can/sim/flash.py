@@ -11,45 +11,24 @@ in mid-erase may well read as erased and not be.
 from __future__ import annotations
 
 import random
+from array import array
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import Enum, IntEnum
+from enum import Enum
 
+from ess_can.sim.flash_cells import (
+    BANKS,
+    ERASED,
+    BankCells,
+    FlashAction,
+    FlashCells,
+    FlashGeometry,
+    UnitState,
+)
 from ess_can.sim.power_cut import PowerCut
 
-BANKS = 2
-_ERASED = 0xFF
 _MISSED_BY_ECC = 0.25
 """Share of torn units that read without an ECC error, yet wrong: SEC-DED does not promise to see three bits or more."""
-
-
-@dataclass(frozen=True, slots=True)
-class FlashGeometry:
-    """Sizes in bytes; defaults of the STM32H743xI (datasheet DS12110): 2 MiB in two banks of eight 128 KiB sectors.
-
-    The first `protected_sectors` of each bank hold the bootloader and are write-protected; the others are the slot.
-    """
-
-    sectors_per_bank: int = 8
-    sector_size: int = 128 * 1024
-    unit_size: int = 32
-    protected_sectors: int = 1
-    endurance_cycles: int = 10_000
-
-    @property
-    def bank_size(self) -> int:
-        """Bytes of one bank."""
-        return self.sectors_per_bank * self.sector_size
-
-    @property
-    def slot_offset(self) -> int:
-        """Where in its bank the image slot begins."""
-        return self.protected_sectors * self.sector_size
-
-    @property
-    def slot_size(self) -> int:
-        """Bytes of the image slot."""
-        return self.bank_size - self.slot_offset
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +37,10 @@ class FlashTiming:
 
     sector_erase_s: float = 1.0
     unit_program_s: float = 100e-6
+
+    def divided_by(self, speed: float) -> FlashTiming:
+        """The durations of a part that is `speed` times as fast."""
+        return FlashTiming(self.sector_erase_s / speed, self.unit_program_s / speed)
 
 
 MAXIMUM_TIMING = FlashTiming(sector_erase_s=2.0, unit_program_s=200e-6)
@@ -80,26 +63,11 @@ class FlashError(Enum):
     ECC = "a unit read with an uncorrectable ECC error"
 
 
-class UnitState(IntEnum):
-    """What a program unit holds."""
-
-    BLANK = 0
-    PROGRAMMED = 1
-    UNSTABLE = 2  # reads with an ECC error
-
-
 class SectorDefect(Enum):
     """How a bad sector behaves."""
 
     REPORTED = "operations in it end with an error"
     SILENT = "programming in it loses bits and reports success"
-
-
-class FlashAction(Enum):
-    """The operations that take time."""
-
-    ERASE = "erase"
-    PROGRAM = "program"
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,10 +104,13 @@ class BankSnapshot:
 
 
 class _Bank:
-    def __init__(self, geometry: FlashGeometry) -> None:
-        self.content = bytearray([_ERASED]) * geometry.bank_size
-        self.states = bytearray(geometry.bank_size // geometry.unit_size)
-        self.erase_cycles = [0] * geometry.sectors_per_bank
+    """A bank's cells, and what of it does not outlive power."""
+
+    def __init__(self, cells: BankCells, geometry: FlashGeometry) -> None:
+        self.cells = cells
+        self.content = cells.content
+        self.states = cells.states
+        self.erase_cycles = cells.erase_cycles
         self.defects: list[SectorDefect | None] = [None] * geometry.sectors_per_bank
         self.pending: tuple[FlashOperation, bytes] | None = None
 
@@ -149,7 +120,8 @@ class Flash:
 
     Start an operation with `start_erase` or `start_program`, which give the time at which it is done, and end it with
     `complete` at that time or later; only then does it take effect.  `observer` is told of each operation that starts.
-    `rng` decides which bits tear.
+    `rng` decides which bits tear.  `cells` are where its content lives, a blank part's in RAM unless given; they bring
+    their geometry along.  What was under way when the process before died is found torn, as by a loss of power.
     """
 
     def __init__(
@@ -159,8 +131,11 @@ class Flash:
         geometry: FlashGeometry | None = None,
         timing: FlashTiming | None = None,
         observer: Callable[[FlashOperation], None] | None = None,
+        *,
+        cells: FlashCells | None = None,
     ) -> None:
-        self.geometry = geometry or FlashGeometry()
+        cells = cells or FlashCells.in_ram(geometry or FlashGeometry())
+        self.geometry = cells.geometry
         self.timing = timing or FlashTiming()
         self.power = power or PowerCut()
         self.observer = observer
@@ -168,7 +143,9 @@ class Flash:
         self.running_bank: int | None = None
         """The bank that code runs from, set by the bootloader; the flash refuses to change it."""
         self._rng = rng
-        self._banks = tuple(_Bank(self.geometry) for _ in range(BANKS))
+        self._banks = tuple(_Bank(bank, self.geometry) for bank in cells.banks)
+        for number in range(BANKS):
+            self._tear_what_was_cut_off(number)
 
     # --- operations ---------------------------------------------------------------------------
 
@@ -214,24 +191,43 @@ class Flash:
         )
         if error in (FlashError.ERASE_FAILED, FlashError.PROGRAM_FAILED):
             self.counters.failed += 1
+        self._banks[bank].cells.end()
         return error
 
     def power_loss(self, now: float) -> None:
         """Power fails, or the node resets: operations under way are torn as far as they have come."""
         for bank in self._banks:
             pending, bank.pending = bank.pending, None
-            if pending is None or not self.power.powered:
-                continue
-            operation, data = pending
-            if now <= operation.started:
-                continue
-            if operation.action is FlashAction.ERASE:
-                self._tear_sector(operation.bank, operation.offset)
-                continue
-            units = len(data) // self.geometry.unit_size
-            whole = min(int((now - operation.started) / self.timing.unit_program_s), units)
-            if self._program(operation, data, whole) is None and whole < units:
-                self._tear_unit(operation.bank, operation.offset, whole, data)
+            if pending is not None and self.power.powered and now > pending[0].started:
+                self._tear(*pending, now)
+            bank.cells.end()
+
+    def _tear(self, operation: FlashOperation, data: bytes, now: float) -> None:
+        """Leave an operation as it stands at `now`."""
+        if operation.action is FlashAction.ERASE:
+            self._tear_sector(operation.bank, operation.offset)
+            return
+        units = len(data) // self.geometry.unit_size
+        whole = min(int((now - operation.started) / self.timing.unit_program_s), units)
+        if self._program(operation, data, whole) is None and whole < units:
+            self._tear_unit(operation.bank, operation.offset, whole, data)
+
+    def _tear_what_was_cut_off(self, bank: int) -> None:
+        """The process before died in an operation: leave it as far as it had come, and what it was at torn."""
+        cells, unit = self._banks[bank].cells, self.geometry.unit_size
+        cut_off = cells.cut_off
+        if cut_off is None:
+            return
+        if cut_off.action is FlashAction.ERASE:
+            self._tear_sector(bank, cut_off.offset)
+        else:
+            first = True
+            for offset in range(cut_off.offset, cut_off.offset + cut_off.length, unit):
+                if cells.states[offset // unit] == UnitState.BLANK:
+                    if first or bytes(cells.content[offset : offset + unit]) != bytes([ERASED]) * unit:
+                        self._tear_unit(bank, offset, 0, self._rng.randbytes(unit))
+                    first = False
+        cells.end()
 
     # --- reading ------------------------------------------------------------------------------
 
@@ -263,7 +259,7 @@ class Flash:
         unit = self.geometry.unit_size
         if offset % unit or not self.is_blank(bank, offset, len(data)):
             raise ValueError(f"{len(data)} bytes at {offset} of bank {bank} do not fit into blank units")
-        padded = data + bytes([_ERASED]) * (-len(data) % unit)
+        padded = data + bytes([ERASED]) * (-len(data) % unit)
         self._set(bank, offset, padded, UnitState.PROGRAMMED)
 
     def inject_defect(self, bank: int, sector: int, defect: SectorDefect | None) -> None:
@@ -291,16 +287,16 @@ class Flash:
             raise ValueError(f"a snapshot of sizes {sizes} is not of this geometry")
         target.content[:] = snapshot.content
         target.states[:] = snapshot.unit_states
-        target.erase_cycles[:] = snapshot.erase_cycles
+        target.erase_cycles[:] = memoryview(array("I", snapshot.erase_cycles))
 
     # --- inside -------------------------------------------------------------------------------
 
     def _inside(self, bank: int, offset: int, length: int) -> bool:
         return 0 <= bank < BANKS and min(offset, length) >= 0 and offset + length <= self.geometry.bank_size
 
-    def _states(self, bank: int, offset: int, length: int) -> bytearray:
+    def _states(self, bank: int, offset: int, length: int) -> bytes:
         unit = self.geometry.unit_size
-        return self._banks[bank].states[offset // unit : -(-(offset + length) // unit)]
+        return bytes(self._banks[bank].states[offset // unit : -(-(offset + length) // unit)])
 
     def _refusal(self, bank: int, offset: int, length: int) -> FlashError | None:
         """The first reason, if any, why this range must not be changed now."""
@@ -321,7 +317,9 @@ class Flash:
         return error
 
     def _start(self, operation: FlashOperation, data: bytes) -> float:
-        self._banks[operation.bank].pending = (operation, data)
+        bank = self._banks[operation.bank]
+        bank.cells.begin(operation.action, operation.offset, operation.length)
+        bank.pending = (operation, data)
         if self.observer is not None:
             self.observer(operation)
         return operation.done_at
@@ -338,7 +336,7 @@ class Flash:
             self._tear_sector(operation.bank, operation.offset)
             return FlashError.ERASE_FAILED
         bank.erase_cycles[sector] += 1
-        self._set(operation.bank, operation.offset, bytes([_ERASED]) * operation.length, UnitState.BLANK)
+        self._set(operation.bank, operation.offset, bytes([ERASED]) * operation.length, UnitState.BLANK)
         self.counters.sectors_erased += 1
         return None
 
@@ -392,7 +390,7 @@ class Flash:
             start = offset + index * unit
             fate = UnitState.UNSTABLE if index == certain else self._rng.choice(tuple(UnitState))
             if fate is UnitState.BLANK:
-                self._set(bank, start, bytes([_ERASED]) * unit, UnitState.BLANK)
+                self._set(bank, start, bytes([ERASED]) * unit, UnitState.BLANK)
             elif fate is UnitState.UNSTABLE:
                 old = int.from_bytes(target.content[start : start + unit], "big")
                 mixed = (old | self._rng.getrandbits(8 * unit)).to_bytes(unit, "big")

@@ -19,13 +19,20 @@ class Fram:
     """Byte-writable memory, zeros when new.
 
     `power` is shared with the node's flash, each written byte being one of its operations; `rng` decides which bits
-    of a torn byte were written.
+    of a torn byte were written.  `cells` are the bytes in place, new ones in RAM unless given.
     """
 
-    def __init__(self, rng: random.Random, power: PowerCut | None = None, size: int = FRAM_SIZE) -> None:
+    def __init__(
+        self,
+        rng: random.Random,
+        power: PowerCut | None = None,
+        size: int = FRAM_SIZE,
+        *,
+        cells: memoryview | None = None,
+    ) -> None:
         self.power = power or PowerCut()
         self._rng = rng
-        self._content = bytearray(size)
+        self._content = memoryview(bytearray(size)) if cells is None else cells
 
     @property
     def size(self) -> int:

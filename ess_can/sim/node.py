@@ -78,7 +78,8 @@ class Application(Protocol):
 class SimulatedNode:
     """One node on the simulated wire.  It implements `ess_can.uds.target.ProgrammingTarget`.
 
-    `entropy` drives torn flash bits and challenges; `behaviours` says which firmware versions are bad, and how.
+    `entropy` drives torn flash bits and challenges; `behaviours` says which firmware versions are bad, and how.  `fram`
+    and `flash` are new and blank unless given.
     """
 
     def __init__(
@@ -92,13 +93,14 @@ class SimulatedNode:
         entropy: random.Random,
         behaviours: Mapping[Version, Behaviour],
         fram: Fram | None = None,
+        flash: Flash | None = None,
     ) -> None:
         self.address = address
         self.board = board
         self.controller = controller
         self.application = application
         self.behaviours = behaviours
-        self.flash = Flash(entropy)
+        self.flash = flash or Flash(entropy)
         self.records = NodeRecords(fram or Fram(entropy))
         self.boots = 0
         self._codec = codec

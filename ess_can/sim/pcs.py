@@ -14,6 +14,7 @@ from types import MappingProxyType
 from ess_can.errors import UsageError
 from ess_can.signals.messages import ContactorState, EmsPcsCommand, PcsCommandCode, PcsState, PcsStatus
 from ess_can.sim.electrical import StationCircuit
+from ess_can.sim.pcs_memory import NoPcsMemory, PcsKept, PcsMemory
 
 
 class PcsFaultCode(IntEnum):
@@ -100,19 +101,25 @@ class Pcs:
     """A PCS on a `StationCircuit`.  It stands by, or runs its local set-point, with the contactors as it finds them.
 
     `faults`, `grid_service_active` and the contactor's own faults (``circuit.pcs_contactor``) may be set at any time.
-    `refused_orders` counts CLOSE and RUN orders that the lock refused.
+    Local control runs only once `batteries_heard`.
+    `refused_orders` counts CLOSE and RUN orders that the lock refused.  `memory` is what outlives a restart; without
+    one the lock does not.
     """
 
-    def __init__(self, circuit: StationCircuit, now: float, spec: PcsSpec | None = None) -> None:
+    def __init__(
+        self, circuit: StationCircuit, now: float, spec: PcsSpec | None = None, memory: PcsMemory | None = None
+    ) -> None:
         self.spec = spec or PcsSpec()
         self.faults = PcsFaults()
         self.grid_service_active = False
+        self.batteries_heard = True
         self.refused_orders = 0
         self.state = PcsState.STANDBY
         self.remote_control = False
         self.locked = False
         self.heartbeat_lost = False
         self.fault_code = PcsFaultCode.NONE
+        self._memory = memory or NoPcsMemory()
         self._circuit = circuit
         self._contactor = circuit.pcs_contactor
         self._order = PcsCommandCode.RELEASE
@@ -142,6 +149,7 @@ class Pcs:
             self.locked = True
         elif order is PcsCommandCode.UNLOCK:
             self.locked = False
+        self._keep()
         if order is not PcsCommandCode.CLOSE:
             self._closing_failed = False
         self._order = order
@@ -150,6 +158,7 @@ class Pcs:
     def press_emergency_stop(self, now: float) -> None:
         """The bridge is blocked and the contactors open, now, whatever the current.  Held until `clear`."""
         self._shut_down(PcsEvent.EMERGENCY, now)
+        self._keep()
 
     def trip(self, code: PcsFaultCode, now: float) -> None:
         """A fault: the bridge is blocked, the contactors open.  Held until `clear`.  An emergency stop outranks it."""
@@ -164,20 +173,22 @@ class Pcs:
         if self.state in (PcsState.FAULT, PcsState.EMERGENCY_STOP):
             self.fault_code = PcsFaultCode.NONE
             self._fire(PcsEvent.CLEARED, now)
+            self._keep()
 
     def restart(self, now: float) -> None:
-        """The controller restarts: the contactors drop; remote control, lock and fault are forgotten.
+        """The controller restarts: the contactors drop; remote control and fault are forgotten, and the lock, too,
+        unless there is a memory for it.
 
         A pressed emergency stop is a switch: it is found pressed again.
         """
-        pressed = self.state is PcsState.EMERGENCY_STOP
+        kept = self._memory.load()
         self._shut_down(PcsEvent.RESTART, now)
         self.remote_control = False
-        self.locked = False
+        self.locked = kept.locked
         self.heartbeat_lost = False
         self.fault_code = PcsFaultCode.NONE
         self._order = PcsCommandCode.RELEASE
-        if pressed:
+        if kept.emergency_stop:
             self._fire(PcsEvent.EMERGENCY, now)
 
     # --- output ---------------------------------------------------------------------------------
@@ -279,7 +290,7 @@ class Pcs:
         if self.locked:
             return 0.0
         if not self.remote_control:
-            return self.spec.local_setpoint_kw
+            return self.spec.local_setpoint_kw if self.batteries_heard else 0.0
         return self._setpoint_kw if self._order is PcsCommandCode.RUN else 0.0
 
     def _ramp(self, elapsed_s: float) -> None:
@@ -326,6 +337,9 @@ class Pcs:
         self._circuit.bridge_request_a = 0.0
         self._drive(False, now)
         self._fire(event, now)
+
+    def _keep(self) -> None:
+        self._memory.save(PcsKept(self.locked, self.state is PcsState.EMERGENCY_STOP))
 
     def _drive(self, closed: bool, now: float) -> None:
         if closed != self._contactor.coil:

@@ -11,7 +11,7 @@ from tests.architecture.modules import Module, modules
 _PURE_PACKAGES = {"can", "signals", "isotp", "uds", "image", "trust"}
 _PURE_OF_SIM = {
     *("flash", "flash_queue", "fram", "boot_records", "bootloader", "programming", "image_verdict", "power_cut"),
-    *("electrical", "pcs", "rack", "hv_control", "hv_evidence", "rack_states", "trace"),
+    *("electrical", "pcs", "rack", "hv_control", "hv_evidence", "rack_states", "trace", "flash_cells", "pcs_memory"),
 }
 _FORBIDDEN_IN_CORES = {
     *("asyncio", "socket", "select", "selectors", "threading", "time", "subprocess", "multiprocessing", "concurrent"),
@@ -60,6 +60,6 @@ def test_a_module_can_be_read_in_one_sitting(module: Module) -> None:
 
 def test_no_thread_is_started_but_by_the_one_reader() -> None:
     assert {m.name for m in modules() if "threading" in m.imports()} == {
-        "ess_can.bus.python_can",
+        "ess_can.bus.adapter",
         "ess_can.sim.loop",  # to refuse other threads
     }

@@ -130,7 +130,7 @@ class Observer:
         def on_operation(operation: FlashOperation) -> None:
             self.operations.append((address, operation))
             if operation.bank == node.flash.running_bank:
-                self._breach(f"{address}: {operation.action.value} in the running bank")
+                self._breach(f"{address}: {operation.action.name} in the running bank")
 
         return on_operation
 
@@ -167,7 +167,7 @@ class Observer:
         for address, operation in self.operations:
             for since, until_s in self._hv_on:
                 if since + REACTION_S < operation.started < until_s:
-                    self._breach(f"{address}: {operation.action.value} {operation.started - since:.2f} s under HV")
+                    self._breach(f"{address}: {operation.action.name} {operation.started - since:.2f} s under HV")
         for contactor in self._plant.circuit.contactors:
             if contactor.broken_a > contactor.spec.break_current_a:
                 self._breach(f"a contactor opened at {contactor.broken_a:.0f} A")

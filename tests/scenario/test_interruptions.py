@@ -8,6 +8,7 @@ import pytest
 
 from ess_can.bus.clock import Cycle, pause
 from ess_can.bus.station import StationLink
+from ess_can.can.frame import CanFrame
 from ess_can.can.timing import BitTiming
 from ess_can.errors import EssCanError, PlantLocked
 from ess_can.gateway.config import Afterwards, GatewayConfig
@@ -238,6 +239,20 @@ def test_another_master_in_mid_upgrade_ends_it_and_the_bmus_hold_open() -> None:
 
     outcome = play(intrude)
     assert "ID_CONFLICT" in (outcome.error, *outcome.why.replace(":", "").split()), outcome.report.error
+    outcome.require_confirmed(OLD)
+
+
+@pytest.mark.parametrize("name", ["EMS_HvStatusPoll", "UDS_Request_BMU2", "UDS_Request_COMM_GATEWAY"])
+def test_one_frame_that_only_we_should_send_ends_it(name: str) -> None:
+    async def intrude(scene: Scene) -> None:
+        await scene.verified()
+        can_id = next(can_id for can_id, each in scene.plant.codec.gateway_messages.items() if each == name)
+        scene.plant.wire.controller("intruder").send(CanFrame(can_id, b"\x02\x3e\x80"))
+
+    outcome = play(intrude)
+    outcome.require(Phase.HELD_OPEN, "ID_CONFLICT", 17)
+    assert name in str(outcome.report.error)
+    assert outcome.report.proved_safe
     outcome.require_confirmed(OLD)
 
 

@@ -16,13 +16,21 @@ from ess_can.errors import BusError
 from ess_can.gateway.config import GatewayConfig
 from ess_can.gateway.phases import NodeStep, Phase
 from ess_can.identity import NodeAddress, NodeType
-from ess_can.signals.messages import EmsPcsCommand, EmsUpgradeNotice, Message, PcsCommandCode, PcsStatus, UpgradePhase
+from ess_can.signals.messages import (
+    EmsHvStatusPoll,
+    EmsPcsCommand,
+    EmsUpgradeNotice,
+    Message,
+    PcsCommandCode,
+    PcsStatus,
+    UpgradePhase,
+)
 from ess_can.sim.electrical import ContactorFault
 from ess_can.sim.latches import Latch
 from ess_can.sim.pcs import PcsFaultCode, PcsFaults
 from ess_can.sim.plant import Plant
 from ess_can.sim.rack import SensorFault
-from tests.scenario.support import BMU1, BMU2, COMM_GATEWAY, OLD, QUICK, Scene, changes_plant, play
+from tests.scenario.support import BMU1, BMU2, COMM_GATEWAY, OLD, QUICK, Scene, changes_plant, play, station_codec
 
 Prepare = Callable[[Plant], None]
 
@@ -147,6 +155,17 @@ def another(message: Message, period_s: float) -> Prepare:
     return prepare
 
 
+def frames(can_id: int, data: bytes, period_s: float) -> Prepare:
+    """Somebody else sends this, well formed or not."""
+
+    def prepare(plant: Plant) -> None:
+        stranger = plant.wire.controller("stranger")
+        cycle = Cycle(period_s, lambda _: stranger.send(CanFrame(can_id, data)))
+        plant.wire.loop.call_later(0.3, cycle.start)
+
+    return prepare
+
+
 def wrong_dbc(plant: Plant) -> None:
     """The nodes were built with another DBC."""
     other_id = plant.codec.node_route(BMU2).can_id
@@ -184,6 +203,8 @@ def nothing_known(plant: Plant) -> None:
     Cycle(0.1, chatter).start()
 
 
+_REQUEST_BMU2 = station_codec().diagnostic_ids(BMU2)[0]
+_NOTICE_ID = station_codec().route(EmsUpgradeNotice).can_id
 _NOTICE = EmsUpgradeNotice(UpgradePhase.PROGRAMMING, NodeType.BMU, 1, 0.0, 0xBEEF)
 
 CASES: dict[str, tuple[Prepare, str, int]] = {
@@ -214,6 +235,9 @@ CASES: dict[str, tuple[Prepare, str, int]] = {
     "another DBC": (wrong_dbc, "DBC_MISMATCH", 16),
     "another gateway": (another(_NOTICE, 0.5), "OTHER_GATEWAY", 18),
     "another master": (another(EmsPcsCommand(PcsCommandCode.RUN, 10.0), 0.05), "ID_CONFLICT", 17),
+    "another gateway polls": (another(EmsHvStatusPoll(0x123456), 0.1), "ID_CONFLICT", 17),
+    "a tester keeps its session with a BMU": (frames(_REQUEST_BMU2, b"\x02\x3e\x80", 0.5), "ID_CONFLICT", 17),
+    "nonsense on the identifier of our notice": (frames(_NOTICE_ID, b"\xff", 0.5), "ID_CONFLICT", 17),
     "the bus is silent": (silent, "BUS_SILENT", 14),
     "no valid traffic": (nothing_known, "NO_VALID_TRAFFIC", 19),
 }

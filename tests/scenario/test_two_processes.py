@@ -29,7 +29,7 @@ def free_port() -> int:
 def bus() -> Iterator[tuple[str, ...]]:
     """Options of a bus with a plant of two racks on it."""
     options = ("-i", "udp_multicast", "-c", _GROUP, "--bus-kwargs", f"port={free_port()}")
-    command = [*_COMMAND, "sim", *options, "--racks", "2", "--duration", "120", "--json"]
+    command = [*_COMMAND, "sim", "plant", *options, "--racks", "2", "--duration", "120", "--json"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as plant:
         try:
             assert plant.stderr is not None

@@ -24,7 +24,7 @@ class MemoryBus:
         self._subscriptions: list[tuple[frozenset[int] | None, Receive]] = []
         self._watchers: list[Callable[[BusError], None]] = []
 
-    def send(self, frame: CanFrame, on_sent: Sent | None = None) -> None:
+    def send(self, frame: CanFrame, on_sent: Sent | None = None, *, bulk: bool = False) -> None:
         if self.failure is not None:
             raise self.failure
         self.sent.append(frame)
@@ -56,6 +56,11 @@ class MemoryBus:
         for can_ids, receive in list(self._subscriptions):
             if can_ids is None or frame.can_id in can_ids:
                 receive(frame, at)
+
+    def warn(self, error: BusError) -> None:
+        """Watchers are told, and the bus goes on."""
+        for watcher in list(self._watchers):
+            watcher(error)
 
     def die(self, error: BusError) -> None:
         """The bus ends: sending raises, nothing is received, and watchers are told."""

@@ -14,6 +14,7 @@ from ess_can.errors import (
     AdapterLost,
     BusError,
     BusOff,
+    ErrorPassive,
     IsoTpError,
     NTimeoutA,
     NTimeoutBs,
@@ -45,6 +46,7 @@ class FakeBus:
         self.instant = False
         self.queue: list[tuple[CanFrame, Sent | None]] = []
         self.sent: list[tuple[float, CanFrame]] = []
+        self.bulk: list[bool] = []
         self.most_queued = 0
         self.refusals = 0
         self.receivers: list[tuple[set[int] | None, Receive]] = []
@@ -54,12 +56,13 @@ class FakeBus:
     def fd(self) -> bool:
         return False
 
-    def send(self, frame: CanFrame, on_sent: Sent | None = None) -> None:
+    def send(self, frame: CanFrame, on_sent: Sent | None = None, *, bulk: bool = False) -> None:
         if self.broken is not None:
             raise self.broken
         if len(self.queue) >= self.room:
             self.refusals += 1
             raise TransmitQueueFull("no room")
+        self.bulk.append(bulk)
         self.queue.append((frame, on_sent))
         self.most_queued = max(self.most_queued, len(self.queue))
         if self.instant:
@@ -168,6 +171,15 @@ async def test_messages_arrive_and_send_returns_with_the_last_confirmation() -> 
     assert world.node.messages == [b"\x22\xf1\x89", payload_of(4095)]
     assert world.node.times[-1] == time() == pytest.approx(FRAME_S * (1 + 1 + 1 + 585))
     assert world.tester.bus.most_queued == 2
+
+
+@virtual
+async def test_all_frames_but_flow_controls_are_bulk() -> None:
+    world = World()
+    await world.tester.channel.send(b"\x22\xf1\x89")
+    await world.tester.channel.send(payload_of(20))
+    assert world.tester.bus.bulk == [True] * 4
+    assert world.node.bus.bulk == [False]
 
 
 def test_the_ordinary_loop_will_do() -> None:
@@ -396,6 +408,17 @@ async def test_a_lost_adapter_fails_everything_that_waits() -> None:
     assert [type(result) for result in results] == [AdapterLost, AdapterLost]
     assert [type(error) for error in world.tester.errors] == [NTimeoutA]
     assert world.tester.errors[0].why == "unplugged"
+
+
+@virtual
+async def test_a_warning_of_the_bus_changes_nothing() -> None:
+    world = World()
+    sending = asyncio.ensure_future(world.tester.channel.send(payload_of(40)))
+    await pause(FRAME_S * 1.5)
+    for watcher in world.tester.bus.watchers:
+        watcher(ErrorPassive("passive"))
+    await sending
+    assert world.node.messages == [payload_of(40)]
 
 
 @virtual

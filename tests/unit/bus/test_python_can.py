@@ -2,12 +2,11 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 import can
 import pytest
@@ -15,11 +14,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ess_can.bus import python_can
-from ess_can.bus.port import Bus
-from ess_can.bus.python_can import PythonCanBus, from_message, open_bus, to_message
+from ess_can.bus.driver import Echo, ErrorReport, ErrorState, IdFilter, OwnFrame
+from ess_can.bus.python_can import (
+    QUIRKS,
+    MessageDriver,
+    PythonCanBus,
+    filters_of,
+    from_message,
+    open_bus,
+    to_message,
+)
 from ess_can.can.frame import EXTENDED_FLAG, FD_LENGTHS, CanFrame
-from ess_can.errors import AdapterLost, BusError, BusOff, InterfaceUnavailable, TransmitQueueFull, UsageError
-from ess_can.sim.loop import VirtualTimeLoop
+from ess_can.errors import AdapterLost, BusError, BusOff, InterfaceDown, InterfaceUnavailable
+from tests.unit.bus.bench import FakeDriver
 
 A_FRAME = CanFrame(0x123, b"\x01\x02")
 
@@ -68,10 +75,10 @@ def test_importing_the_module_does_not_import_python_can() -> None:
 @pytest.mark.parametrize(
     ("interface", "channel", "hint"),
     [
-        ("socketcan", "no-such-can", "ip -brief link"),
-        ("slcan", "/dev/no-such-tty", "list_ports"),
+        ("socketcan", "no-such-can", "CAN"),
+        ("socketcand", "x", "--bus-kwargs"),
         ("no-such-interface", "x", "that python-can knows: "),
-        ("udp_multicast", "not an address", "detect_available_configs"),
+        ("udp_multicast", "not an address", "multicast address"),
     ],
 )
 def test_whatever_goes_wrong_on_opening_is_one_error_that_says_where_and_what_to_do(
@@ -104,7 +111,33 @@ def test_every_exception_that_backends_are_known_to_raise_is_mapped(
     with pytest.raises(InterfaceUnavailable, match="cannot open the configured interface") as caught:
         open_bus()
     assert str(failure) in caught.value.why
-    assert "-i socketcan" in caught.value.remedy
+    assert any(word in caught.value.remedy for word in ("-i socketcan", "-i udp_multicast", "--bus-kwargs"))
+
+
+@pytest.mark.parametrize("interface", [None, "nonsense", *sorted(can.VALID_INTERFACES)])
+def test_opening_fails_in_one_way_and_prints_nothing(
+    interface: str | None, capfd: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
+) -> None:
+    with suppress(InterfaceUnavailable, InterfaceDown):
+        open_bus(interface, "239.74.163.9" if interface == "udp_multicast" else "can0").close()
+    assert capfd.readouterr() == ("", "")
+    assert not recwarn.list
+
+
+def test_own_frames_are_asked_for_where_they_come_only_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    attempts: list[dict[str, object]] = []
+
+    def refuse_first(*_: object, **options: object) -> can.BusABC:
+        attempts.append(options)
+        if "receive_own_messages" in options and len(attempts) == 1:
+            raise can.CanInitializationError("an old driver")
+        return FakeDriver()
+
+    monkeypatch.setattr(can, "Bus", refuse_first)
+    open_bus("pcan", "PCAN_USBBUS1")
+    open_bus("pcan", "PCAN_USBBUS1", bus_kwargs={"receive_own_messages": False})
+    open_bus("slcan", "/dev/x")
+    assert attempts == [{"receive_own_messages": True}, {}, {"receive_own_messages": False}, {}]
 
 
 def test_what_is_not_given_is_left_to_python_cans_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,370 +167,167 @@ def test_python_cans_environment_is_honoured(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("CAN_INTERFACE", "virtual")
     monkeypatch.setenv("CAN_CHANNEL", "from-environment")
     bus = open_bus()
-    assert bus._backend == "virtual"
+    assert bus.backend == "virtual"
     bus.close()
     bus.close()
 
 
-# --- a driver that fails as told, in virtual time ------------------------------------------------------------------
+# --- the driver over messages -----------------------------------------------------------------------------------
 
 
-class FakeDriver(can.BusABC):
-    """A python-can bus whose queue and failures a test controls."""
-
-    def __init__(self, fileno: int = 5) -> None:
-        super().__init__("fake")
-        self.sent: list[can.Message] = []
-        self.failures: list[Exception | None] = []  # of the next sends; None is success
-        self.always: Exception | None = None
-        self.incoming: list[can.Message | Exception] = []
-        self.shutdowns = 0
-        self._fileno = fileno
-
-    def send(self, msg: can.Message, timeout: float | None = None) -> None:
-        failure = self.failures.pop(0) if self.failures else self.always
-        if failure is not None:
-            raise failure
-        self.sent.append(msg)
-
-    def recv(self, timeout: float | None = None) -> can.Message | None:
-        if not self.incoming:
-            return None
-        item = self.incoming.pop(0)
-        if isinstance(item, Exception):
-            raise item
-        return item
-
-    def fileno(self) -> int:
-        return self._fileno
-
-    def shutdown(self) -> None:
-        self.shutdowns += 1
-        super().shutdown()
-
-    @property
-    def ids(self) -> list[int]:
-        return [message.arbitration_id for message in self.sent]
+def test_filters_given_at_opening_are_understood_as_python_can_does() -> None:
+    fake = FakeDriver()
+    assert filters_of(fake) == ()
+    fake.set_filters(
+        [
+            {"can_id": 0x100, "can_mask": 0x700},
+            {"can_id": 5, "can_mask": 0x1FFF_FFFF, "extended": True},
+            {"can_id": 6, "can_mask": 0x7FF, "extended": False},
+            {"can_id": 0x2000_0007, "can_mask": 0x7FF},  # as python-can's --filter 7~7FF gives it
+        ]
+    )
+    by_mask, extended, base, inverted = filters_of(fake)
+    assert by_mask.admits(0x1FF)
+    assert by_mask.admits(EXTENDED_FLAG | 0x1FF)
+    assert not by_mask.admits(0x200)
+    assert extended.admits(EXTENDED_FLAG | 5)
+    assert not extended.admits(5)
+    assert base.admits(6)
+    assert not base.admits(EXTENDED_FLAG | 6)
+    assert inverted == IdFilter(7, 0x7FF, inverted=True)
+    assert inverted.admits(8)
+    assert not inverted.admits(7)
 
 
-class DeviceLoop(VirtualTimeLoop):
-    """Virtual time with one file descriptor, which the test makes readable."""
-
-    reader: Callable[[], object] | None = None
-
-    def add_reader(self, fd: Any, callback: Callable[..., Any], *args: Any) -> None:  # type: ignore[override]
-        self.reader = callback
-
-    def remove_reader(self, fd: Any) -> bool:
-        self.reader = None
-        return True
+def test_filters_do_not_hide_own_frames_where_these_come_back() -> None:
+    for name, kept in (("gs_usb", None), ("slcan", [{"can_id": 1, "can_mask": 0x7FF}])):
+        fake = FakeDriver()
+        fake.set_filters([{"can_id": 1, "can_mask": 0x7FF}])
+        driver = MessageDriver(fake, name)
+        assert list(driver.user_filters) == [IdFilter(1, 0x7FF)]
+        assert fake.filters == kept
 
 
-class Bench:
-    """A started bus on a fake driver, and all it reports."""
-
-    def __init__(self, backend: str = "fake", *, depth: int = 4) -> None:
-        self.driver = FakeDriver()
-        self.bus = PythonCanBus(self.driver, backend=backend, depth=depth, patience_s=1.0)
-        self.received: list[tuple[CanFrame, float]] = []
-        self.errors: list[BusError] = []
-        self.confirmed: list[tuple[int, float]] = []
-        self.bus.subscribe(None, lambda frame, now: self.received.append((frame, now)))
-        self.bus.watch(self.errors.append)
-        self.bus.start()
-
-    def send(self, can_id: int) -> None:
-        self.bus.send(CanFrame(can_id, b""), lambda now: self.confirmed.append((can_id, now)))
-
-    def arrive(self, *items: can.Message | Exception) -> None:
-        loop = asyncio.get_running_loop()
-        assert isinstance(loop, DeviceLoop)
-        self.driver.incoming.extend(items)
-        while self.driver.incoming and loop.reader is not None:
-            loop.reader()
-
-
-def on_device_loop(test: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], None]:
-    def run() -> None:
-        with asyncio.Runner(loop_factory=DeviceLoop) as runner:
-            runner.run(test())
-
-    run.__name__ = test.__name__
-    return run
-
-
-async def run_until(when: float) -> None:
-    loop = asyncio.get_running_loop()
-    woken = loop.create_future()
-    loop.call_at(when, woken.set_result, None)
-    await woken
-
-
-FULL = can.CanOperationError("Failed to transmit: No buffer space available", errno.ENOBUFS)
-
-
-@on_device_loop
-async def test_a_sent_frame_is_confirmed_once_the_driver_has_it_but_not_from_inside_send() -> None:
-    bench = Bench()
-    bench.send(1)
-    assert bench.driver.ids == [1]
-    assert bench.confirmed == []
-    await run_until(0.1)
-    assert bench.confirmed == [(1, 0.0)]
-
-
-@pytest.mark.parametrize(
-    "failure",
-    [
-        FULL,
-        can.CanOperationError("Failed to transmit", errno.EAGAIN),
-        can.CanOperationError("Transmit buffer full"),
-        can.CanOperationError("The transmit queue is full"),
-        OSError(errno.ENOBUFS, "No buffer space available"),
-    ],
-)
-def test_a_full_driver_queue_delays_frames_and_loses_none(failure: Exception) -> None:
-    @on_device_loop
-    async def test() -> None:
-        bench = Bench()
-        bench.driver.failures = [None, failure, failure, failure, None, failure, None]
-        for can_id in (1, 2, 3, 4):
-            bench.send(can_id)
-        assert bench.driver.ids == [1]
-        await run_until(0.1)
-        assert bench.driver.ids == [1, 2, 3, 4]
-        assert [can_id for can_id, _ in bench.confirmed] == [1, 2, 3, 4]
-        assert 0.0005 <= bench.confirmed[1][1] < bench.confirmed[2][1] < 0.02
-        assert bench.errors == []
-
-    test()
-
-
-@on_device_loop
-async def test_frames_beyond_the_depth_are_refused() -> None:
-    bench = Bench(depth=2)
-    bench.driver.always = FULL
-    bench.send(1)
-    bench.send(2)
-    with pytest.raises(TransmitQueueFull):
-        bench.send(3)
-    bench.driver.always = None
-    await run_until(0.1)
-    assert bench.driver.ids == [1, 2]
-
-
-@on_device_loop
-async def test_a_queue_that_stays_full_is_reported_and_its_stale_frames_are_dropped() -> None:
-    bench = Bench()
-    bench.driver.always = FULL
-    bench.send(1)
-    bench.send(2)
-    await run_until(0.99)
-    assert bench.errors == []
-    await run_until(1.1)
-    assert [type(error) for error in bench.errors] == [TransmitQueueFull]
-    assert "acknowledges" in bench.errors[0].why
-    bench.driver.always = None
-    bench.send(3)
-    await run_until(2)
-    assert bench.driver.ids == [3]
-    assert [can_id for can_id, _ in bench.confirmed] == [3]
-
-
-@on_device_loop
-async def test_progress_restarts_the_patience() -> None:
-    bench = Bench()
-    bench.driver.always = FULL
-    bench.send(1)
-    bench.send(2)
-    await run_until(0.9)
-    bench.driver.failures = [None]
-    await run_until(1.5)
-    assert bench.driver.ids == [1]
-    assert bench.errors == []
-    await run_until(2)
-    assert len(bench.errors) == 1
-
-
-@pytest.mark.parametrize(
-    "failure",
-    [
-        can.CanOperationError("Failed to transmit: No such device", errno.ENODEV),
-        can.CanOperationError("Failed to transmit: Network is down", errno.ENETDOWN),
-        OSError(errno.ENODEV, "No such device"),
-        OSError("device reports readiness to read but returned no data"),
-    ],
-)
-def test_a_vanished_adapter_is_reported_once_and_ends_the_bus(failure: Exception) -> None:
-    @on_device_loop
-    async def while_sending() -> None:
-        bench = Bench()
-        bench.driver.always = failure
-        with pytest.raises(AdapterLost):
-            bench.send(1)
-        with pytest.raises(AdapterLost):
-            bench.send(2)
-        assert [type(error) for error in bench.errors] == [AdapterLost]
-
-    @on_device_loop
-    async def while_waiting() -> None:
-        bench = Bench()
-        bench.driver.failures = [FULL]
-        bench.driver.always = failure
-        bench.send(1)
-        bench.send(2)
-        await run_until(1)
-        assert [type(error) for error in bench.errors] == [AdapterLost]
-        assert bench.confirmed == []
-
-    @on_device_loop
-    async def while_receiving() -> None:
-        bench = Bench()
-        bench.arrive(failure, to_message(A_FRAME))
-        assert [type(error) for error in bench.errors] == [AdapterLost]
-        assert bench.received == []
-        with pytest.raises(AdapterLost):
-            bench.send(1)
-
-    while_sending()
-    while_waiting()
-    while_receiving()
-
-
-@on_device_loop
-async def test_a_frame_that_the_driver_rejects_is_an_error_of_that_frame_only() -> None:
-    bench = Bench()
-    invalid = can.CanOperationError("Failed to transmit: Invalid argument", errno.EINVAL)
-    bench.driver.failures = [invalid]
-    with pytest.raises(BusError, match="did not take"):
-        bench.send(1)
-    bench.driver.failures = [FULL, invalid]
-    bench.send(2)
-    bench.send(3)
-    await run_until(1)
-    assert bench.driver.ids == [3]
-    assert [type(error) for error in bench.errors] == [BusError]
-
-
-@on_device_loop
-async def test_received_frames_carry_the_loops_time_and_go_to_whom_they_concern() -> None:
-    bench = Bench()
-    seen: list[CanFrame] = []
-    cancel = bench.bus.subscribe([0x123], lambda frame, _: seen.append(frame))
-    other = CanFrame(EXTENDED_FLAG | 0x123, b"")
-    await run_until(0.25)
-    bench.arrive(to_message(A_FRAME), to_message(other))
-    cancel()
-    cancel()
-    bench.arrive(to_message(A_FRAME))
-    assert seen == [A_FRAME]
-    assert bench.received == [(A_FRAME, 0.25), (other, 0.25), (A_FRAME, 0.25)]
-
-
-@on_device_loop
-async def test_own_frames_are_dropped() -> None:
-    bench = Bench()
-    echo = to_message(A_FRAME)
-    echo.is_rx = False
-    bench.arrive(echo)
-    assert bench.received == []
-
-
-@on_device_loop
-async def test_udp_multicasts_unmarked_echoes_are_dropped_each_once() -> None:
-    bench = Bench("udp_multicast")
-    for can_id in (1, 2, 3, 3):
-        bench.send(can_id)
-    # the echo of 1 was lost; somebody else sends 3 as well
-    bench.arrive(*(to_message(CanFrame(can_id, b"")) for can_id in (2, 4, 3, 3, 3, 1)))
-    assert [frame.can_id for frame, _ in bench.received] == [4, 3, 1]
-
-
-@on_device_loop
-async def test_a_burst_is_read_in_slices() -> None:
-    bench = Bench()
-    loop = asyncio.get_running_loop()
-    assert isinstance(loop, DeviceLoop)
-    assert loop.reader is not None
-    bench.driver.incoming.extend(to_message(A_FRAME) for _ in range(100))
-    loop.reader()
-    assert len(bench.received) == 64
-    loop.reader()
-    assert len(bench.received) == 100
-
-
-@on_device_loop
-async def test_unreadable_input_is_counted_and_ends_the_bus_only_if_nothing_else_comes() -> None:
-    bench = Bench()
-    garbage = can.CanOperationError("could not unpack received message")
-    bench.arrive(*[garbage] * 99, to_message(A_FRAME), *[garbage] * 99)
-    assert bench.bus.unreadable == 198
-    assert bench.errors == []
-    bench.arrive(garbage)
-    assert [type(error) for error in bench.errors] == [AdapterLost]
-
-
-@on_device_loop
-async def test_the_kernels_bus_off_report_reaches_the_watchers() -> None:
+def test_what_is_read_is_told_apart() -> None:
+    fake = FakeDriver()
+    own = to_message(A_FRAME)
+    own.is_rx = False
     bus_off = can.Message(is_error_frame=True, arbitration_id=0x40, is_extended_id=False)
-    warning = can.Message(is_error_frame=True, arbitration_id=0x04, is_extended_id=False)
-    bench = Bench("socketcan")
-    bench.arrive(warning, bus_off)
-    assert [type(error) for error in bench.errors] == [BusOff]
-    bench.send(1)  # the kernel may restart the controller
-    elsewhere = Bench("pcan")
-    elsewhere.arrive(bus_off)
-    assert elsewhere.errors == []
+    fake.incoming = [to_message(A_FRAME), own, bus_off, can.CanOperationError("garbage"), own]
+    heard = MessageDriver(fake, "gs_usb").read(10, 0)
+    assert heard[:3] == [A_FRAME, OwnFrame(A_FRAME), ErrorReport(ErrorState.BUS_OFF)]
+    assert type(heard[3]) is BusError
+    assert len(heard) == 4  # the rest at the next call
+    assert MessageDriver(fake, "gs_usb").read(10, 0) == [OwnFrame(A_FRAME)]
+    fake.incoming = [bus_off]
+    assert MessageDriver(fake, "pcan").read(10, 0) == []  # its error frames are coded otherwise
 
 
-@on_device_loop
-async def test_a_cancelled_watcher_hears_nothing() -> None:
-    bench = Bench()
-    cancel = bench.bus.watch(lambda _: pytest.fail("cancelled"))
-    cancel()
-    cancel()
-    bench.arrive(OSError(errno.ENODEV, "gone"))
-    assert len(bench.errors) == 1
+@pytest.mark.parametrize(
+    ("failure", "meaning"),
+    [
+        (can.CanOperationError("Failed to transmit: No such device", errno.ENODEV), AdapterLost),
+        (OSError("device reports readiness to read but returned no data"), AdapterLost),
+        (can.CanOperationError("Failed to transmit: Network is down", errno.ENETDOWN), InterfaceDown),
+        (can.CanOperationError("Bus error: the CAN controller is in bus-off state"), BusOff),
+        (RuntimeError("Controller is in BUSOFF state"), BusOff),
+        (can.CanOperationError("Failed to transmit: Invalid argument", errno.EINVAL), BusError),
+        (RuntimeError("x"), BusError),
+    ],
+)
+def test_a_failure_has_a_meaning(failure: Exception, meaning: type[BusError]) -> None:
+    fake = FakeDriver()
+    fake.always = failure
+    fake.incoming = [failure]
+    driver = MessageDriver(fake, "fake")
+    with pytest.raises(BusError) as caught:
+        driver.write(A_FRAME, bulk=False)
+    assert type(caught.value) is meaning
+    assert str(failure) in caught.value.why
+    (heard,) = driver.read(1, 0)
+    assert type(heard) is meaning
 
 
-@on_device_loop
-async def test_a_closed_bus_releases_the_adapter_once_and_drops_what_waits() -> None:
-    bench = Bench()
-    bench.driver.always = FULL
-    bench.send(1)
-    bench.bus.close()
-    bench.bus.close()
-    bench.driver.always = None
-    await run_until(5)
-    assert bench.driver.shutdowns == 1
-    assert bench.driver.ids == []
-    assert bench.errors == []
-    with pytest.raises(AdapterLost, match="closed"):
-        bench.send(2)
+def test_the_controllers_state_where_an_adapter_tells_it() -> None:
+    fake = FakeDriver()
+    driver = MessageDriver(fake, "ixxat")
+    assert driver.polls_state
+    assert driver.state() == ErrorReport(ErrorState.ACTIVE)
+    fake.state_now = can.BusState.ERROR
+    assert driver.state() == ErrorReport(ErrorState.BUS_OFF)
+    fake.state_now = can.CanOperationError("not now")
+    assert driver.state() is None
 
 
-@on_device_loop
-async def test_closing_while_a_burst_is_read_stops_the_reading() -> None:
-    bench = Bench()
-    bench.bus.subscribe(None, lambda *_: bench.bus.close())
-    bench.arrive(to_message(A_FRAME), to_message(A_FRAME))
-    assert len(bench.received) == 1
+def test_only_backends_that_python_can_has_are_in_the_table() -> None:
+    homes = {module.split(".")[2] for module, _ in can.interfaces.BACKENDS.values()}
+    assert set(QUIRKS) <= homes
+    assert all(QUIRKS[name].echo is Echo.LEARNED for name in QUIRKS if QUIRKS[name].asks)
 
 
-@on_device_loop
-async def test_an_fd_frame_is_refused_on_a_classic_bus() -> None:
-    bench = Bench()
-    port: Bus = bench.bus
-    assert not port.fd
-    with pytest.raises(UsageError, match="classic"):
-        port.send(CanFrame(1, bytes(12), fd=True))
+def socketcan_like() -> type[FakeDriver]:
+    """A class that python-can's socketcan backend could be, over a socket that is none of CAN."""
+
+    class SocketcanLike(FakeDriver):
+        channel = "vcan0"
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+
+        def shutdown(self) -> None:
+            self.socket.close()
+            super().shutdown()
+
+    SocketcanLike.__module__ = "can.interfaces.socketcan.socketcan"
+    return SocketcanLike
 
 
-def test_sending_before_start_is_a_usage_error() -> None:
-    bus = PythonCanBus(FakeDriver(), backend="fake")
-    with pytest.raises(UsageError, match="not started"):
-        bus.send(A_FRAME)
+def test_socketcan_is_driven_through_its_socket_and_closed_if_the_link_is_not_fit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    opened: list[FakeDriver] = []
+
+    def make(*_: object, **__: object) -> can.BusABC:
+        opened.append(socketcan_like()())
+        return opened[-1]
+
+    def is_down(*_: object, **__: object) -> None:
+        raise InterfaceDown("vcan0 is down")
+
+    monkeypatch.setattr(can, "Bus", make)
+    monkeypatch.setattr(python_can, "check_link", is_down)
+    with pytest.raises(InterfaceDown):
+        open_bus("socketcan", "vcan0")
+    assert opened[0].shutdowns == 1
+
+    monkeypatch.setattr(python_can, "check_link", lambda *_, **__: None)
+    monkeypatch.setattr(python_can, "SocketCanDriver", RecordedDriver)
+    bus = open_bus("socketcan", "vcan0", fd=True)
+    assert bus.backend == "recorded"
+    assert bus.fd
     bus.close()
+    assert opened[1].shutdowns == 1
+
+
+class RecordedDriver(MessageDriver):
+    """Stands for the driver over a CAN socket."""
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        channel: str,
+        release: Callable[[], None],
+        *,
+        fd: bool,
+        user_filters: Sequence[IdFilter],
+    ) -> None:
+        super().__init__(FakeDriver(), "recorded", fd=fd)
+        assert (sock.family, channel, user_filters) == (socket.AF_UNIX, "vcan0", ())
+        self._release = release
+
+    def close(self) -> None:
+        self._release()
 
 
 # --- real interfaces, ordinary loop -------------------------------------------------------------------------------
@@ -594,65 +424,3 @@ def test_two_processes_over_udp_multicast() -> None:
             assert other.wait(10) == 0
     finally:
         bus.close()
-
-
-class ThreadDriver(FakeDriver):
-    """A driver without file descriptor, as most outside Linux."""
-
-    def fileno(self) -> int:
-        raise NotImplementedError
-
-
-def test_a_failure_in_the_reader_thread_is_reported_on_the_loop() -> None:
-    async def main() -> BusError:
-        driver = ThreadDriver()
-        driver.incoming.append(OSError(errno.ENODEV, "gone"))
-        bus = PythonCanBus(driver, backend="fake")
-        lost: asyncio.Future[BusError] = asyncio.get_running_loop().create_future()
-        bus.watch(lost.set_result)
-        bus.start()
-        async with asyncio.timeout(10):
-            error = await lost
-        bus.close()
-        return error
-
-    assert isinstance(asyncio.run(main()), AdapterLost)
-
-
-@pytest.mark.parametrize("item", [to_message(A_FRAME), can.CanOperationError("garbage")])
-def test_the_reader_thread_ends_when_its_loop_is_gone(item: can.Message | Exception) -> None:
-    driver = ThreadDriver()
-    bus = PythonCanBus(driver, backend="fake")
-
-    async def main() -> None:
-        bus.start()
-
-    asyncio.run(main())
-    driver.incoming.append(item)
-    assert bus._thread is not None
-    bus._thread.join(10)
-    assert not bus._thread.is_alive()
-    bus.close()
-
-
-def test_a_loop_that_cannot_watch_file_descriptors_gets_a_reader_thread() -> None:
-    class ProactorLike(asyncio.SelectorEventLoop):
-        def add_reader(self, fd: Any, callback: Callable[..., Any], *args: Any) -> None:  # type: ignore[override]
-            raise NotImplementedError
-
-    async def main() -> None:
-        bus = PythonCanBus(FakeDriver(), backend="fake")
-        bus.start()
-        assert bus._thread is not None
-        bus.close()
-
-    with asyncio.Runner(loop_factory=ProactorLike) as runner:
-        with pytest.raises(NotImplementedError):
-            runner.get_loop().add_reader(0, os.getpid)
-        runner.run(main())
-
-
-def test_error_numbers_that_are_no_numbers_are_no_back_pressure() -> None:
-    failure = RuntimeError("x")
-    assert not python_can._is_back_pressure(failure)
-    assert not python_can._is_gone(failure)

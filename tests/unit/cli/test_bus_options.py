@@ -48,7 +48,7 @@ def test_everything_goes_to_python_can(monkeypatch: pytest.MonkeyPatch) -> None:
         options(
             bitrate=125_000,
             filters=("100:7FC", "200:7f0"),
-            bus_kwargs=("a=0x10", "b=1.5", "c=True", "d=text=more", "e=-1"),
+            bus_kwargs=("a=16", "b=1.5", "c=true", "d=text=more", "e=-1"),
         ).open()
     assert given == {
         "channel": "test_bus_options",

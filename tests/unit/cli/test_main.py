@@ -23,9 +23,11 @@ def test_every_command_has_help_and_says_what_the_list_says(name: str) -> None:
     assert f"Usage: main {name}" in result.stdout
 
 
-@pytest.mark.parametrize("name", ["demo", "upgrade", "status", "inventory", "sim"])
+@pytest.mark.parametrize(
+    "name", ["demo", "upgrade", "status", "monitor", "doctor", "inventory", "sim plant", "sim bms", "sim pcs"]
+)
 def test_every_command_has_json(name: str) -> None:
-    assert "--json" in run(name, "-h").stdout
+    assert "--json" in run(*name.split(), "-h").stdout
 
 
 def test_version() -> None:

@@ -1,15 +1,29 @@
 from __future__ import annotations
 
-import pytest
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
 
+import pytest
+from click.testing import Result
+
+from ess_can.bus.clock import pause
+from ess_can.cli.bus_options import BusOptions
+from ess_can.errors import AdapterLost, BusError, InterfaceDown, TransmitStalled
+from tests.support.memory_bus import MemoryBus
 from tests.unit.cli.run import document, run
 
+NODES = {"bmu1": "1.0.0", "comm_gateway": "1.0.0"}
 
+
+@pytest.mark.parametrize("part", ["plant", "bms", "pcs"])
 @pytest.mark.parametrize(
-    "arguments", [(), ("-i", "socketcan", "-c", "can0"), ("-i", "pcan"), ("-c", "can0"), ("-i", "slcan", "-c", "COM3")]
+    "arguments", [(), ("-i", "pcan"), ("-c", "can0"), ("-i", "slcan", "-c", "COM3"), ("-i", "socketcand", "-c", "can0")]
 )
-def test_a_bus_that_may_be_real_is_refused(arguments: tuple[str, ...]) -> None:
-    result = run("sim", *arguments, "--duration", 0.1, "--json")
+def test_a_bus_that_may_be_real_is_refused(part: str, arguments: tuple[str, ...]) -> None:
+    result = run("sim", part, *arguments, "--duration", 0.1, "--json")
     assert result.exit_code == 2
     told = document(result)
     assert told["error"]["name"] == "USAGE_ERROR"
@@ -18,14 +32,97 @@ def test_a_bus_that_may_be_real_is_refused(arguments: tuple[str, ...]) -> None:
 
 def test_real_bus_and_vcan_get_as_far_as_opening() -> None:
     for arguments in (("-i", "socketcan", "-c", "vcan7"), ("-i", "nonsense", "--real-bus")):
-        assert run("sim", *arguments, "--duration", 0.1).exit_code == 11
+        assert run("sim", "plant", *arguments, "--duration", 0.1).exit_code == 11
 
 
-def test_it_runs_for_the_given_time_and_sums_up() -> None:
-    result = run("sim", "-i", "virtual", "-c", "test_sim", "--racks", 1, "--duration", 0.3, "--json")
+@pytest.mark.parametrize(
+    ("part", "said", "nodes"),
+    [
+        ("plant", "Simulated plant with 1 rack", NODES),
+        ("bms", "Simulated BMS of 1 rack", NODES),
+        ("pcs", "Simulated PCS for 1 rack", {}),
+    ],
+)
+def test_it_runs_for_the_given_time_and_sums_up(part: str, said: str, nodes: dict[str, str]) -> None:
+    result = run("sim", part, "-i", "virtual", "-c", "test_sim", "--racks", 1, "--duration", 0.3, "--json")
     assert result.exit_code == 0
-    assert result.stderr == "Simulated plant with 1 rack on virtual test_sim; Ctrl-C ends it.\nThe plant runs.\n"
+    assert result.stderr == f"{said} on virtual test_sim; Ctrl-C ends it.\nThe plant runs.\n"
     told = document(result)
     assert (told["result"], told["exit_code"], told["error"], told["lost"]) == ("ok", 0, None, 0)
-    assert told["frames"] > 10
-    assert {node["name"]: node["version"] for node in told["nodes"]} == {"bmu1": "1.0.0", "comm_gateway": "1.0.0"}
+    assert told["frames"] >= 4
+    assert {node["name"]: node["version"] for node in told["nodes"]} == nodes
+
+
+def test_without_a_part_it_says_what_there_is() -> None:
+    result = run("sim")
+    for part in ("plant", "bms", "pcs"):
+        assert f"\n  {part} " in result.output
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_with_its_document(number: signal.Signals, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def interrupted(_duration: float | None) -> None:
+        os.kill(os.getpid(), number)
+        await pause(60.0)
+
+    monkeypatch.setattr("ess_can.cli.sim._wait", interrupted)
+    result = run("sim", "plant", "-i", "virtual", "-c", "test_signals", "--racks", 1, "--json")
+    assert result.exit_code == 0
+    assert document(result)["result"] == "ok"
+
+
+def test_the_state_is_kept_and_its_errors_are_told(tmp_path: Path) -> None:
+    folder = tmp_path / "plant"
+    command = ("-i", "virtual", "-c", "test_state", "--racks", 1, "--duration", 0.1, "--state", folder, "--json")
+    assert run("sim", "plant", *command).exit_code == 0
+    kept = {path.name for path in folder.iterdir()}
+    assert kept == {"bmu1.mem", "comm_gateway.mem", "pcs.mem", "bms.lock", "pcs.lock"}
+    assert run("sim", "bms", *command, "--speed", 100).exit_code == 0
+
+    result = run("sim", "bms", *command, "--flash-kib", 1024)
+    assert (result.exit_code, document(result)["error"]["name"]) == (21, "FILE_UNREADABLE")
+    (folder / "pcs.mem").write_bytes(b"something else")
+    result = run("sim", "pcs", *command)
+    assert (result.exit_code, document(result)["error"]["name"]) == (21, "FILE_UNREADABLE")
+    assert "--state" in document(result)["error"]["remedy"]
+
+
+@pytest.mark.parametrize("speed", ["0", "-1", "fast"])
+def test_a_speed_is_above_zero(speed: str) -> None:
+    assert run("sim", "plant", "-i", "virtual", "--speed", speed).exit_code == 2
+
+
+def on_memory_bus(monkeypatch: pytest.MonkeyPatch, *errors: BusError) -> Result:
+    """Run the PCS on a bus that reports these errors one after the other."""
+    bus = MemoryBus()
+
+    @asynccontextmanager
+    async def opened(_self: BusOptions) -> AsyncIterator[MemoryBus]:
+        yield bus
+
+    async def fail(_duration: float | None) -> None:
+        for error in errors:
+            await pause(0.15)
+            bus.warn(error)
+        await pause(0.15)
+
+    monkeypatch.setattr(BusOptions, "opened", opened)
+    monkeypatch.setattr("ess_can.cli.sim._wait", fail)
+    result = run("sim", "pcs", "-i", "virtual", "--json")
+    assert bus.sent
+    return result
+
+
+def test_a_plant_outlives_its_bus_and_tells_once_what_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    down, stalled = InterfaceDown("vcan0 is down"), TransmitStalled("nobody acknowledges")
+    result = on_memory_bus(monkeypatch, down, stalled, down)
+    assert result.exit_code == 0
+    assert result.stderr.splitlines()[2:] == [
+        "warning INTERFACE_DOWN: vcan0 is down",
+        "warning TRANSMIT_STALLED: nobody acknowledges",
+    ]
+
+
+def test_without_its_adapter_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    result = on_memory_bus(monkeypatch, AdapterLost("pulled"))
+    assert (result.exit_code, document(result)["error"]["name"]) == (12, "ADAPTER_LOST")

@@ -185,7 +185,7 @@ def test_hold_open() -> None:
 @pytest.mark.parametrize(
     ("arguments", "name", "says"),
     [
-        (("-i", "socketcan", "-c", "can0", "--racks", 2, "--bench"), "INTERFACE_UNAVAILABLE", "ip -brief link show"),
+        (("-i", "socketcan", "-c", "can0", "--racks", 2, "--bench"), "INTERFACE_UNAVAILABLE", "can"),
         (("-i", "nonsense", "-c", "x", "--racks", 2, "--bench"), "INTERFACE_UNAVAILABLE", "socketcan"),
         (("-i", "virtual", "--bench"), "USAGE_ERROR", "--racks"),
         (("-i", "virtual", "--racks", 2, "--bench", "--bus-kwargs", "x"), "USAGE_ERROR", "--help"),

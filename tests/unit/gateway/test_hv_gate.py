@@ -143,6 +143,23 @@ class TestProof:
             "rack 2 BMS_HvNotice",
         }
 
+    def test_the_standing_of_every_source_is_told(self) -> None:
+        bench = Bench()
+        bench.cycles(10)
+        standings = bench.gate.standings(bench.now)
+        assert [(one.source, one.rack) for one in standings] == [
+            (Source.PCS_STATUS, 0),
+            (Source.RACK_STATUS, 1),
+            (Source.RACK_NOTICE, 1),
+            (Source.RACK_STATUS, 2),
+            (Source.RACK_NOTICE, 2),
+        ]
+        assert {one.missing for one in standings} == {""}
+        assert all(one.last_good_at is not None and bench.now - one.last_good_at <= 0.1 for one in standings)
+        bench.gate.on_pcs_status(replace(PCS_OFF, state=PcsState.RUNNING), Verdict.OK, bench.now)
+        assert bench.gate.standings(bench.now)[0].last_good_at is None
+        assert bench.gate.standings(bench.now)[0].missing == "PCS is RUNNING, not STANDBY"
+
     def test_exactly_ten_good_cycles_are_needed(self) -> None:
         bench = Bench()
         bench.cycles(9)

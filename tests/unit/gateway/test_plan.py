@@ -16,6 +16,8 @@ from ess_can.errors import (
     DbcMismatch,
     DependencyUnmet,
     EmergencyStop,
+    ErrorPassive,
+    IdConflict,
     NodeMissing,
     NoValidTraffic,
     SecurityDowngrade,
@@ -27,10 +29,11 @@ from ess_can.errors import (
 from ess_can.gateway.config import GatewayConfig
 from ess_can.gateway.node_client import NodeIdentity
 from ess_can.gateway.phases import NodeStep
-from ess_can.gateway.plan import facts_of, identify, listen, make_plan, require_allowed
+from ess_can.gateway.plan import facts_of, identify, listen, make_plan, require_allowed, require_askable
 from ess_can.gateway.plant_view import PlantView
 from ess_can.gateway.progress import NodeStepEntered, ignore
 from ess_can.gateway.station_master import StationMaster
+from ess_can.gateway.watch import PlantWatch
 from ess_can.identity import NodeAddress, NodeType, Version
 from ess_can.image.manifest import Dependency
 from ess_can.signals.messages import EmsUpgradeNotice, UpgradePhase
@@ -63,6 +66,7 @@ class Station:
     def __post_init__(self) -> None:
         self.link = StationLink(self.bus, CODEC)
         self.view.attach(self.link)
+        self.watch = PlantWatch(self.link)
 
     def client(self, address: NodeAddress) -> _Client:
         return _Client(self.identities[address])
@@ -102,6 +106,17 @@ class TestListen:
     def test_silence(self) -> None:
         with pytest.raises(BusSilent):
             self.listen(lambda *_: None)
+
+    def test_what_the_adapter_warned_of_is_part_of_the_evidence(self) -> None:
+        async def scenario() -> None:
+            bus = MemoryBus()
+            master = station(bus)
+            bus.warn(ErrorPassive("the controller is error passive", why="REC 128"))
+            with pytest.raises(BusSilent) as caught:
+                await listen(master)
+            assert "the controller is error passive: REC 128" in caught.value.why
+
+        run_virtual(scenario())
 
     def test_strange_frames_only(self) -> None:
         async def scenario() -> None:
@@ -160,6 +175,18 @@ def test_a_plant_that_is_well_is_allowed() -> None:
         with pytest.raises(EmergencyStop) as caught:
             require_allowed(master)
         assert caught.value.remedy
+
+    run_virtual(scenario())
+
+
+def test_a_station_is_asked_only_if_nobody_else_asks_it() -> None:
+    async def scenario() -> None:
+        bus, _ = bus_pair()
+        master = station(bus)
+        require_askable(master)
+        bus.deliver(CanFrame(CODEC.diagnostic_ids(BMU2)[0], b"\x02\x3e\x00"))
+        with pytest.raises(IdConflict, match="UDS_Request_BMU2"):
+            require_askable(master)
 
     run_virtual(scenario())
 

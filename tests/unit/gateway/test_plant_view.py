@@ -10,6 +10,7 @@ from ess_can.bus.clock import pause
 from ess_can.bus.station import StationLink
 from ess_can.can.frame import CanFrame
 from ess_can.errors import TrialBootFailed
+from ess_can.gateway.foreign import ForeignFrame
 from ess_can.gateway.plant_view import Connection, PlantView, RackView, Sample
 from ess_can.identity import NodeType
 from ess_can.signals.messages import (
@@ -27,6 +28,7 @@ from tests.support.memory_bus import MemoryBus, bus_pair
 from tests.support.scripted_plant import BMU1, BMU2, CELLS, CODEC, PCS_RUNNING, RACK_CLOSED, STATE, ScriptedPlant
 
 C = ContactorState
+NOTICE = CODEC.encode(EmsUpgradeNotice(UpgradePhase.PREPARING, NodeType.BMU, 0, 0.0, 7))
 
 
 def test_everything_is_recorded_with_its_time() -> None:
@@ -51,12 +53,73 @@ def test_everything_is_recorded_with_its_time() -> None:
             assert seen.hv is not None
             assert seen.hv.value == RACK_CLOSED
         assert set(view.nodes) == {BMU1, BMU2}
-        assert view.foreign_command is not None
+        (foreign,) = view.foreign.values()
+        assert foreign.name == "EMS_PcsCommand"
+        assert foreign.at == pytest.approx(1.1005)
         assert view.foreign_notice is not None
         assert view.plant_frame_at == pytest.approx(1.1005)
         stop()
+
+    run_virtual(scenario())
+
+
+def test_strangers_are_listened_to_until_the_plant_is_heard_so_that_an_adapter_may_filter() -> None:
+    async def scenario() -> None:
+        bus, peer = bus_pair()
+        view, plant = PlantView(), ScriptedPlant(peer)
+        stop = view.attach(StationLink(bus, CODEC))
+        before = bus.listeners
         bus.deliver(CanFrame(0x7FF, b""))
-        assert view.any_frame_at == pytest.approx(1.1005)
+        assert (view.any_frame_at, view.plant_frame_at) == (0.0, None)
+        await pause(1.0)
+        plant.speak()
+        await pause(0.1)
+        assert view.plant_frame_at == pytest.approx(1.0005)
+        assert bus.listeners == before - 1
+        bus.deliver(CanFrame(0x7FF, b""))
+        assert view.any_frame_at is not None
+        assert view.any_frame_at < 1.1
+        stop()
+        assert bus.listeners == before - 2
+
+    run_virtual(scenario())
+
+
+def test_a_plant_that_is_the_first_to_be_heard_is_a_frame_too() -> None:
+    async def scenario() -> None:
+        bus, peer = bus_pair()
+        view = PlantView()
+        view.attach(StationLink(bus, CODEC))
+        ScriptedPlant(peer).speak()
+        await pause(0.1)
+        assert view.any_frame_at == pytest.approx(0.0005)
+
+    run_virtual(scenario())
+
+
+@pytest.mark.parametrize("can_id", CODEC.gateway_messages)
+@pytest.mark.parametrize("data", [b"", NOTICE])
+def test_a_frame_that_only_we_should_send_is_recorded_whatever_is_in_it(can_id: int, data: bytes) -> None:
+    async def scenario() -> None:
+        bus, view = MemoryBus(), PlantView()
+        view.attach(StationLink(bus, CODEC))
+        frame = CanFrame(can_id, data)
+        bus.deliver(frame)
+        notice = can_id == CODEC.route(EmsUpgradeNotice).can_id and data == NOTICE  # says itself what it means
+        recorded = ForeignFrame(CODEC.gateway_messages[can_id], frame, 0.0)
+        assert view.foreign == ({} if notice else {can_id: recorded})
+
+    run_virtual(scenario())
+
+
+def test_what_is_not_guarded_is_not_recorded() -> None:
+    async def scenario() -> None:
+        bus, view = MemoryBus(), PlantView()
+        request_id, _ = CODEC.diagnostic_ids(BMU1)
+        view.attach(StationLink(bus, CODEC), {0x0D1: "EMS_HvStatusPoll"})
+        bus.deliver(CanFrame(request_id, bytes(8)))
+        bus.deliver(CanFrame(0x0D1, bytes(3)))
+        assert list(view.foreign) == [0x0D1]
 
     run_virtual(scenario())
 

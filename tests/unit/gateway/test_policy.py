@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from ess_can.can.frame import CanFrame
 from ess_can.errors import (
     AuxSupplyLow,
     BmsFault,
@@ -26,16 +27,22 @@ from ess_can.errors import (
     SocOutOfBand,
 )
 from ess_can.gateway.config import GatewayConfig
+from ess_can.gateway.foreign import ForeignFrame
 from ess_can.gateway.plant_view import PlantView, Sample
-from ess_can.gateway.policy import FRESH_S, reconnect_refusal, refusals, targets_of_type
+from ess_can.gateway.policy import (
+    FOREIGN_FRESH_S,
+    FRESH_S,
+    diagnostics_refusal,
+    reconnect_refusal,
+    refusals,
+    targets_of_type,
+)
 from ess_can.identity import NodeAddress, NodeType
 from ess_can.signals.messages import (
     BmsAlarms,
     BmsHvStatus,
-    EmsPcsCommand,
     EmsUpgradeNotice,
     ImageState,
-    PcsCommandCode,
     PcsState,
     PcsStatus,
     UpgradePhase,
@@ -99,8 +106,21 @@ def node(image_state: ImageState) -> Spoil:
     return lambda view: view.nodes.update({BMU2: Sample(node_info(image_state), NOW)})
 
 
+def foreign(view: PlantView, name: str) -> None:
+    can_id = next(can_id for can_id, each in CODEC.gateway_messages.items() if each == name)
+    view.foreign[can_id] = ForeignFrame(name, CanFrame(can_id, bytes(8)), NOW - 0.1)
+
+
+def foreign_poll(view: PlantView) -> None:
+    foreign(view, "EMS_HvStatusPoll")
+
+
+def foreign_request(view: PlantView) -> None:
+    foreign(view, "UDS_Request_BMU2")
+
+
 def foreign_command(view: PlantView) -> None:
-    view.foreign_command = Sample(EmsPcsCommand(PcsCommandCode.RUN), NOW - 0.1)
+    foreign(view, "EMS_PcsCommand")
 
 
 def foreign_notice(view: PlantView) -> None:
@@ -109,6 +129,8 @@ def foreign_notice(view: PlantView) -> None:
 
 SAFETY: list[tuple[str, Spoil, type[EssCanError]]] = [
     ("other master", foreign_command, IdConflict),
+    ("other poll", foreign_poll, IdConflict),
+    ("other tester", foreign_request, IdConflict),
     ("other gateway", foreign_notice, OtherGateway),
     ("node missing", lambda view: view.nodes.pop(BMU2), NodeMissing),
     ("trial image", node(ImageState.TRIAL), NodeUnhealthy),
@@ -212,7 +234,7 @@ def test_an_empty_view_refuses_everything() -> None:
 
 def test_the_gravest_comes_first() -> None:
     view = healthy()
-    for _, spoil, _ in (START_ONLY[3], SAFETY[6], SAFETY[0]):
+    for _, spoil, _ in (START_ONLY[3], SAFETY[8], SAFETY[0]):
         spoil(view)
     assert found(view) == [EmergencyStop, IdConflict, SocOutOfBand]
 
@@ -243,12 +265,41 @@ def test_targets_are_the_expected_nodes_of_the_type_in_order() -> None:
     assert targets_of_type(config, NodeType.CMU) == ()
 
 
-@pytest.mark.parametrize("foreign", [foreign_command, foreign_notice])
-def test_masters_that_have_gone_do_not_count(foreign: Spoil) -> None:
+def test_a_gateway_that_has_gone_does_not_count() -> None:
     view = healthy()
-    foreign(view)
-    now = NOW - 0.1 + FRESH_S + 0.01
-    assert found(view, now) == []
+    foreign_notice(view)
+    assert found(view, NOW - 0.1 + FRESH_S + 0.01) == []
+
+
+@pytest.mark.parametrize("spoil", [foreign_command, foreign_poll, foreign_request])
+def test_other_frames_count_as_long_as_the_session_of_a_tester_may_last(spoil: Spoil) -> None:
+    view = PlantView()
+    spoil(view)
+    assert IdConflict in found(view, NOW - 0.1 + FOREIGN_FRESH_S)
+    assert IdConflict not in found(view, NOW - 0.1 + FOREIGN_FRESH_S + 0.01)
+
+
+def test_nodes_are_not_asked_while_somebody_else_upgrades_or_asks_them() -> None:
+    requests = {CODEC.diagnostic_ids(node)[0] for node in CODEC.nodes()}
+    for spoil, kind in ((foreign_command, None), (foreign_poll, None), (foreign_request, "ID_CONFLICT")):
+        view = healthy()
+        spoil(view)
+        refusal = diagnostics_refusal(view, requests, NOW)
+        assert (refusal and refusal.name) == kind
+    foreign_notice(view)
+    assert isinstance(diagnostics_refusal(view, requests, NOW), OtherGateway)
+    assert diagnostics_refusal(view, requests, NOW + FOREIGN_FRESH_S) is None
+
+
+def test_who_sends_what_is_named_and_the_ems_is_asked_to_hand_over() -> None:
+    view = healthy()
+    foreign_command(view)
+    foreign_request(view)
+    command, request = refusals(view, CONFIG, CODEC.fingerprint, NOW)
+    assert "EMS_PcsCommand" in command.what
+    assert "hand over" in command.remedy
+    assert "UDS_Request_BMU2" in request.what
+    assert "625#0000000000000000" in request.why
 
 
 def test_a_gateway_that_says_it_has_ended_does_not_count() -> None:

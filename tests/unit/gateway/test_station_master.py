@@ -8,18 +8,20 @@ import random
 import pytest
 
 from ess_can.bus.clock import pause
-from ess_can.errors import HvPermitRevoked
+from ess_can.bus.kernel_isotp import UserIsoTp
+from ess_can.can.frame import CanFrame
+from ess_can.errors import HvPermitRevoked, IdConflict
 from ess_can.gateway.config import GatewayConfig
-from ess_can.gateway.station_master import StationMaster
+from ess_can.gateway.station_master import USER_ISOTP, StationMaster
 from ess_can.isotp import IsoTpParams
-from ess_can.signals.messages import PcsCommandCode, UpgradePhase
+from ess_can.signals.messages import EmsHvStatusPoll, PcsCommandCode, UpgradePhase
 from ess_can.sim.loop import run_virtual
 from ess_can.uds.access import CmacAccess
 from tests.support.memory_bus import MemoryBus, bus_pair
 from tests.support.scripted_plant import BMU1, BMU2, CODEC, PCS_OFF, RACK_OFF, ScriptedPlant
 
 
-def station(bus: MemoryBus) -> StationMaster:
+def station(bus: MemoryBus, transport: UserIsoTp = USER_ISOTP) -> StationMaster:
     return StationMaster(
         bus,
         CODEC,
@@ -28,6 +30,7 @@ def station(bus: MemoryBus) -> StationMaster:
         isotp=IsoTpParams(),
         bit_timing=None,
         entropy=random.Random(1),
+        transport=transport,
     )
 
 
@@ -95,5 +98,25 @@ def test_orders_end_even_if_leaving_is_cancelled(monkeypatch: pytest.MonkeyPatch
         task.cancel()
         await task  # a cancellation in the last instant costs nothing that was achieved
         assert len(bus.sent) == sent
+
+    run_virtual(scenario())
+
+
+@pytest.mark.parametrize("visible", [True, False])
+def test_requests_are_guarded_unless_our_own_come_in_as_frames_from_others(visible: bool) -> None:
+    """So it is with the kernel's ISO-TP, whose frames the raw socket beside it receives."""
+
+    class Transport(UserIsoTp):
+        own_requests_visible = visible
+
+    async def scenario() -> None:
+        bus = MemoryBus()
+        async with station(bus, transport=Transport()) as master:
+            master.watch.arm()
+            bus.deliver(CanFrame(CODEC.diagnostic_ids(BMU1)[0], b"\x02\x3e\x00"))
+            assert (master.watch.holds, bool(master.view.foreign)) == (visible, not visible)
+            bus.deliver(CanFrame(CODEC.route(EmsHvStatusPoll).can_id, bytes(3)))
+            assert isinstance(master.watch.error, IdConflict)
+            assert master.view.foreign
 
     run_virtual(scenario())

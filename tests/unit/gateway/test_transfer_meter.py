@@ -9,6 +9,7 @@ from ess_can.bus.station import StationLink
 from ess_can.can.frame import CanFrame
 from ess_can.can.timing import BitTiming, frame_duration_s
 from ess_can.gateway.transfer_meter import TransferMeter, ideal_wire_time_s
+from ess_can.signals.messages import BmsState
 from ess_can.sim.loop import run_virtual
 from tests.support.memory_bus import MemoryBus
 from tests.support.scripted_plant import BMU1, CODEC, STATE
@@ -58,10 +59,14 @@ def test_a_transfer_in_the_ideal_time_has_efficiency_one() -> None:
 
 
 def test_other_traffic_is_not_held_against_it() -> None:
-    other = CanFrame(0x123, bytes(8))
+    other = CanFrame(CODEC.route(BmsState).can_id, bytes(8))
     meter = measure(IDEAL_S + frame_duration_s(other, TIMING), other)
     assert meter.other_traffic_s == pytest.approx(frame_duration_s(other, TIMING))
     assert meter.efficiency(DATA) == pytest.approx(1.0)
+
+
+def test_traffic_that_the_dbc_does_not_know_is_not_listened_to() -> None:
+    assert measure(1.0, CanFrame(0x123, bytes(8))).other_traffic_s == 0.0
 
 
 def test_the_transfers_own_frames_are_not_other_traffic() -> None:
@@ -86,4 +91,4 @@ def test_without_timing_data_or_time_there_is_no_figure() -> None:
 
 
 def test_foreign_fd_frames_of_unknown_duration_are_left_out() -> None:
-    assert measure(1.0, CanFrame(0x123, bytes(64), fd=True, brs=True)).other_traffic_s == 0.0
+    assert measure(1.0, CanFrame(CODEC.route(BmsState).can_id, bytes(64), fd=True, brs=True)).other_traffic_s == 0.0

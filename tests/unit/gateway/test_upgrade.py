@@ -13,6 +13,7 @@ from ess_can.bus.clock import now, pause
 from ess_can.bus.port import Bus
 from ess_can.errors import (
     AdapterLost,
+    BusError,
     BusOff,
     ConfirmFailed,
     EmergencyStop,
@@ -23,6 +24,7 @@ from ess_can.errors import (
     HvOffNotProved,
     HvPermitRevoked,
     IdConflict,
+    InterfaceDown,
     Interrupted,
     PcsNotStopping,
     RolledBack,
@@ -526,8 +528,8 @@ class TestEmergency:
 
 class TestBusLoss:
     @pytest.mark.parametrize("step", STEPS)
-    @pytest.mark.parametrize("error", [BusOff("off"), AdapterLost("gone")])
-    def test_at_any_step_it_ends_at_once_and_as_what_it_is(self, step: str, error: BusOff | AdapterLost) -> None:
+    @pytest.mark.parametrize("error", [BusOff("off"), AdapterLost("gone"), InterfaceDown("down")])
+    def test_at_any_step_it_ends_at_once_and_as_what_it_is(self, step: str, error: BusError) -> None:
         bench = play({step: doing(lambda bench: bench.bus.die(error))})
         assert bench.report.result is Phase.HELD_OPEN
         assert bench.report.error is error or (

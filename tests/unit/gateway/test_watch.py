@@ -9,10 +9,13 @@ import pytest
 
 from ess_can.bus.clock import pause
 from ess_can.bus.station import StationLink
+from ess_can.can.frame import CanFrame
 from ess_can.errors import (
+    BusError,
     BusOff,
     ContactorWelded,
     EmergencyStop,
+    ErrorPassive,
     EssCanError,
     IdConflict,
     OtherGateway,
@@ -30,7 +33,7 @@ from ess_can.signals.messages import (
 )
 from ess_can.sim.loop import run_virtual
 from tests.support.memory_bus import MemoryBus, bus_pair
-from tests.support.scripted_plant import CODEC, PCS_OFF, RACK_OFF, ScriptedPlant
+from tests.support.scripted_plant import BMU1, CODEC, PCS_OFF, RACK_OFF, ScriptedPlant
 
 Spoil = Callable[[ScriptedPlant], object]
 
@@ -104,6 +107,29 @@ def test_another_master_ends_it(spoil: Spoil, kind: type[EssCanError]) -> None:
     assert watch(spoil, armed=False).holds
 
 
+@pytest.mark.parametrize("can_id", CODEC.gateway_messages)
+@pytest.mark.parametrize("data", [b"", b"\xff" * 64])
+def test_any_frame_that_only_we_should_send_ends_it(can_id: int, data: bytes) -> None:
+    frame = CanFrame(can_id, data, fd=len(data) > 8)
+    error = watch(lambda plant: plant.link.bus.send(frame)).error
+    assert isinstance(error, IdConflict)
+    assert CODEC.gateway_messages[can_id] in error.what
+    assert str(frame) in error.why
+
+
+def test_requests_are_not_guarded_when_ours_come_in_as_frames_from_others() -> None:
+    async def scenario() -> None:
+        bus = MemoryBus()
+        seen = PlantWatch(StationLink(bus, CODEC), {0x0D1: "EMS_HvStatusPoll"})
+        seen.arm()
+        bus.deliver(CanFrame(CODEC.diagnostic_ids(BMU1)[0], bytes(8)))
+        assert seen.holds
+        bus.deliver(CanFrame(0x0D1, bytes(3)))
+        assert isinstance(seen.error, IdConflict)
+
+    run_virtual(scenario())
+
+
 @pytest.mark.parametrize("armed", [True, False])
 def test_the_loss_of_the_bus_always_ends_it(armed: bool) -> None:
     async def scenario() -> None:
@@ -114,6 +140,24 @@ def test_the_loss_of_the_bus_always_ends_it(armed: bool) -> None:
         lost = BusOff("off")
         bus.die(lost)
         assert seen.error is lost
+
+    run_virtual(scenario())
+
+
+def test_a_warning_of_the_bus_ends_nothing_and_is_told() -> None:
+    async def scenario() -> None:
+        bus = MemoryBus()
+        seen = PlantWatch(StationLink(bus, CODEC))
+        seen.arm()
+        first, second = ErrorPassive("passive", why="TEC 128, REC 0"), ErrorPassive("again")
+        bus.warn(first)
+        assert seen.last_warning is first
+        told: list[BusError] = []
+        seen.on_warning = told.append
+        bus.warn(second)
+        assert told == [second]
+        assert seen.last_warning is second
+        assert seen.holds
 
     run_virtual(scenario())
 

@@ -329,3 +329,16 @@ def test_off_duration_saturates(codec: StationCodec, duration: float) -> None:
 
 def test_the_e2e_header_is_left_zero(codec: StationCodec) -> None:
     assert codec.encode(BmsHvNotice(0xFFFFFF, HvNoticeCondition.UNKNOWN, 409.5), 4)[:3] == bytes(3)
+
+
+def test_what_the_ems_alone_sends_is_known_by_name() -> None:
+    codec = StationCodec.load()
+    assert {name for name in codec.gateway_messages.values() if name.startswith("EMS")} == {
+        "EMS_PcsCommand",
+        "EMS_HvStatusPoll",
+        "EMS_UpgradeNotice",
+    }
+    assert codec.gateway_messages[codec.route(EmsPcsCommand).can_id] == "EMS_PcsCommand"
+    requests = {codec.diagnostic_ids(node)[0] for node in codec.nodes()}
+    assert {can_id for can_id, name in codec.gateway_messages.items() if name.startswith("UDS_Request")} == requests
+    assert len(codec.gateway_messages) == 3 + len(requests)

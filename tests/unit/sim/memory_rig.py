@@ -15,7 +15,8 @@ from ess_can.image.node_image import NodeImage
 from ess_can.signals.messages import ImageState
 from ess_can.sim.boot_records import NodeRecords
 from ess_can.sim.bootloader import Bootloader, provision
-from ess_can.sim.flash import BANKS, BankSnapshot, Flash, FlashGeometry, FlashOperation
+from ess_can.sim.flash import BankSnapshot, Flash, FlashOperation
+from ess_can.sim.flash_cells import BANKS, FlashCells, FlashGeometry
 from ess_can.sim.fram import Fram
 from ess_can.sim.power_cut import PowerCut
 from ess_can.sim.programming import MemoryConfig, ProgrammingMemory
@@ -24,6 +25,7 @@ from ess_can.uds.target import Nrc, Operation
 GEOMETRY: Final = FlashGeometry(sectors_per_bank=4, sector_size=64, unit_size=16)
 HARDWARE: Final = 7
 BLOCK: Final = 50  # not a multiple of the unit
+FRAM: Final = 512
 _HEADER = struct.Struct(">4sBBHIBBI")
 _MAGIC = b"FAKE"
 
@@ -78,7 +80,10 @@ class RigState:
 
 
 class Rig:
-    """One provisioned and booted node; `now` advances by the time that its operations take."""
+    """One provisioned and booted node; `now` advances by the time that its operations take.
+
+    Its memories are new and end with it unless they are given.
+    """
 
     def __init__(
         self,
@@ -88,13 +93,16 @@ class Rig:
         trial_boots: int = 1,
         geometry: FlashGeometry = GEOMETRY,
         max_block: int = BLOCK,
+        cells: FlashCells | None = None,
+        fram: memoryview | None = None,
+        power: PowerCut | None = None,
     ) -> None:
         self.now = 100.0
-        self.power = PowerCut()
+        self.power = power or PowerCut()
         rng = random.Random(seed)
         self.operations: list[FlashOperation] = []
-        self.flash = Flash(rng, self.power, geometry, observer=self.operations.append)
-        self.fram = Fram(rng, self.power, size=512)
+        self.flash = Flash(rng, self.power, geometry, observer=self.operations.append, cells=cells)
+        self.fram = Fram(rng, self.power, size=FRAM, cells=fram)
         self.records = NodeRecords(self.fram)
         self.bootloader = Bootloader(self.flash, self.records, verify)
         self.config = MemoryConfig(NodeType.BMU, HARDWARE, max_block=max_block, trial_boots=trial_boots)

@@ -260,3 +260,23 @@ def test_terminal_voltage_sags_by_the_internal_resistance() -> None:
     rack = circuit.racks[0]
     assert rack.string_voltage_v == pytest.approx(circuit.link_voltage_v)
     assert rack.ocv_v - rack.string_voltage_v == pytest.approx(rack.current_a * StringSpec().internal_resistance_ohm)
+
+
+def test_a_contactor_placed_from_afar_is_there_at_once_and_does_not_wear() -> None:
+    circuit = closed_station(racks=2)
+    circuit.bridge_request_a = 300.0
+    circuit.step(1.0)
+    rack = circuit.racks[0]
+    rack.main_plus.drive(False, 1.0)
+    for contactor in (*rack.contactors, circuit.pcs_contactor):
+        circuit.place(contactor, False)
+        assert (contactor.closed, contactor.coil, contactor.due) == (False, False, inf)
+        assert (contactor.arcs, contactor.broken_a, contactor.fault) == (0, 0.0, ContactorFault.NONE)
+    assert (rack.current_a, circuit.bridge_current_a) == (0.0, 0.0)
+    circuit.link_voltage_v = 0.0
+    for contactor in (rack.main_minus, rack.main_plus):
+        circuit.place(contactor, True)
+        circuit.step(2.0)
+    assert rack.main_plus.fault is ContactorFault.NONE
+    assert rack.inrush_a == 0.0
+    assert rack.conductance_s > 0

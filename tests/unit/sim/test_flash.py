@@ -7,14 +7,12 @@ import pytest
 from ess_can.sim.flash import (
     MAXIMUM_TIMING,
     Flash,
-    FlashAction,
     FlashError,
-    FlashGeometry,
     FlashOperation,
     FlashTiming,
     SectorDefect,
-    UnitState,
 )
+from ess_can.sim.flash_cells import FlashAction, FlashGeometry, UnitState
 from ess_can.sim.power_cut import CutMode, PowerCut
 
 GEOMETRY = FlashGeometry(sectors_per_bank=3, sector_size=64, unit_size=16, endurance_cycles=5)

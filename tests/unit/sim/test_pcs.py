@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import random
+
 import pytest
 
 from ess_can.errors import UsageError
 from ess_can.signals.messages import ContactorState, EmsPcsCommand, PcsCommandCode, PcsState
 from ess_can.sim.electrical import ContactorFault, LinkSpec
+from ess_can.sim.fram import Fram
 from ess_can.sim.pcs import PCS_TRANSITIONS, Pcs, PcsEvent, PcsFaultCode, PcsFaults, PcsSpec
+from ess_can.sim.pcs_memory import RecordedPcsMemory
 from tests.unit.sim.hv_station import STEP_S, Station
 
 C = PcsCommandCode
@@ -277,6 +281,52 @@ def test_restart_loses_lock_and_remote_control_and_comes_up_open() -> None:
     status = station.pcs.status(station.now)
     assert (status.state, status.contactors) == (PcsState.STANDBY, ContactorState.OPEN)
     assert not status.lock_acknowledged
+
+
+def test_a_pcs_with_a_memory_stays_locked_over_a_restart_until_it_is_unlocked() -> None:
+    station = Station()
+    memory = RecordedPcsMemory(Fram(random.Random(1)))
+    station.pcs = Pcs(station.circuit, station.now, memory=memory)
+    station.isolate()
+    station.command(None)
+    station.pcs.restart(station.now)
+    station.run(60.0)
+    assert station.pcs.status(station.now).lock_acknowledged
+    # In another process: it finds the memory and nothing else.
+    station.pcs = Pcs(station.circuit, station.now, memory=memory)
+    station.pcs.restart(station.now)
+    station.run(1.0)
+    assert station.pcs.status(station.now).lock_acknowledged
+    station.command(C.UNLOCK)
+    station.run(0.1)
+    station.command(None)
+    station.pcs.restart(station.now)
+    station.run(1.0)
+    assert not station.pcs.locked
+
+
+def test_a_pressed_button_is_found_pressed_by_another_process() -> None:
+    station = Station()
+    memory = RecordedPcsMemory(Fram(random.Random(1)))
+    station.pcs = Pcs(station.circuit, station.now, memory=memory)
+    station.pcs.press_emergency_stop(station.now)
+    for pressed in (True, False):
+        station.pcs = Pcs(station.circuit, station.now, memory=memory)
+        station.pcs.restart(station.now)
+        station.run(1.0)
+        assert station.pcs.status(station.now).emergency_stop is pressed
+        station.pcs.clear("Ada", station.now)
+
+
+def test_local_control_waits_until_batteries_are_heard() -> None:
+    station = Station()
+    station.pcs.batteries_heard = False
+    station.run(3.0)
+    assert (state(station), current(station.pcs)) == (PcsState.STANDBY, 0.0)
+    assert station.circuit.pcs_contactor.closed
+    station.pcs.batteries_heard = True
+    station.run(1.0)
+    assert state(station) is PcsState.RUNNING
 
 
 def test_restart_while_running_blocks_the_bridge_before_the_contactors_open() -> None:

@@ -9,7 +9,8 @@ from ess_can.identity import NodeType, Version
 from ess_can.signals.messages import ImageState
 from ess_can.sim.boot_records import ImageId, ResumeRecord
 from ess_can.sim.bootloader import BootReason
-from ess_can.sim.flash import FlashAction, FlashGeometry, SectorDefect
+from ess_can.sim.flash import SectorDefect
+from ess_can.sim.flash_cells import FlashAction, FlashGeometry
 from ess_can.sim.image_verdict import FailureReason
 from ess_can.sim.power_cut import CutMode
 from ess_can.uds.target import BootState, Did, Nrc, Operation, ResumeState

@@ -11,7 +11,7 @@ import pytest
 from ess_can.bus.port import Bus
 from ess_can.can.frame import EXTENDED_FLAG, CanFrame
 from ess_can.can.timing import BitTiming, frame_duration_s
-from ess_can.errors import AdapterLost, BusError, BusOff, TransmitQueueFull, UsageError
+from ess_can.errors import AdapterLost, BusError, BusOff, ErrorPassive, TransmitQueueFull, UsageError
 from ess_can.sim.controller import Controller, ControllerState, QueueOrder, arbitration_field
 from ess_can.sim.loop import run_virtual
 from ess_can.sim.wire import FaultHook, Wire, WireFault
@@ -432,7 +432,8 @@ async def test_a_sender_whose_every_frame_fails_goes_passive_then_bus_off_and_te
     assert states.count(ControllerState.ERROR_ACTIVE) == 16
     assert states.count(ControllerState.ERROR_PASSIVE) == 16
     assert station.a.state is ControllerState.BUS_OFF
-    assert [type(error) for error in errors] == [BusOff]
+    assert [type(error) for error in errors] == [ErrorPassive, BusOff]
+    assert errors[0].why == "TEC 128, REC 0"
     assert unwatched == []
     assert station.a.pending == 0
     assert station.b.rec == 32
@@ -487,6 +488,8 @@ async def test_a_bus_off_controller_hears_nothing() -> None:
 @scenario
 async def test_receivers_recover_from_error_passive_as_the_standard_says() -> None:
     station = Station()
+    warnings: list[BusError] = []
+    station.b.watch(warnings.append)
     for _ in range(5):  # 5 x 32 errors, more than the limit
         station.wire.fault = always(WireFault.CORRUPT)
         station.a.send(A_FRAME)
@@ -503,6 +506,10 @@ async def test_receivers_recover_from_error_passive_as_the_standard_says() -> No
     await run_until(1.1)
     assert station.b.rec == 118
     assert station.b.state.name == "ERROR_ACTIVE"
+    assert [(type(error), error.why) for error in warnings] == [(ErrorPassive, "TEC 0, REC 128")]
+    station.b.receive_error(8)
+    station.b.receive_error(8)
+    assert len(warnings) == 2
 
 
 @scenario
@@ -533,7 +540,7 @@ async def test_different_frames_under_one_identifier_destroy_each_other() -> Non
     station.b.send(number(2))
     await run_until(1)
     assert station.received == []
-    assert [type(error) for error in errors] == [BusOff, BusOff]
+    assert [type(error) for error in errors] == [ErrorPassive, ErrorPassive, BusOff, BusOff]
     assert station.c.rec == 32
 
 

@@ -1,0 +1,377 @@
+"""The Bus port over any interface that python-can opens: subscriptions, confirmation, back-pressure, watching.
+
+One reader serves all subscriptions, on the interface's file descriptor where it has one, else in a thread that does
+nothing but hand over to the loop, many frames at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from ess_can.bus.clock import Cycle
+from ess_can.bus.driver import Driver, ErrorReport, ErrorState, Heard, IdFilter, OwnFrame
+from ess_can.bus.port import Receive, Sent
+from ess_can.bus.transmit_queue import TransmitQueue
+from ess_can.can.frame import EXTENDED_FLAG, CanFrame
+from ess_can.errors import AdapterLost, BusError, BusOff, ErrorPassive, InterfaceDown, UsageError
+
+_FRAMES_A_WAKE_UP = 64
+_THREAD_POLL_S = 0.05
+_READ_FAILURES_LIMIT = 100
+_IDLE_WAKE_UPS = 100  # in a row that gave nothing; then reading pauses each time
+_IDLE_PAUSE_S = 0.010
+_STATE_PERIOD_S = 0.25
+_ROUTES_LIMIT = 4096
+_STALE_S = 0.05  # after an interface went down, frames from before may still be read
+_EXACTLY = 0x1FFF_FFFF | EXTENDED_FLAG
+
+
+@dataclass(slots=True, eq=False)
+class _Subscription:
+    can_ids: frozenset[int] | None
+    receive: Receive
+    live: bool = True
+
+
+class PythonCanBus:
+    """A `Bus` over an open interface.
+
+    Up to `depth` frames of each kind (bulk or not) wait here while the driver's queue is full, for up to `patience_s`
+    seconds without progress; then they are dropped, and watchers get TransmitQueueFull or TransmitStalled.  A bus that
+    is off or down refuses frames until it is back; only after AdapterLost it never comes back.
+
+    `unreadable` counts what the interface gave that is no frame, `overruns` the frames lost because we read too
+    slowly, `restarts` how often the controller came back from bus-off; `last_report` is its latest error report.
+    """
+
+    def __init__(self, driver: Driver, *, depth: int = 16, patience_s: float = 1.0) -> None:
+        self.unreadable = 0
+        self.overruns = 0
+        self.restarts = 0
+        self.last_report: ErrorReport | None = None
+        self._driver = driver
+        self._depth = depth
+        self._patience_s = patience_s
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._queue: TransmitQueue | None = None
+        self._end: BusError | None = None  # why nothing can be sent any more
+        self._off: BusOff | None = None
+        self._down_at: float | None = None  # when last seen down, and watchers know
+        self._passive = False  # and watchers know
+        self._closed = False
+        self._failures = 0
+        self._watchers: list[Callable[[BusError], None]] = []
+        self._subscriptions: list[_Subscription] = []
+        self._routes: dict[int, tuple[_Subscription, ...]] = {}
+        self._sent_ids: set[int] = set()  # must pass the filters, or nothing would be confirmed
+        self._filters_due: asyncio.Handle | None = None
+        self._fileno: int | None = None
+        self._idle_wake_ups = 0
+        self._pause: asyncio.TimerHandle | None = None
+        self._state_poll: Cycle | None = None
+        self._thread: threading.Thread | None = None
+        self._stopping = threading.Event()
+        self._handed_over: deque[list[Heard]] = deque()
+        self._hand_over_due = False
+
+    @property
+    def backend(self) -> str:
+        """python-can's name of this kind of interface."""
+        return self._driver.name
+
+    # --- life -------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Read from the interface on the running loop, until `close`."""
+        if self._loop is not None:
+            return
+        self._loop = loop = asyncio.get_running_loop()
+        self._queue = TransmitQueue(
+            self._driver, loop, depth=self._depth, patience_s=self._patience_s, report=self._failed
+        )
+        self._apply_filters()
+        fileno = self._driver.fileno()
+        if fileno >= 0:
+            try:
+                loop.add_reader(fileno, self._read_some)
+                self._fileno = fileno
+            except NotImplementedError:  # Windows' proactor loop
+                fileno = -1
+        if fileno < 0:
+            self._thread = threading.Thread(
+                target=self._read_in_thread, args=(loop,), name=f"can-{self.backend}", daemon=True
+            )
+            self._thread.start()
+        if self._driver.polls_state:
+            self._state_poll = Cycle(_STATE_PERIOD_S, self._poll_state)
+            self._state_poll.start()
+
+    def close(self) -> None:
+        """Release the interface.  Frames that wait are dropped.  Waits shortly for a reader thread."""
+        if self._closed:
+            return
+        self._closed = True
+        self._stop(AdapterLost("the bus was closed"))
+        if self._thread is not None:
+            self._thread.join()
+        self._driver.close()
+
+    # --- the Bus port -----------------------------------------------------------------------------
+
+    @property
+    def fd(self) -> bool:
+        """Whether CAN FD frames may be sent."""
+        return self._driver.fd
+
+    def send(self, frame: CanFrame, on_sent: Sent | None = None, *, bulk: bool = False) -> None:
+        """Give a frame to the driver, or queue it, as `Bus.send` says.
+
+        `on_sent` is called when the interface gave the frame back, or, if it does not do that, when its driver has
+        taken it.  Raises UsageError for a CAN FD frame on a classic bus, BusError for a frame that the driver rejects.
+        """
+        if self._end is not None:
+            raise AdapterLost(self._end.what, why=self._end.why)
+        if self._queue is None:
+            raise UsageError("the bus was not started")
+        if self._off is not None:
+            raise BusOff(self._off.what, why=self._off.why)
+        if frame.fd and not self._driver.fd:
+            raise UsageError("a CAN FD frame on a classic bus", why=str(frame))
+        if frame.can_id not in self._sent_ids:
+            self._sent_ids.add(frame.can_id)
+            self._apply_filters()
+        elif self._filters_due is not None:  # the answer may be there before the loop comes round
+            self._apply_filters()
+        try:
+            self._queue.send(frame, on_sent, bulk=bulk)
+        except (AdapterLost, BusOff, InterfaceDown) as error:
+            self._failed(error)
+            raise
+        self._down_at = None
+
+    def subscribe(self, can_ids: Iterable[int] | None, receive: Receive) -> Callable[[], None]:
+        """Deliver frames from others, as `Bus.subscribe` says."""
+        subscription = _Subscription(None if can_ids is None else frozenset(can_ids), receive)
+        self._subscriptions.append(subscription)
+        self._subscriptions_changed()
+
+        def cancel() -> None:
+            if subscription.live:
+                subscription.live = False
+                self._subscriptions.remove(subscription)
+                self._subscriptions_changed()
+
+        return cancel
+
+    def watch(self, on_error: Callable[[BusError], None]) -> Callable[[], None]:
+        """Report AdapterLost, InterfaceDown, BusOff, TransmitStalled, TransmitQueueFull, as `Bus.watch` says.
+
+        ErrorPassive is reported as a warning, once each time the controller becomes so.
+        """
+        self._watchers.append(on_error)
+
+        def cancel() -> None:
+            if on_error in self._watchers:
+                self._watchers.remove(on_error)
+
+        return cancel
+
+    # --- who receives what ------------------------------------------------------------------------
+
+    def _subscriptions_changed(self) -> None:
+        self._routes.clear()
+        if self._driver.filters_ids and self._loop is not None and self._filters_due is None and self._end is None:
+            self._filters_due = self._loop.call_soon(self._apply_filters)
+
+    def _apply_filters(self) -> None:
+        if self._filters_due is not None:
+            self._filters_due.cancel()
+            self._filters_due = None
+        if self._driver.filters_ids and self._end is None:
+            self._driver.set_filters(self._wanted())
+
+    def _wanted(self) -> Sequence[IdFilter] | None:
+        """What has to be received: the subscribed identifiers, and our own; None for everything."""
+        wanted: set[int] = set()
+        for subscription in self._subscriptions:
+            if subscription.can_ids is None:
+                if not self._driver.user_filters:
+                    return None
+                return (*self._driver.user_filters, *(IdFilter(can_id, _EXACTLY) for can_id in sorted(self._sent_ids)))
+            wanted |= subscription.can_ids
+        admitted = {can_id for can_id in wanted if self._admits(can_id)} | self._sent_ids
+        return tuple(IdFilter(can_id, _EXACTLY) for can_id in sorted(admitted))
+
+    def _admits(self, can_id: int) -> bool:
+        filters = self._driver.user_filters
+        return not filters or any(one.admits(can_id) for one in filters)
+
+    def _route(self, can_id: int) -> tuple[_Subscription, ...]:
+        """Find, and remember, who wants an identifier."""
+        if len(self._routes) >= _ROUTES_LIMIT:
+            self._routes.clear()
+        route: tuple[_Subscription, ...] = ()
+        if self._admits(can_id):
+            route = tuple(one for one in self._subscriptions if one.can_ids is None or can_id in one.can_ids)
+        self._routes[can_id] = route
+        return route
+
+    # --- reading ----------------------------------------------------------------------------------
+
+    def _read_some(self) -> None:
+        """Read what is there, up to a bound that keeps the loop responsive."""
+        tries = 1 if self._idle_wake_ups < _IDLE_WAKE_UPS else _FRAMES_A_WAKE_UP
+        for _ in range(tries):
+            heard = self._driver.read(_FRAMES_A_WAKE_UP, 0)
+            if heard:
+                self._idle_wake_ups = 0
+                self._take(heard)
+                return
+        self._idle_wake_ups += 1
+        if self._idle_wake_ups >= _IDLE_WAKE_UPS and self._fileno is not None and self._loop is not None:
+            # Ready, but nothing comes: a driver that ended.  It must not take all of the processor's time.
+            self._loop.remove_reader(self._fileno)
+            self._pause = self._loop.call_later(_IDLE_PAUSE_S, self._loop.add_reader, self._fileno, self._read_some)
+
+    def _read_in_thread(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Hand over what arrives.  Touches nothing of the bus but the driver's `read` and what is handed over."""
+        idle = 0
+        while not self._stopping.is_set():
+            since = loop.time()
+            heard = self._driver.read(1, _THREAD_POLL_S)
+            if not heard:
+                idle = idle + 1 if loop.time() - since < _THREAD_POLL_S / 2 else 0
+                if idle >= _IDLE_WAKE_UPS:
+                    self._stopping.wait(_IDLE_PAUSE_S)
+                continue
+            idle = 0
+            self._handed_over.append(heard)
+            if not self._hand_over_due:
+                self._hand_over_due = True
+                try:
+                    loop.call_soon_threadsafe(self._take_over)
+                except RuntimeError:  # the loop is closed
+                    return
+            if isinstance(heard[0], BusError):
+                self._stopping.wait(_THREAD_POLL_S)
+
+    def _take_over(self) -> None:
+        self._hand_over_due = False  # first: what is appended from now on is announced again
+        for _ in range(len(self._handed_over)):
+            self._take(self._handed_over.popleft())
+
+    def _take(self, heard: list[Heard]) -> None:
+        now = asyncio.get_running_loop().time()
+        for one in heard:
+            if self._end is not None:
+                return
+            if type(one) is CanFrame:
+                self._failures = 0
+                if self._driver.marks_echo or self._queue is None or not self._queue.confirm(one):
+                    self._alive(now)
+                    self._deliver(one, now)
+            elif isinstance(one, OwnFrame):
+                self._failures = 0
+                self._alive(now)
+                if self._queue is not None:
+                    self._queue.confirm(one.frame)
+            elif isinstance(one, ErrorReport):
+                self._reported(one)
+            elif isinstance(one, BusError):
+                self._read_failed(one)
+
+    def _deliver(self, frame: CanFrame, now: float) -> None:
+        route = self._routes.get(frame.can_id)
+        for subscription in self._route(frame.can_id) if route is None else route:
+            if subscription.live:
+                subscription.receive(frame, now)
+
+    def _read_failed(self, error: BusError) -> None:
+        if isinstance(error, AdapterLost | BusOff | InterfaceDown):
+            self._failed(error)
+            return
+        self.unreadable += 1
+        self._failures += 1
+        if self._failures >= _READ_FAILURES_LIMIT:
+            self._failed(AdapterLost(f"the {self.backend} adapter gives nothing readable any more", why=str(error)))
+
+    def _poll_state(self, _now: float) -> None:
+        report = self._driver.state()
+        if report is not None:
+            self._reported(report)
+
+    # --- what goes wrong --------------------------------------------------------------------------
+
+    def _alive(self, now: float) -> None:
+        """A frame went over the bus."""
+        self._off = None
+        if self._down_at is not None and now - self._down_at > _STALE_S:
+            self._down_at = None
+
+    def _reported(self, report: ErrorReport) -> None:
+        if report.overrun:
+            self.overruns += report.overrun
+            if self._queue is not None:
+                self._queue.settle()
+            return
+        self.last_report = report
+        if self._queue is not None:
+            if report.transmit_timeout:
+                self._queue.hint = "the driver reports a transmit time-out: the adapter hangs"
+            elif report.not_acknowledged:
+                self._queue.hint = "no node acknowledges our frames"
+        if report.restarted:
+            self.restarts += 1
+            self._off = None
+            self._passive = False
+        if report.state is ErrorState.BUS_OFF:
+            if self._off is None:
+                self._failed(BusOff("the controller went bus-off", why=report.counters or "reported by the driver"))
+        elif report.state is not None:
+            passive = report.state is ErrorState.PASSIVE
+            if passive and not self._passive:
+                self._report(ErrorPassive("the controller is error passive", why=report.counters))
+            self._passive = passive
+            if report.state is ErrorState.ACTIVE:
+                self._off = None
+
+    def _failed(self, error: BusError) -> None:
+        """Something ends the use of the bus: forget what was queued, and tell the watchers once."""
+        if isinstance(error, AdapterLost):
+            if self._end is None:
+                self._stop(error)
+                self._report(error)
+            return
+        if isinstance(error, InterfaceDown | BusOff) and self._queue is not None:
+            self._queue.drop()
+        if isinstance(error, BusOff):
+            self._off = error
+            self._passive = False
+        if isinstance(error, InterfaceDown) and self._loop is not None:
+            told, self._down_at = self._down_at is not None, self._loop.time()
+            if told:
+                return
+        self._report(error)
+
+    def _stop(self, why: BusError) -> None:
+        self._end = self._end or why
+        self._stopping.set()
+        if self._queue is not None:
+            self._queue.drop()
+        for handle in (self._filters_due, self._pause):
+            if handle is not None:
+                handle.cancel()
+        self._filters_due = self._pause = None
+        if self._state_poll is not None:
+            self._state_poll.stop()
+        if self._fileno is not None and self._loop is not None:
+            self._loop.remove_reader(self._fileno)
+            self._fileno = None
+
+    def _report(self, error: BusError) -> None:
+        for on_error in tuple(self._watchers):
+            on_error(error)
