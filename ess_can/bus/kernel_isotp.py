@@ -60,6 +60,10 @@ class IsoTpTransport(Protocol):
     def own_requests_visible(self) -> bool:
         """Whether our own requests come in on the bus port as frames from others."""
 
+    @property
+    def stops_at_once(self) -> bool:
+        """Whether no frame of a message goes out any more once its `send` was cancelled."""
+
     def open(
         self, bus: Bus, address: IsoTpAddress, params: IsoTpParams, *, on_message: OnMessage, on_error: OnError
     ) -> Channel:
@@ -71,6 +75,7 @@ class UserIsoTp:
     """Our own core, over the bus port."""
 
     own_requests_visible: ClassVar[bool] = False
+    stops_at_once: ClassVar[bool] = True
 
     def open(
         self, bus: Bus, address: IsoTpAddress, params: IsoTpParams, *, on_message: OnMessage, on_error: OnError
@@ -85,6 +90,7 @@ class KernelIsoTp:
 
     channel: str
     own_requests_visible: ClassVar[bool] = True
+    stops_at_once: ClassVar[bool] = False
 
     def open(
         self, bus: Bus, address: IsoTpAddress, params: IsoTpParams, *, on_message: OnMessage, on_error: OnError

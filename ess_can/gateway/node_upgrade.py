@@ -154,7 +154,7 @@ class NodeUpgrade:
 
         sent = data[offset:]
         with TransferMeter(self._master.link, self.address, self._master.bit_timing) as meter:
-            await client.download(offset, sent, progress)
+            await client.download(offset, sent, progress, block=self._master.longest_block(self.address))
         self.record.bytes_sent += len(sent)
         self.record.transfer_s += meter.elapsed_s
         self._last_transfer = meter, sent

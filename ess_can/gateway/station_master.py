@@ -17,13 +17,18 @@ from ess_can.gateway.isolation import Isolation
 from ess_can.gateway.node_client import NodeClient, OnError, OnMessage
 from ess_can.gateway.orders import Orders
 from ess_can.gateway.plant_view import PlantView
+from ess_can.gateway.transfer_meter import ideal_wire_time_s
 from ess_can.gateway.watch import PlantWatch
 from ess_can.identity import NodeAddress
 from ess_can.isotp import IsoTpAddress, IsoTpParams
 from ess_can.signals.dbc import StationCodec
 from ess_can.uds.access import AccessAlgorithm
+from ess_can.uds.exchange import MAX_BLOCK_DATA
 
 USER_ISOTP = UserIsoTp()
+_UNSTOPPABLE_S = 0.050
+_SLOWEST = BitTiming(125_000)
+_SAMPLE_BYTES = 630
 
 
 class StationMaster:
@@ -73,6 +78,18 @@ class StationMaster:
 
             client = self._clients[address] = NodeClient(connect)
         return client
+
+    def longest_block(self, address: NodeAddress) -> int:
+        """How many bytes of an image one request to this node may carry.
+
+        A transport that cannot stop in the middle of a message gets short ones: what is on its way when the permit is
+        revoked must be over soon.
+        """
+        if self.transport.stops_at_once:
+            return MAX_BLOCK_DATA
+        timing = self.bit_timing or _SLOWEST
+        wire_time_s = ideal_wire_time_s(bytes(_SAMPLE_BYTES), self.link.codec.diagnostic_ids(address)[0], timing)
+        return min(int(_SAMPLE_BYTES * _UNSTOPPABLE_S / wire_time_s), MAX_BLOCK_DATA)
 
     async def hang_up(self, address: NodeAddress) -> None:
         """Forget the client of one node: the next one starts afresh."""

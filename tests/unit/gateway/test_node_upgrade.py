@@ -35,6 +35,7 @@ from ess_can.signals.messages import ImageState
 from ess_can.sim.loop import run_virtual
 from ess_can.trust.verify import verify_node_image
 from ess_can.uds.access import CmacAccess
+from ess_can.uds.exchange import MAX_BLOCK_DATA
 from ess_can.uds.target import BootState, Nrc, ResumeState
 from tests.firmware_images import RING, small_image
 from tests.support.memory_bus import MemoryBus
@@ -98,8 +99,9 @@ class Bench:
         assert (size, sha256) == (SIZE, IMAGE.sha256)
         await self._call("erase")
 
-    async def download(self, offset: int, data: bytes, progress: Callable[[int], None]) -> None:
+    async def download(self, offset: int, data: bytes, progress: Callable[[int], None], *, block: int) -> None:
         assert data == IMAGE.data[offset:]
+        assert block == MAX_BLOCK_DATA
         await self._call(f"download {offset}")
         for done in range(offset, SIZE, 4096):
             await pause(0.1)

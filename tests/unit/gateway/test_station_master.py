@@ -8,8 +8,9 @@ import random
 import pytest
 
 from ess_can.bus.clock import pause
-from ess_can.bus.kernel_isotp import UserIsoTp
+from ess_can.bus.kernel_isotp import IsoTpTransport, KernelIsoTp, UserIsoTp
 from ess_can.can.frame import CanFrame
+from ess_can.can.timing import BitTiming
 from ess_can.errors import HvPermitRevoked, IdConflict
 from ess_can.gateway.config import GatewayConfig
 from ess_can.gateway.station_master import USER_ISOTP, StationMaster
@@ -17,18 +18,21 @@ from ess_can.isotp import IsoTpParams
 from ess_can.signals.messages import EmsHvStatusPoll, PcsCommandCode, UpgradePhase
 from ess_can.sim.loop import run_virtual
 from ess_can.uds.access import CmacAccess
+from ess_can.uds.exchange import MAX_BLOCK_DATA
 from tests.support.memory_bus import MemoryBus, bus_pair
 from tests.support.scripted_plant import BMU1, BMU2, CODEC, PCS_OFF, RACK_OFF, ScriptedPlant
 
 
-def station(bus: MemoryBus, transport: UserIsoTp = USER_ISOTP) -> StationMaster:
+def station(
+    bus: MemoryBus, transport: IsoTpTransport = USER_ISOTP, bit_timing: BitTiming | None = None
+) -> StationMaster:
     return StationMaster(
         bus,
         CODEC,
         GatewayConfig((BMU1, BMU2)),
         CmacAccess(bytes(16)),
         isotp=IsoTpParams(),
-        bit_timing=None,
+        bit_timing=bit_timing,
         entropy=random.Random(1),
         transport=transport,
     )
@@ -118,5 +122,26 @@ def test_requests_are_guarded_unless_our_own_come_in_as_frames_from_others(visib
             bus.deliver(CanFrame(CODEC.route(EmsHvStatusPoll).can_id, bytes(3)))
             assert isinstance(master.watch.error, IdConflict)
             assert master.view.foreign
+
+    run_virtual(scenario())
+
+
+@pytest.mark.parametrize(
+    ("timing", "least", "most"),
+    [
+        (None, 300, 400),
+        (BitTiming(125_000), 300, 400),
+        (BitTiming(500_000), 1300, 1500),
+        (BitTiming(500_000, 2_000_000), 4095, 0xFFFF),
+    ],
+)
+def test_a_transport_that_cannot_stop_gets_blocks_that_are_over_in_50_ms(
+    timing: BitTiming | None, least: int, most: int
+) -> None:
+    async def scenario() -> None:
+        async with station(MemoryBus(), KernelIsoTp("can0"), timing) as master:
+            assert least <= master.longest_block(BMU1) <= most
+        async with station(MemoryBus(), bit_timing=timing) as master:
+            assert master.longest_block(BMU1) == MAX_BLOCK_DATA
 
     run_virtual(scenario())
