@@ -35,7 +35,6 @@ from ess_can.signals.messages import ImageState
 from ess_can.sim.loop import run_virtual
 from ess_can.trust.verify import verify_node_image
 from ess_can.uds.access import CmacAccess
-from ess_can.uds.exchange import MAX_BLOCK_DATA
 from ess_can.uds.target import BootState, Nrc, ResumeState
 from tests.firmware_images import RING, small_image
 from tests.support.memory_bus import MemoryBus
@@ -66,6 +65,10 @@ class Bench:
 
     def client(self, _address: NodeAddress) -> Bench:
         return self
+
+    def longest_block(self, address: NodeAddress) -> int:
+        assert address == BMU1
+        return 1234
 
     async def hang_up(self, _address: NodeAddress) -> None:
         self.calls.append("hang up")
@@ -101,7 +104,7 @@ class Bench:
 
     async def download(self, offset: int, data: bytes, progress: Callable[[int], None], *, block: int) -> None:
         assert data == IMAGE.data[offset:]
-        assert block == MAX_BLOCK_DATA
+        assert block == 1234
         await self._call(f"download {offset}")
         for done in range(offset, SIZE, 4096):
             await pause(0.1)

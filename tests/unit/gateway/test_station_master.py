@@ -132,7 +132,7 @@ def test_requests_are_guarded_unless_our_own_come_in_as_frames_from_others(visib
         (None, 300, 400),
         (BitTiming(125_000), 300, 400),
         (BitTiming(500_000), 1300, 1500),
-        (BitTiming(500_000, 2_000_000), 4095, 0xFFFF),
+        (BitTiming(500_000, 2_000_000), MAX_BLOCK_DATA, MAX_BLOCK_DATA),
     ],
 )
 def test_a_transport_that_cannot_stop_gets_blocks_that_are_over_in_50_ms(

@@ -12,6 +12,7 @@ import pytest
 from ess_can.bus.clock import pause
 from ess_can.bus.isotp_channel import IsoTpChannel
 from ess_can.bus.station import StationLink
+from ess_can.can.frame import CanFrame
 from ess_can.can.timing import BitTiming
 from ess_can.identity import NodeType, Version
 from ess_can.isotp import IsoTpAddress, IsoTpParams
@@ -253,6 +254,22 @@ def test_a_reset_is_refused_while_it_would_drop_contactors() -> None:
         assert await rig.ask("1101") == "7f1122"
         rig.application.allowed = True
         assert await rig.ask("1101", 0.01) == "5101"
+        await pause(1.0)
+        assert rig.node.boots == 2
+
+    on_node(script)
+
+
+def test_a_node_restarts_only_once_its_answer_has_left() -> None:
+    """On a busy wire that takes longer than a node has patience elsewhere."""
+
+    async def script(rig: Rig) -> None:
+        await pause(1.0)
+        await rig.ask("1003")
+        busy = rig.wire.controller("busy", depth=200)
+        asked = rig.ask("1101", 0.1)
+        rig.wire.loop.call_later(0.0001, lambda: [busy.send(CanFrame(0x001, bytes(8))) for _ in range(150)])
+        assert await asked == "5101"
         await pause(1.0)
         assert rig.node.boots == 2
 
