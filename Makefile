@@ -9,10 +9,10 @@ CORES  := $(CORES),ess_can/sim/electrical*,ess_can/sim/hv_*,ess_can/sim/rack*,es
 CORES  := $(CORES),ess_can/gateway/hv_gate.py,ess_can/gateway/policy.py,ess_can/gateway/phases.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fmt firmware bench docs clean
+.PHONY: help demo test test-vcan test-kernel check fmt firmware bench docs clean
 
 help: ## Show this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 20
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
 
 $(VENV)/.installed: pyproject.toml .ci/setup
 	@PYTHON=$(PYTHON) .ci/setup $(VENV) .
@@ -29,6 +29,12 @@ test: $(VENV)/.installed-dev ## Run all tests, and see that they reach the cores
 	@rm -f .coverage .coverage.*
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal --cov --cov-report=
 	@$(BIN)/coverage report --include='$(CORES)' --skip-covered --fail-under=95
+
+test-vcan: $(VENV)/.installed-dev ## Between processes over vcan, in User-Mode Linux where the kernel has no CAN
+	$(BIN)/python tests/bench/run_vcan.py
+
+test-kernel: $(VENV)/.installed-dev ## Real CAN drivers and the kernel's ISO-TP, in QEMU
+	$(BIN)/python tests/bench/run_kernel.py
 
 check: $(VENV)/.installed-dev ## Format, lint, types, generated documents
 	$(BIN)/ruff format --check .

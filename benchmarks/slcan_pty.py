@@ -45,6 +45,9 @@ class Source:
         self.receivers.append(receive)
         return self.receivers.clear
 
+    def adopt(self, can_id: int) -> None:
+        """Nothing."""
+
     def watch(self, on_error: Callable[[BusError], None]) -> Callable[[], None]:
         """Nothing to report."""
         return lambda: None

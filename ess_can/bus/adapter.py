@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from ess_can.bus.clock import Cycle
-from ess_can.bus.driver import Driver, ErrorReport, ErrorState, Heard, IdFilter, OwnFrame
+from ess_can.bus.driver import Driver, ErrorReport, ErrorState, Heard, HostFrame, IdFilter, OwnFrame
 from ess_can.bus.port import Receive, Sent
 from ess_can.bus.transmit_queue import TransmitQueue
 from ess_can.can.frame import EXTENDED_FLAG, CanFrame
@@ -68,6 +68,7 @@ class PythonCanBus:
         self._subscriptions: list[_Subscription] = []
         self._routes: dict[int, tuple[_Subscription, ...]] = {}
         self._sent_ids: set[int] = set()  # must pass the filters, or nothing would be confirmed
+        self._adopted: set[int] = set()
         self._filters_due: asyncio.Handle | None = None
         self._fileno: int | None = None
         self._idle_wake_ups = 0
@@ -94,6 +95,8 @@ class PythonCanBus:
             self._driver, loop, depth=self._depth, patience_s=self._patience_s, report=self._failed
         )
         self._apply_filters()
+        if self._end is not None:
+            return
         fileno = self._driver.fileno()
         if fileno >= 0:
             try:
@@ -133,19 +136,18 @@ class PythonCanBus:
         `on_sent` is called when the interface gave the frame back, or, if it does not do that, when its driver has
         taken it.  Raises UsageError for a CAN FD frame on a classic bus, BusError for a frame that the driver rejects.
         """
-        if self._end is not None:
-            raise AdapterLost(self._end.what, why=self._end.why)
+        self._check_not_ended()
         if self._queue is None:
             raise UsageError("the bus was not started")
         if self._off is not None:
             raise BusOff(self._off.what, why=self._off.why)
         if frame.fd and not self._driver.fd:
             raise UsageError("a CAN FD frame on a classic bus", why=str(frame))
-        if frame.can_id not in self._sent_ids:
+        # filters that are due: the answer may be there before the loop comes round
+        if frame.can_id not in self._sent_ids or self._filters_due is not None:
             self._sent_ids.add(frame.can_id)
             self._apply_filters()
-        elif self._filters_due is not None:  # the answer may be there before the loop comes round
-            self._apply_filters()
+            self._check_not_ended()
         try:
             self._queue.send(frame, on_sent, bulk=bulk)
         except (AdapterLost, BusOff, InterfaceDown) as error:
@@ -166,6 +168,10 @@ class PythonCanBus:
                 self._subscriptions_changed()
 
         return cancel
+
+    def adopt(self, can_id: int) -> None:
+        """Take this host's frames with this identifier for ours, as `Bus.adopt` says."""
+        self._adopted.add(can_id)
 
     def watch(self, on_error: Callable[[BusError], None]) -> Callable[[], None]:
         """Report AdapterLost, InterfaceDown, BusOff, TransmitStalled, TransmitQueueFull, as `Bus.watch` says.
@@ -192,7 +198,10 @@ class PythonCanBus:
             self._filters_due.cancel()
             self._filters_due = None
         if self._driver.filters_ids and self._end is None:
-            self._driver.set_filters(self._wanted())
+            try:
+                self._driver.set_filters(self._wanted())
+            except BusError as error:  # the interface may be gone just now
+                self._failed(error)
 
     def _wanted(self) -> Sequence[IdFilter] | None:
         """What has to be received: the subscribed identifiers, and our own; None for everything."""
@@ -273,21 +282,27 @@ class PythonCanBus:
                 self._failures = 0
                 if self._driver.marks_echo or self._queue is None or not self._queue.confirm(one):
                     self._alive(now)
+                    if self._queue is not None:
+                        self._queue.heard(one)
                     self._deliver(one, now)
             elif isinstance(one, OwnFrame):
                 self._failures = 0
                 self._alive(now)
                 if self._queue is not None:
                     self._queue.confirm(one.frame)
+            elif isinstance(one, HostFrame):
+                self._failures = 0
+                self._alive(now)
+                self._deliver(one.frame, now, adopted=one.frame.can_id in self._adopted)
             elif isinstance(one, ErrorReport):
                 self._reported(one)
             elif isinstance(one, BusError):
                 self._read_failed(one)
 
-    def _deliver(self, frame: CanFrame, now: float) -> None:
+    def _deliver(self, frame: CanFrame, now: float, *, adopted: bool = False) -> None:
         route = self._routes.get(frame.can_id)
         for subscription in self._route(frame.can_id) if route is None else route:
-            if subscription.live:
+            if subscription.live and not (adopted and subscription.can_ids is not None):
                 subscription.receive(frame, now)
 
     def _read_failed(self, error: BusError) -> None:
@@ -338,6 +353,10 @@ class PythonCanBus:
             self._passive = passive
             if report.state is ErrorState.ACTIVE:
                 self._off = None
+
+    def _check_not_ended(self) -> None:
+        if self._end is not None:
+            raise AdapterLost(self._end.what, why=self._end.why)
 
     def _failed(self, error: BusError) -> None:
         """Something ends the use of the bus: forget what was queued, and tell the watchers once."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Mapping
+from os.path import expanduser
+from pathlib import Path
 
 _MULTICAST = "-i udp_multicast -c 239.74.163.2"
 
@@ -74,6 +76,9 @@ def is_virtual(channel: str) -> bool:
 
 def remedy_for(failure: BaseException, interface: str | None, channel: str | int | None) -> str:
     """What to do about an opening that failed, given what python-can raised."""
+    broken = _broken_configuration()
+    if broken:
+        return broken
     numbers = set(_error_numbers(failure))
     if errno.EAFNOSUPPORT in numbers and interface in ("socketcan", None):
         return (
@@ -89,6 +94,24 @@ def remedy_for(failure: BaseException, interface: str | None, channel: str | int
     if isinstance(failure, TypeError):
         return "Give the interface the settings that it wants by --bus-kwargs KEY=VALUE."
     return how_to_list(interface)
+
+
+def _broken_configuration() -> str:
+    """What to do about python-can's own configuration if it cannot be read, which python-can does first of all."""
+    from can.util import CONFIG_FILES, load_environment_config, load_file_config
+
+    try:
+        readable = isinstance(load_environment_config(), dict)
+    except Exception:  # whatever json raises
+        readable = False
+    if not readable:
+        return "Correct or unset the environment variable CAN_CONFIG: python-can wants a JSON object there."
+    try:
+        load_file_config()
+    except Exception:  # configparser's, or UnicodeDecodeError
+        files = [str(path) for path in map(Path, map(expanduser, CONFIG_FILES)) if path.is_file()]
+        return f"Correct or remove python-can's configuration file {' or '.join(files)}: it cannot be read."
+    return ""
 
 
 def _how_to_make(channel: str) -> str:

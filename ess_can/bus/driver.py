@@ -8,11 +8,18 @@ from enum import Enum, auto
 from typing import NamedTuple, Protocol
 
 from ess_can.can.frame import CanFrame
+from ess_can.can.timing import BitTiming
 from ess_can.errors import BusError
 
 
 class OwnFrame(NamedTuple):
     """A frame of ours that the interface gives back: it was sent."""
+
+    frame: CanFrame
+
+
+class HostFrame(NamedTuple):
+    """A frame that another socket of this host sent over the same interface."""
 
     frame: CanFrame
 
@@ -47,8 +54,8 @@ class ErrorReport:
         return "" if self.tec is None and self.rec is None else f"TEC {self.tec}, REC {self.rec}"
 
 
-Heard = CanFrame | OwnFrame | ErrorReport | BusError
-"""A frame of others, one of ours, a report, or why nothing could be read."""
+Heard = CanFrame | OwnFrame | HostFrame | ErrorReport | BusError
+"""A frame of others, one of ours, one of this host, a report, or why nothing could be read."""
 
 
 class Echo(Enum):
@@ -75,13 +82,15 @@ class IdFilter(NamedTuple):
 class Driver(Protocol):
     """One open interface.
 
-    `name` is python-can's name of its kind; `fd` says whether it takes CAN FD frames; `echo` and `marks_echo` how own
-    frames come back (unmarked ones look as if received); `reorders` whether a frame that is not bulk may overtake bulk
-    ones inside; `user_filters` are those given at opening, of which one must admit a frame; `filters_ids` says
-    whether `set_filters` does anything; `polls_state` whether `state` does.
+    `name` is python-can's name of its kind; `timing` is that of the wire, None if there is none; `fd` says whether it
+    takes CAN FD frames; `echo` and `marks_echo` how own frames come back (unmarked ones look as if received);
+    `reorders` whether a frame that is not bulk may overtake bulk ones inside; `user_filters` are those given at
+    opening, of which one must admit a frame; `filters_ids` says whether `set_filters` does anything; `polls_state`
+    whether `state` does.
     """
 
     name: str
+    timing: BitTiming | None
     fd: bool
     echo: Echo
     marks_echo: bool
@@ -100,7 +109,7 @@ class Driver(Protocol):
         """What was heard, up to `limit` pieces; waits up to `wait_s` seconds for the first."""
 
     def set_filters(self, filters: Sequence[IdFilter] | None) -> None:
-        """Receive only what one of these admits, own frames included; everything if None."""
+        """Receive only what one of these admits, own frames included; everything if None.  Raises BusError."""
 
     def state(self) -> ErrorReport | None:
         """The controller's state now, if the interface can tell."""

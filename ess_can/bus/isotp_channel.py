@@ -44,8 +44,9 @@ class IsoTpChannel:
     """One end of an ISO-TP connection on a bus.  Create it on the running loop; `close` it after use.
 
     `on_message` gets every complete message and the time of its last frame; `on_error` why a message under reception
-    was lost, or one given to `send_nowait`.  Messages go out one after another in the order given.  At most
-    `max_in_flight` of our frames are in the bus's queue at any time, so nothing more urgent waits behind more.
+    was lost, or one given to `send_nowait`; `on_begin` when a segmented message begins to arrive.  Messages go
+    out one after another in the order given.  At most `max_in_flight` of our frames are in the bus's queue at any time,
+    so nothing more urgent waits behind more.
 
     All frames but flow controls go out as bulk: a single or first frame must not overtake what is left of a message
     that was given up, whose consecutive frames could then be taken for its own.  A flow control belongs to the other
@@ -60,6 +61,7 @@ class IsoTpChannel:
         *,
         on_message: Callable[[bytes, float], None],
         on_error: Callable[[IsoTpError], None],
+        on_begin: Callable[[float], None] | None = None,
         max_in_flight: int = 2,
     ) -> None:
         self._loop = asyncio.get_running_loop()
@@ -67,6 +69,7 @@ class IsoTpChannel:
         self._endpoint = Endpoint(address, params, max_in_flight=max_in_flight)
         self._on_message = on_message
         self._on_error = on_error
+        self._on_begin = on_begin
         self._current: _Job | None = None
         self._waiting: deque[_Job] = deque()
         self._timer: asyncio.TimerHandle | None = None
@@ -85,6 +88,11 @@ class IsoTpChannel:
     def counters(self) -> IsoTpCounters:
         """What was ignored, by reason."""
         return self._endpoint.counters
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing waits to be sent: every message has left, or failed."""
+        return self._current is None and not self._waiting
 
     async def send(self, payload: bytes) -> None:
         """Send a message; returns when its last frame is confirmed on the wire.
@@ -130,6 +138,9 @@ class IsoTpChannel:
             self._timer.cancel()
         self._endpoint.abort_send(self._loop.time())
         self._fail_all(IsoTpError(f"{self.address}: the channel was closed while sending", remedy="Send again."))
+
+    async def wait_closed(self) -> None:
+        """Return once nothing of it is left, which is at once: `close` stops a message where it is."""
 
     # --- messages on their way out --------------------------------------------------------------
 
@@ -184,7 +195,11 @@ class IsoTpChannel:
     # --- what happens ---------------------------------------------------------------------------
 
     def _received(self, frame: CanFrame, now: float) -> None:
-        self._proceed(self._endpoint.receive(frame, now), now)
+        receiving = self._endpoint.receiving
+        events = self._endpoint.receive(frame, now)
+        if self._on_begin is not None and self._endpoint.receiving and not receiving:
+            self._on_begin(now)
+        self._proceed(events, now)
 
     def _confirmed(self, frame: CanFrame, now: float) -> None:
         self._proceed(self._endpoint.frame_sent(frame, now), now)

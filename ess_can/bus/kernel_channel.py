@@ -13,7 +13,7 @@ of its own, ends here:
 
 It keeps one consecutive frame in flight, as it waits for that frame's echo before the next, so nothing of ours waits
 behind more than one; kernels before 5.18 do not, and are not used.  Frames of a kernel socket are seen by our other
-sockets as coming from this machine, not as their own: see `kernel_isotp.IsoTpTransport`.
+sockets as coming from this machine, not as their own: see `Bus.adopt`.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import errno
 import socket
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -53,6 +54,7 @@ OnError = Callable[[IsoTpError], None]
 
 _ECOMM = 70  # Linux's; other systems have no such name
 _RETRY_S = 0.001
+_CLOSING_S = 3.0
 _MESSAGES_A_WAKE_UP = 64
 
 _SENDING: Mapping[int, tuple[type[IsoTpError], str]] = MappingProxyType(
@@ -116,6 +118,7 @@ class KernelIsoTpChannel:
         self._end: AdapterLost | None = None
         self._pumping = False
         self._closed = False
+        self._released = asyncio.Event()
         self._socket = open_socket(channel, address, params)
         self._loop.add_reader(self._socket.fileno(), self._readable)
 
@@ -161,9 +164,23 @@ class KernelIsoTpChannel:
         self._loop.remove_reader(self._socket.fileno())
         self._fail_all(IsoTpError(f"{self.address}: the channel was closed while sending", remedy="Send again."))
         if self._busy:
-            self._watch(self._socket.close)  # now it would block until the kernel is done
+            self._watch(self._release)  # now it would block until the kernel is done
         else:
-            self._socket.close()
+            self._release()
+
+    async def wait_closed(self) -> None:
+        """After `close`: return once the socket is closed too.
+
+        Until then it answers first frames, as another socket on these identifiers would.  Returns after 3 s in any
+        case: by then the kernel's own time-outs have ended its message.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSING_S):
+                await self._released.wait()
+
+    def _release(self) -> None:
+        self._socket.close()
+        self._released.set()
 
     # --- messages on their way out ----------------------------------------------------------------
 

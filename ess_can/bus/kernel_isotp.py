@@ -12,7 +12,7 @@ from typing import ClassVar, Protocol
 
 from ess_can.bus.isotp_channel import IsoTpChannel
 from ess_can.bus.kernel_channel import KernelIsoTpChannel
-from ess_can.bus.kernel_socket import why_no_kernel_isotp
+from ess_can.bus.kernel_socket import how_to_get_kernel_isotp, why_no_kernel_isotp
 from ess_can.bus.port import Bus
 from ess_can.errors import InterfaceUnavailable, IsoTpError
 from ess_can.isotp import IsoTpAddress, IsoTpParams
@@ -52,13 +52,12 @@ class Channel(Protocol):
     def close(self) -> None:
         """End its use."""
 
+    async def wait_closed(self) -> None:
+        """After `close`: return once nothing of it sends or answers any more, or after a few seconds."""
+
 
 class IsoTpTransport(Protocol):
     """Opens ISO-TP channels."""
-
-    @property
-    def own_requests_visible(self) -> bool:
-        """Whether our own requests come in on the bus port as frames from others."""
 
     @property
     def stops_at_once(self) -> bool:
@@ -74,7 +73,6 @@ class IsoTpTransport(Protocol):
 class UserIsoTp:
     """Our own core, over the bus port."""
 
-    own_requests_visible: ClassVar[bool] = False
     stops_at_once: ClassVar[bool] = True
 
     def open(
@@ -86,16 +84,16 @@ class UserIsoTp:
 
 @dataclass(frozen=True, slots=True)
 class KernelIsoTp:
-    """The kernel's, on a SocketCAN interface; the bus port is not used."""
+    """The kernel's, on a SocketCAN interface; the bus port only learns which of this host's frames are ours."""
 
     channel: str
-    own_requests_visible: ClassVar[bool] = True
     stops_at_once: ClassVar[bool] = False
 
     def open(
         self, bus: Bus, address: IsoTpAddress, params: IsoTpParams, *, on_message: OnMessage, on_error: OnError
     ) -> Channel:
         """A `KernelIsoTpChannel`."""
+        bus.adopt(address.tx_id)
         return KernelIsoTpChannel(self.channel, address, params, on_message=on_message, on_error=on_error)
 
 
@@ -112,6 +110,6 @@ def choose_isotp(choice: IsoTpChoice, interface: str | None, channel: str | int 
         return KernelIsoTp(name)
     if choice is IsoTpChoice.KERNEL:
         raise InterfaceUnavailable(
-            "the kernel's ISO-TP cannot be used", why=why, remedy="`modprobe can-isotp`, or --isotp user."
+            "the kernel's ISO-TP cannot be used", why=why, remedy=how_to_get_kernel_isotp(interface, name)
         )
     return UserIsoTp()

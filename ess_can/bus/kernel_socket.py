@@ -116,14 +116,31 @@ def error_text(number: int) -> str:
     return f"{errno.errorcode.get(number, number)}: {os.strerror(number)}"
 
 
+def how_to_get_kernel_isotp(interface: str | None, channel: str | None) -> str:
+    """What to do about `why_no_kernel_isotp`."""
+    if interface != "socketcan" or not channel:
+        return "Name a SocketCAN interface, such as -i socketcan -c can0, or use --isotp user."
+    if not hasattr(socket, "CAN_ISOTP") or not _kernel_is_young_enough():
+        return "Use --isotp user, or a gateway with Linux 5.18 or later."
+    try:
+        _try_socket()
+    except OSError:
+        return "`modprobe can-isotp`, or --isotp user."
+    return "`ip -brief link show` lists what exists."
+
+
+def _kernel_is_young_enough() -> bool:
+    release = re.match(r"(\d+)\.(\d+)", os.uname().release)
+    return release is not None and (int(release[1]), int(release[2])) >= _OLDEST_KERNEL
+
+
 def why_no_kernel_isotp(interface: str | None, channel: str | None) -> str:
     """Why the kernel's ISO-TP cannot be used on this interface, empty if it can; names as python-can knows them."""
     if interface != "socketcan" or not channel:
         return f"the interface is {interface or 'not named'}, not socketcan with a channel"
     if not hasattr(socket, "CAN_ISOTP"):
         return "this is no Linux"
-    release = re.match(r"(\d+)\.(\d+)", os.uname().release)
-    if release is None or (int(release[1]), int(release[2])) < _OLDEST_KERNEL:
+    if not _kernel_is_young_enough():
         return f"Linux {os.uname().release} may fill the transmit queue; 5.18 and later wait for each frame"
     try:
         _try_socket()

@@ -33,7 +33,16 @@ class Bus(Protocol):
         """
 
     def subscribe(self, can_ids: Iterable[int] | None, receive: Receive) -> Callable[[], None]:
-        """Deliver frames from others with these identifiers (all if None) until the returned function is called."""
+        """Deliver frames from others with these identifiers (all if None) until the returned function is called.
+
+        Who subscribed first gets a frame first.
+        """
+
+    def adopt(self, can_id: int) -> None:
+        """Take frames with this identifier that other sockets of this host send for ours.
+
+        Only who subscribed to everything gets them.  Frames from the bus with it are still those of others.
+        """
 
     def watch(self, on_error: Callable[[BusError], None]) -> Callable[[], None]:
         """Report what goes wrong with the bus, until the returned function is called.

@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 from ess_can.bus.adapter import PythonCanBus
 from ess_can.bus.adapter_help import remedy_for
 from ess_can.bus.driver import Driver, Echo, ErrorReport, ErrorState, Heard, IdFilter, OwnFrame
+from ess_can.bus.serial_port import outlet_of
 from ess_can.bus.socketcan import SocketCanDriver, check_link, error_report
 from ess_can.can.frame import EXTENDED_FLAG, CanFrame
+from ess_can.can.timing import BitTiming
 from ess_can.errors import AdapterLost, BusError, BusOff, InterfaceDown, InterfaceUnavailable
 
 if TYPE_CHECKING:
@@ -31,6 +33,8 @@ _GONE = frozenset({errno.ENODEV, errno.ENXIO, errno.EIO, errno.EBADF, errno.ESHU
 _QUEUE_FULL = re.compile(r"(buffer|queue|fifo)\b.*\b(full|overflow)", re.IGNORECASE)
 _BUS_OFF = re.compile(r"bus[ -]?off", re.IGNORECASE)
 _INV_FILTER = 0x2000_0000
+_USUAL_BITRATE = 500_000
+_NO_INTERFACE = 'Unknown interface type "None"'  # as python-can says it
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +44,7 @@ class Quirks:
     `echo` tells whether own frames come back; with LEARNED they do once `receive_own_messages` is set, which opening
     does itself if `asks`.  `marks_echo`: they come with `is_rx` false.  `kernel_errors`: error frames are coded as in
     linux/can/error.h.  `polls_state`: `state` asks the controller, cheaply.
+    `wire`: there is one, on which frames take time.
     """
 
     echo: Echo = Echo.NONE
@@ -47,6 +52,7 @@ class Quirks:
     asks: bool = False
     kernel_errors: bool = False
     polls_state: bool = False
+    wire: bool = True
 
 
 # Read from the backends of python-can 4.6.1.  None of them filters several identifiers in hardware (kvaser, vector and
@@ -61,10 +67,20 @@ QUIRKS: Mapping[str, Quirks] = {
     "pcan": Quirks(echo=Echo.LEARNED, asks=True),
     "socketcan": Quirks(echo=Echo.LEARNED, kernel_errors=True),  # see ess_can.bus.socketcan, which is used instead
     "systec": Quirks(echo=Echo.LEARNED, marks_echo=False),
-    "udp_multicast": Quirks(echo=Echo.LOSSY, marks_echo=False),
+    "udp_multicast": Quirks(echo=Echo.LOSSY, marks_echo=False, wire=False),
     "vector": Quirks(echo=Echo.LEARNED, asks=True),
-    "virtual": Quirks(echo=Echo.LEARNED),
+    "virtual": Quirks(echo=Echo.LEARNED, wire=False),
 }
+
+
+def confirms_frames(interface: str) -> bool:
+    """Whether an interface, by python-can's name, can tell when a frame of ours was sent; not known means yes."""
+    from can.interfaces import BACKENDS
+
+    if interface not in BACKENDS:
+        return True
+    home = BACKENDS[interface][0].split(".")[2]
+    return QUIRKS.get(home, Quirks()).echo is not Echo.NONE
 
 
 def to_message(frame: CanFrame) -> can.Message:
@@ -96,20 +112,25 @@ def from_message(message: can.Message) -> CanFrame | None:
 
 
 class MessageDriver:
-    """A `Driver` over any python-can bus, through its messages.  `name` is python-can's name of its backend."""
+    """A `Driver` over any python-can bus, through its messages.
+
+    `name` is python-can's name of its backend, `timing` that of the wire, if there is one and it is known.
+    """
 
     reorders = False
     filters_ids = False
 
-    def __init__(self, bus: can.BusABC, name: str, *, fd: bool = False) -> None:
+    def __init__(self, bus: can.BusABC, name: str, *, fd: bool = False, timing: BitTiming | None = None) -> None:
         quirks = QUIRKS.get(name, Quirks())
         self.name = name
         self.fd = fd
+        self.timing = timing if quirks.wire else None
         self.echo = quirks.echo
         self.marks_echo = quirks.marks_echo
         self.polls_state = quirks.polls_state
         self.user_filters: Sequence[IdFilter] = filters_of(bus)
         self._bus = bus
+        self._outlet = outlet_of(bus, name)
         self._kernel_errors = quirks.kernel_errors
         if self.user_filters and quirks.echo is not Echo.NONE:
             bus.set_filters(None)  # they would drop our own frames, too
@@ -122,12 +143,17 @@ class MessageDriver:
             return -1
 
     def write(self, frame: CanFrame, *, bulk: bool) -> bool:
-        """Give a frame to the backend; false if its queue is full.
+        """Give a frame to the backend; false if its queue, or its serial port, is full.
 
         Raises InterfaceDown, AdapterLost, BusOff, or BusError for a frame that the backend rejects.
         """
         try:
-            self._bus.send(to_message(frame))
+            if self._outlet is None:
+                self._bus.send(to_message(frame))
+            elif self._outlet.has_room():
+                self._bus.send(to_message(frame), timeout=0)  # slcan gives it to its port, at some cost if it changes
+            else:
+                return False
         except Exception as failure:
             if _is_back_pressure(failure):
                 return False
@@ -170,6 +196,9 @@ class MessageDriver:
     def close(self) -> None:
         """Shut the bus down."""
         with suppress(Exception):  # slcan writes a command to close it: an adapter that is gone does not take it
+            if self._outlet is not None and not self._outlet.has_room():
+                self._outlet.discard()
+        with suppress(Exception):
             self._bus.shutdown()
 
     def _meaning(self, failure: Exception, what: str) -> BusError:
@@ -236,10 +265,16 @@ def open_bus(
     try:
         with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):  # some simply print
             bus = _open(interface, channel, options)
-        return PythonCanBus(_driver(bus, carries_fd=bool(fd)))
+        return PythonCanBus(_driver(bus, _timing(interface, channel, options), carries_fd=bool(fd)))
     except BusError:
         raise
     except Exception as failure:  # backends raise whatever they like: OSError, NameError, ValueError, CanError...
+        if interface is None and str(failure) == _NO_INTERFACE:
+            raise InterfaceUnavailable(
+                "no interface was named",
+                why="there is no -i, and python-can's configuration names none",
+                remedy=remedy_for(failure, None, channel),
+            ) from failure
         where = f"interface {interface}" if interface else "the configured interface"
         raise InterfaceUnavailable(
             f"cannot open {where}" + ("" if channel is None else f", channel {channel}"),
@@ -259,14 +294,34 @@ def _open(interface: str | None, channel: str | int | None, options: dict[str, A
     return can.Bus(channel, interface, **options)
 
 
-def _driver(bus: can.BusABC, *, carries_fd: bool) -> Driver:
+def _timing(interface: str | None, channel: str | int | None, options: Mapping[str, Any]) -> BitTiming:
+    """The bit rates given, or found in python-can's configuration; the usual one if there is none."""
+    from can.util import load_config
+
+    found: Mapping[str, Any] = options
+    if not options.keys() & {"bitrate", "timing"}:
+        with suppress(Exception):
+            found = load_config(config={"interface": interface, "channel": channel, **options})
+    given = found.get("timing")
+    bitrate, data_bitrate = found.get("bitrate"), found.get("data_bitrate")
+    if given is not None:
+        bitrate = getattr(given, "nom_bitrate", None) or given.bitrate
+        data_bitrate = getattr(given, "data_bitrate", None)
+    try:
+        bitrate = int(bitrate or _USUAL_BITRATE)
+        return BitTiming(bitrate, int(data_bitrate or bitrate))
+    except ValueError:
+        return BitTiming(_USUAL_BITRATE, _USUAL_BITRATE)
+
+
+def _driver(bus: can.BusABC, timing: BitTiming, *, carries_fd: bool) -> Driver:
     import can
 
     # Backends know themselves by module; the name given may come from python-can's configuration instead.
     name = type(bus).__module__.removeprefix("can.interfaces.").partition(".")[0]
     fd = carries_fd or bus.protocol is not can.CanProtocol.CAN_20
     if name != "socketcan":
-        return MessageDriver(bus, name, fd=fd)
+        return MessageDriver(bus, name, fd=fd, timing=timing)
     opened = cast("_WithSocket", bus)
     try:
         check_link(opened.socket, opened.channel, fd=fd)

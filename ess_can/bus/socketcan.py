@@ -17,8 +17,9 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from ess_can.bus.adapter_help import how_to_bring_up, how_to_carry_fd
-from ess_can.bus.driver import Echo, ErrorReport, ErrorState, Heard, IdFilter, OwnFrame
+from ess_can.bus.driver import Echo, ErrorReport, ErrorState, Heard, HostFrame, IdFilter, OwnFrame
 from ess_can.can.frame import EXTENDED_FLAG, CanFrame
+from ess_can.can.timing import BitTiming
 from ess_can.errors import AdapterLost, BusError, InterfaceDown, InterfaceUnavailable
 
 _CAN_FRAME = struct.Struct("=IB3x8s")  # can_id, len, 3 unused, data
@@ -29,6 +30,7 @@ _INV_FILTER = 0x2000_0000
 _IDENTIFIER = 0x1FFF_FFFF | EXTENDED_FLAG
 _CANFD_BRS = 0x01
 
+_MSG_DONTROUTE = 0x004
 _MSG_CONFIRM = 0x800
 _SO_PRIORITY = 12
 _SO_RXQ_OVFL = 40
@@ -133,6 +135,7 @@ class SocketCanDriver:
     """A `Driver` over an open CAN_RAW socket that is bound to `channel`; `release` closes it."""
 
     name = "socketcan"
+    timing: BitTiming | None = None  # the kernel tells when a frame was sent
     echo = Echo.CERTAIN
     marks_echo = True
     reorders = True
@@ -201,6 +204,8 @@ class SocketCanDriver:
                 heard.append(BusError(f"{self._channel} gave {len(raw)} bytes that are no frame"))
             elif flags & _MSG_CONFIRM and isinstance(what, CanFrame):
                 heard.append(OwnFrame(what))
+            elif flags & _MSG_DONTROUTE and isinstance(what, CanFrame):
+                heard.append(HostFrame(what))
             else:
                 heard.append(what)
         return heard
@@ -212,7 +217,10 @@ class SocketCanDriver:
         packed = b"".join(
             _CAN_FILTER.pack(can_id | _INV_FILTER if inverted else can_id, mask) for can_id, mask, inverted in filters
         )
-        self._socket.setsockopt(_SOL_CAN_RAW, _CAN_RAW_FILTER, packed)
+        try:
+            self._socket.setsockopt(_SOL_CAN_RAW, _CAN_RAW_FILTER, packed)
+        except OSError as failure:
+            raise self._meaning(failure, f"the kernel did not take filters for {self._channel}") from failure
 
     def state(self) -> ErrorReport | None:
         """Nothing: the kernel reports by error frames."""

@@ -117,6 +117,7 @@ def _reason(error: Exception) -> str:
 class TracedBus:
     """A `Bus` around a bus: what others send is recorded as received, what we send once it is confirmed as sent.
 
+    What other sockets of this host send for us (`adopt`) is recorded as sent, too.
     Everything on the bus is received for it, so that no hardware filter applies.  `close` ends the trace, not the bus.
     """
 
@@ -124,6 +125,8 @@ class TracedBus:
         self._bus = bus
         self._writer = writer
         self._unsubscribe = bus.subscribe(None, self._received)
+        self._adopted: dict[int, Callable[[], None]] = {}  # how to unsubscribe from each
+        self._from_others: CanFrame | None = None  # the latest with an adopted identifier
 
     @property
     def fd(self) -> bool:
@@ -144,6 +147,16 @@ class TracedBus:
         """Deliver frames from others, as `Bus.subscribe` says."""
         return self._bus.subscribe(can_ids, receive)
 
+    def adopt(self, can_id: int) -> None:
+        """Take this host's frames with this identifier for ours, as `Bus.adopt` says, and record them as sent."""
+        self._bus.adopt(can_id)
+        if can_id in self._adopted:
+            return
+        # Who subscribes to the identifier gets no adopted frame: told first, it tells which are from others.
+        self._adopted[can_id] = self._bus.subscribe((can_id,), self._received_from_others)
+        self._unsubscribe()
+        self._unsubscribe = self._bus.subscribe(None, self._received)
+
     def watch(self, on_error: Callable[[BusError], None]) -> Callable[[], None]:
         """Report what goes wrong, as `Bus.watch` says."""
         return self._bus.watch(on_error)
@@ -151,10 +164,18 @@ class TracedBus:
     def close(self) -> None:
         """Stop recording and close the file."""
         self._unsubscribe()
+        for unsubscribe in self._adopted.values():
+            unsubscribe()
+        self._adopted.clear()
         self._writer.close()
 
+    def _received_from_others(self, frame: CanFrame, _at: float) -> None:
+        self._from_others = frame
+
     def _received(self, frame: CanFrame, at: float) -> None:
-        self._writer.record(frame, at, received=True)
+        ours = frame.can_id in self._adopted and frame is not self._from_others
+        self._from_others = None
+        self._writer.record(frame, at, received=not ours)
 
 
 def tshark_command(path: Path, channels: Iterable[tuple[int, int]]) -> str:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from ess_can.bus.driver import Driver, Echo
 from ess_can.bus.port import Sent
+from ess_can.bus.wire_pace import WirePace
 from ess_can.can.frame import CanFrame
 from ess_can.errors import BusError, TransmitQueueFull, TransmitStalled
 
@@ -38,7 +39,7 @@ class TransmitQueue:
 
     A driver that gives own frames back confirms them by that; one such frame also confirms those handed over before it,
     because some interfaces lose what they give back; where that is usual, it counts as sent soon anyway.  Elsewhere a
-    frame counts as sent when the driver took it.
+    frame counts as sent when the driver took it, and a bulk frame when it should have left the wire, if there is one.
 
     Up to `depth` frames of each kind wait while the driver has no room or `BULK_IN_FLIGHT` is reached.  After
     `patience_s` seconds without progress everything is dropped and `report` gets TransmitStalled if the driver has
@@ -61,6 +62,7 @@ class TransmitQueue:
         self._patience_s = patience_s
         self._report = report
         self._echoes = driver.echo in (Echo.CERTAIN, Echo.LOSSY)
+        self._pace = None if driver.timing is None else WirePace(driver.timing, loop, self._flush)
         self._echo_patience_s = _LOSSY_PATIENCE_S if driver.echo is Echo.LOSSY else patience_s
         self._urgent: deque[_Sending] = deque()
         self._bulk: deque[_Sending] = deque()
@@ -70,7 +72,7 @@ class TransmitQueue:
         self._open_bulk = 0
         self._retry: asyncio.TimerHandle | None = None
         self._retry_s = _RETRY_S
-        self._stuck_since = 0.0
+        self._stuck_since: float | None = None  # the driver had no room then, and took nothing since
         self._confirmed_at = 0.0
         self._stall_watch: asyncio.TimerHandle | None = None
 
@@ -88,7 +90,14 @@ class TransmitQueue:
 
     @property
     def _room_for_bulk(self) -> bool:
-        return not self._echoes or self._open_bulk < BULK_IN_FLIGHT
+        if self._echoes:
+            return self._open_bulk < BULK_IN_FLIGHT
+        return self._pace is None or self._pace.under_way < BULK_IN_FLIGHT
+
+    def heard(self, frame: CanFrame) -> None:
+        """A frame of others was on the wire."""
+        if self._pace is not None and not self._echoes:
+            self._pace.heard(frame)
 
     def confirm(self, frame: CanFrame) -> bool:
         """A frame came back that may be ours: whether it is.  It and those before it were sent."""
@@ -117,6 +126,9 @@ class TransmitQueue:
             in_flight.clear()
             in_flight.extend(remembered)
         self._open = self._open_bulk = 0
+        self._stuck_since = None
+        if self._pace is not None:
+            self._pace.clear()
         for timer in (self._retry, self._stall_watch):
             if timer is not None:
                 timer.cancel()
@@ -133,11 +145,18 @@ class TransmitQueue:
     def _write(self, sending: _Sending) -> bool:
         """Offer a frame to the driver; false if it has no room."""
         if not self._driver.write(sending.frame, bulk=sending.bulk):
+            if self._stuck_since is None:
+                self._stuck_since = self._loop.time()
             return False
+        self._stuck_since = None
         self._retry_s = _RETRY_S
-        if not self._echoes and sending.on_sent is not None:
-            # not from inside send: the sender may send its next one
-            self._loop.call_soon(self._taken, sending.on_sent)
+        if not self._echoes:
+            on_sent = sending.on_sent
+            if self._pace is not None:
+                self._pace.put(sending.frame, on_sent, bulk=sending.bulk)
+            if on_sent is not None and (self._pace is None or not sending.bulk):
+                # not from inside send: the sender may send its next one
+                self._loop.call_soon(self._taken, on_sent)
         if self._driver.echo is not Echo.NONE:
             self._put_in_flight(sending if self._echoes else sending.settled)
         return True
@@ -183,7 +202,6 @@ class TransmitQueue:
 
     def _try_later(self) -> None:
         if self._retry is None:
-            self._stuck_since = self._loop.time()
             self._retry = self._loop.call_later(self._retry_s, self._retry_now)
 
     def _retry_now(self) -> None:
@@ -209,9 +227,8 @@ class TransmitQueue:
                 waiting.popleft()
                 self._report(error)
                 continue
-            self._stuck_since = self._loop.time()
             waiting.popleft()
-        if self._loop.time() - self._stuck_since >= self._patience_s:
+        if self._stuck_since is not None and self._loop.time() - self._stuck_since >= self._patience_s:
             self._give_up()
             return
         self._retry_s = min(2 * self._retry_s, _LONGEST_RETRY_S)

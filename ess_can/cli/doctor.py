@@ -52,14 +52,12 @@ def doctor(bus: BusOptions, station: StationOptions, transmit: bool, list_only: 
         _list_interfaces(as_json=as_json)
         return
     found = _examine(bus, station, transmit=transmit, sim=sim)
-    arguments = _arguments(bus, station, sim=sim)
-    again = f"ess-can doctor{arguments}"
-    step = found.next_command(f"ess-can status{arguments}", again)
+    when_well = f"ess-can status{_arguments(bus, station, sim=sim)}"
     exit_code = 0 if found.error is None else found.error.exit_code
     if as_json:
-        _print_document(found, step)
+        _print_document(found, found.next_command(when_well))
     else:
-        _print(found, step)
+        _print(found, found.next_step(when_well))
     raise click.exceptions.Exit(exit_code)
 
 
@@ -124,6 +122,7 @@ def _look_at_interface(
 ) -> tuple[LinkFacts | None, list[Finding]]:
     from ess_can.bus.link_facts import read_link
     from ess_can.bus.machine_facts import read_serial_port
+    from ess_can.bus.python_can import confirms_frames
     from ess_can.gateway.doctor_interface import judge_adapter, judge_link
 
     if interface == "socketcan":
@@ -133,7 +132,7 @@ def _look_at_interface(
         bitrate = bus.bit_timing().bitrate
         return link, list(judge_link(link, channel, bitrate=bitrate, fd=bus.fd, in_container=in_container))
     serial = read_serial_port(channel) if interface == "slcan" and channel.startswith("/") else None
-    return None, list(judge_adapter(interface, serial))
+    return None, list(judge_adapter(interface, serial, confirms=confirms_frames(interface)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +191,7 @@ async def _look(master: StationMaster, bus: BusOptions, station: StationOptions,
     """Listen for as long as it takes to hear everybody, within bounds; then ask one node, if that is wanted."""
     from ess_can.bus.clock import now, until
     from ess_can.bus.station import StationLink
+    from ess_can.gateway.plan import require_askable
     from ess_can.gateway.station_monitor import StationMonitor
     from ess_can.signals.messages import UpgradePhase
 
@@ -221,6 +221,10 @@ async def _look(master: StationMaster, bus: BusOptions, station: StationOptions,
         return _Heard(snapshot, None, "nothing was sent: no node is heard that could be asked")
     if notice is not None and not notice.stale and notice.message.phase is not UpgradePhase.NONE:
         return _Heard(snapshot, None, "nothing was sent: another gateway is at work")
+    try:
+        require_askable(master)
+    except EssCanError as refusal:
+        return _Heard(snapshot, None, f"nothing was sent: {refusal}")
     return _Heard(snapshot, await _probe(master, answering[0]), "")
 
 
@@ -268,7 +272,7 @@ def _ticks(encoding: str) -> dict[str, str]:
     return _TICKS
 
 
-def _print_document(found: Diagnosis, step: str) -> None:
+def _print_document(found: Diagnosis, command: str) -> None:
     error = found.error
     print_json(
         {
@@ -276,7 +280,7 @@ def _print_document(found: Diagnosis, step: str) -> None:
             "exit_code": 0 if error is None else error.exit_code,
             "error": None if error is None else describe(error),
             "summary": found.summary,
-            "next_command": step,
+            "next_command": command or None,
             "findings": [
                 {
                     "group": one.group.value,

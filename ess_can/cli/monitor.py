@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -11,6 +10,7 @@ import click
 
 from ess_can.cli.bus_options import BusOptions, bus_options
 from ess_can.cli.errors import handle_errors
+from ess_can.cli.number_types import LONGEST_S, Finite
 from ess_can.cli.station_options import StationOptions, station_options
 
 if TYPE_CHECKING:
@@ -23,13 +23,7 @@ if TYPE_CHECKING:
 _DEFAULT_DURATION_S = 3.0
 """Where nobody watches: with --json, and in simulation, whose time is over at once."""
 
-_SECONDS = click.FloatRange(min=0.1, max=31_536_000)
-
-
-def _finite(_context: click.Context, _parameter: click.Parameter, value: float | None) -> float | None:
-    if value is not None and not math.isfinite(value):  # nan is in every range
-        raise click.BadParameter(f"{value} is no number of seconds")
-    return value
+_SECONDS = Finite(min=0.1, max=LONGEST_S)
 
 
 @click.command()
@@ -38,14 +32,12 @@ def _finite(_context: click.Context, _parameter: click.Parameter, value: float |
 @click.option(
     "--duration",
     type=_SECONDS,
-    callback=_finite,
     metavar="SECONDS",
     help="Stop after this time; else Ctrl-C ends it.",
 )
 @click.option(
     "--every",
     type=_SECONDS,
-    callback=_finite,
     default=5.0,
     show_default=True,
     metavar="SECONDS",

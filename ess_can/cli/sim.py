@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
+from ess_can.cli.bus_news import BusNews
 from ess_can.cli.bus_options import BusOptions, bus_options
 from ess_can.cli.errors import handle_errors
 from ess_can.cli.image_text import print_json
+from ess_can.cli.number_types import LONGEST_S, Finite
 from ess_can.errors import AdapterLost
 
 if TYPE_CHECKING:
@@ -60,7 +62,6 @@ def _sim_options(command: Callable[..., R]) -> Callable[..., R]:
         return command(bus, _SimOptions(racks, state, speed, st_min, flash_kib, seed, duration, real_bus, as_json))
 
     wrapped: Callable[..., R] = handle_errors(with_options)
-    positive = click.FloatRange(min=0, min_open=True)
     for option in reversed(
         (
             click.option(
@@ -75,7 +76,7 @@ def _sim_options(command: Callable[..., R]) -> Callable[..., R]:
             ),
             click.option(
                 "--speed",
-                type=positive,
+                type=Finite(min=0, min_open=True),
                 default=1.0,
                 show_default=True,
                 help="Divides the times to erase and program flash and to boot, and nothing else.",
@@ -101,7 +102,10 @@ def _sim_options(command: Callable[..., R]) -> Callable[..., R]:
                 "--seed", type=int, default=1, show_default=True, help="Everything that is random follows from it."
             ),
             click.option(
-                "--duration", type=float, metavar="SECONDS", help="Stop after this time; run until Ctrl-C unless given."
+                "--duration",
+                type=Finite(min=0, max=LONGEST_S),
+                metavar="SECONDS",
+                help="Stop after this time; run until Ctrl-C unless given.",
             ),
             click.option("--real-bus", is_flag=True, help="Allow a bus that may have real devices on it."),
             click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout, at the end."),
@@ -164,7 +168,7 @@ def _simulate(bus: BusOptions, options: _SimOptions, what: str, parts: frozenset
     )
     where = " ".join(filter(None, (bus.interface or "the configured interface", bus.channel)))
     click.echo(f"{what} {rack_count(options.racks)} on {where}; Ctrl-C ends it.", err=True)
-    summary: dict[str, object] = {}
+    summary: dict[str, object] = {"frames": 0, "lost": 0, "nodes": []}
     with suppress(KeyboardInterrupt, asyncio.CancelledError):
         asyncio.run(_run(bus, options, spec, summary))
     if options.as_json:
@@ -173,43 +177,52 @@ def _simulate(bus: BusOptions, options: _SimOptions, what: str, parts: frozenset
 
 async def _run(bus: BusOptions, options: _SimOptions, spec: PlantSpec, summary: dict[str, object]) -> None:
     """Run the plant; `summary` is filled in when it ends, by a signal or not."""
-    from ess_can.bus.clock import Guard
+    from ess_can.bus.clock import Guard, now
     from ess_can.cli.embedded import make_plant
     from ess_can.signals.dbc import StationCodec
     from ess_can.sim.bridge import Bridge
+    from ess_can.sim.presence import require_alone, sent_identifiers
     from ess_can.sim.state_files import StateFiles
 
     _end_by_sigterm()
     lost = Guard()
-    told: set[str] = set()
+    news = BusNews(_say)
 
     def on_error(error: BusError) -> None:
         """A plant goes on when its bus fails, as a real one does; only without an adapter there is nothing to do."""
         if isinstance(error, AdapterLost):
             lost.trip(error)
-        elif error.name not in told:
-            told.add(error.name)
-            click.echo(f"warning {error.name}: {error}", err=True)
+        else:
+            news.on_error(error, now())
 
+    codec = StationCodec.load()
     with ExitStack() as stack:
         state = None
         if options.state is not None:
             state = StateFiles(options.state, sorted(part.value for part in spec.parts))
             stack.callback(state.close)
         async with bus.opened() as port:
-            plant = make_plant(spec, StationCodec.load(), state=state)
-            bridge = Bridge(plant.wire, port)
             port.watch(on_error)
+            async with lost:
+                await require_alone(port, sent_identifiers(spec, codec))
+            plant = make_plant(spec, codec, state=state)
+            bridge = Bridge(plant.wire, port)
+            bridge.on_traffic = news.on_frame
             plant.start()
-            click.echo("The plant runs.", err=True)
+            _say("The plant runs.")
             try:
                 async with lost:
                     await _wait(options.duration)
             finally:
                 versions = [{"name": str(node), "version": str(version)} for node, version in plant.versions().items()]
-                summary.update(frames=plant.wire.transmissions, lost=bridge.lost, nodes=versions)
                 plant.stop()
                 bridge.close()
+                summary.update(frames=plant.wire.transmissions, lost=bridge.lost, nodes=versions)
+                _say(f"The plant ended: {plant.wire.transmissions} frames, {bridge.lost} lost.")
+
+
+def _say(line: str) -> None:
+    click.echo(line, err=True)
 
 
 async def _wait(duration: float | None) -> None:

@@ -126,7 +126,11 @@ def load_access(secret_file: Path | None) -> CmacAccess:
     try:
         secret = bytes.fromhex(secret_file.read_text("ascii").strip())
     except OSError as error:
-        raise FileUnreadable(f"{secret_file} cannot be read", why=error.strerror or str(error)) from error
+        raise FileUnreadable(
+            f"{secret_file} cannot be read",
+            why=error.strerror or str(error),
+            remedy="Give --access-secret (or ESS_CAN_ACCESS_SECRET) the path of a file that can be read.",
+        ) from error
     except ValueError as error:
         raise UsageError(f"{secret_file} does not hold a secret of 32 hexadecimal digits") from error
     return CmacAccess(secret)

@@ -64,7 +64,9 @@ def print_trace() -> None:
     writer = _written()
     if writer is None:
         return
-    click.echo(f"trace: {writer.frames} frames in {writer.path}", err=True)
+    # Of a trace that failed, frames that were recorded may still have been in memory.
+    trace = "trace:" if writer.failure is None else "trace (incomplete): at most"
+    click.echo(f"{trace} {writer.frames} frames in {writer.path}", err=True)
     command = _tshark(writer)
     if command:
         click.echo(f"look at its diagnostics with: {command}", err=True)

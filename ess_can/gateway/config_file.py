@@ -31,7 +31,11 @@ def load_limits(path: Path) -> Limits:
     try:
         document = tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
-        raise FileUnreadable(f"{path} cannot be read", why=error.strerror or str(error)) from error
+        raise FileUnreadable(
+            f"{path} cannot be read",
+            why=error.strerror or str(error),
+            remedy="Give --config the path of a readable TOML file, or leave it out for the usual limits.",
+        ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is not TOML", why=str(error)) from error
     unknown = sorted(set(document) - {"policy", "hv", "times"})

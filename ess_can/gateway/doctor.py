@@ -79,12 +79,15 @@ class Diagnosis:
         problems = self.of(Outcome.PROBLEM)
         return problems[0].error if problems else None
 
-    def next_command(self, when_well: str, again: str) -> str:
-        """What to type next: what mends the gravest problem, else `again`; `when_well` if there is no problem."""
+    def next_command(self, when_well: str) -> str:
+        """What to type next: what mends the gravest problem, empty if no command does; `when_well` without problem."""
         problems = self.of(Outcome.PROBLEM)
-        if not problems:
-            return when_well
-        return problems[0].command or again
+        return problems[0].command if problems else when_well
+
+    def next_step(self, when_well: str) -> str:
+        """`next_command`, or in its place what to do about the gravest problem."""
+        problems = self.of(Outcome.PROBLEM)
+        return self.next_command(when_well) or problems[0].remedy
 
     @property
     def summary(self) -> str:

@@ -182,8 +182,8 @@ def _counters(link: LinkFacts) -> Finding:
     return ok(_INTERFACE, "counters", f"{seen}, no errors")
 
 
-def judge_adapter(interface: str, serial: SerialPort | None) -> Iterator[Finding]:
-    """What is peculiar to an adapter that is not SocketCAN."""
+def judge_adapter(interface: str, serial: SerialPort | None, *, confirms: bool = True) -> Iterator[Finding]:
+    """What is peculiar to an adapter that is not SocketCAN; `confirms` says whether it tells what it has sent."""
     if interface == "slcan":
         port = serial.path if serial else "PORT"
         if serial is not None:
@@ -216,6 +216,14 @@ def judge_adapter(interface: str, serial: SerialPort | None) -> Iterator[Finding
         )
     else:
         yield not_applicable(_INTERFACE, "adapter", f"{interface}: what its driver says is not known")
+    if not confirms:
+        yield warning(
+            _INTERFACE,
+            "confirmation",
+            f"{interface} confirms no frame: frames of firmware are paced by their time on the wire, and a command may "
+            "wait behind two of them and 2 ms, plus what the adapter itself buffers",
+            "Prefer an adapter that confirms what it sent, on Linux one with a kernel driver: -i socketcan.",
+        )
 
 
 def _serial(port: SerialPort) -> Finding:

@@ -10,6 +10,7 @@ from ess_can.errors import (
     BusError,
     DbcMismatch,
     EssCanError,
+    IdConflict,
     NodeMissing,
     NTimeoutA,
     OtherGateway,
@@ -17,12 +18,15 @@ from ess_can.errors import (
     TransmitStalled,
 )
 from ess_can.gateway.doctor import Finding, Group, not_applicable, ok, problem, warning
-from ess_can.gateway.station_snapshot import Snapshot
+from ess_can.gateway.station_snapshot import E2eVerdicts, Snapshot
 from ess_can.identity import NodeAddress, NodeType
 from ess_can.signals.messages import ImageState, UpgradePhase
 
 _BUSY = 0.7
 """Share of the wire's time beyond which an upgrade is slow and rare frames are late."""
+_CONTESTED_FRAMES = 4
+_CONTESTED = 0.2
+"""From so many frames on, and so large a share of a message's, repeats and jumps mean a second sender."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,9 @@ def judge_bus(snapshot: Snapshot, before: LinkFacts | None, after: LinkFacts | N
             yield warning(Group.BUS, one.error.name.lower(), str(one.error), one.error.remedy)
         else:
             yield problem(Group.BUS, one.error.name.lower(), one.error)
+    e2e = _e2e(snapshot)
+    if e2e.error is not None:  # before the traffic: frames that contradict each other may be why no plant is heard
+        yield e2e
     silence = snapshot.silence()
     traffic = snapshot.traffic
     if silence is not None:
@@ -60,7 +67,8 @@ def judge_bus(snapshot: Snapshot, before: LinkFacts | None, after: LinkFacts | N
             )
         else:
             yield ok(Group.BUS, "load", load)
-        yield _e2e(snapshot)
+        if e2e.error is None:
+            yield e2e
     if before is not None and after is not None:
         yield _growth(before, after)
 
@@ -72,16 +80,30 @@ def _e2e(snapshot: Snapshot) -> Finding:
         for one in snapshot.e2e
         if one.repeated or one.wrong_sequence or one.crc_errors or one.unusable
     ]
+    contested = [one.name for one in snapshot.e2e if _two_senders(one)]
+    if contested:
+        error = IdConflict(
+            f"more than one sender of {', '.join(contested)}: counters are out of order all the time",
+            why="; ".join(bad),
+        )
+        return problem(Group.BUS, "E2E", error, "ess-can monitor")
     if bad:
         return warning(
             Group.BUS,
             "E2E",
             "; ".join(bad),
-            "Two senders on one identifier, a wrong DBC or a broken node: find who else sends it, before an upgrade.",
+            "A node that restarted, a wrong DBC or a broken node: if it goes on, mend that before an upgrade.",
         )
     lost = sum(one.lost for one in snapshot.e2e)
     good = sum(one.ok for one in snapshot.e2e)
     return ok(Group.BUS, "E2E", f"{good} protected frames good{f', {lost} gaps' if lost else ''}")
+
+
+def _two_senders(one: E2eVerdicts) -> bool:
+    """Whether frames are out of step steadily: a sender that restarts, or a gap, is so once."""
+    out_of_step = one.repeated + one.wrong_sequence
+    judged = out_of_step + one.ok + one.lost
+    return out_of_step >= _CONTESTED_FRAMES and out_of_step > _CONTESTED * judged
 
 
 def _growth(before: LinkFacts, after: LinkFacts) -> Finding:

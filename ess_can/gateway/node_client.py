@@ -54,6 +54,9 @@ class Transport(Protocol):
     def close(self) -> None:
         """End its use."""
 
+    async def wait_closed(self) -> None:
+        """After `close`: return once nothing of it sends or answers any more, or after a few seconds."""
+
 
 Connect = Callable[[OnMessage, OnError], Transport]
 """Makes the transport, given what to call back; the client closes it."""
@@ -237,7 +240,10 @@ class NodeClient:
         await self._ask(exchange.start_routine(Rid.REVERT_IMAGE))
 
     async def close(self) -> None:
-        """End the use of the node; sends nothing, so a session still open ends by its S3 time-out."""
+        """End the use of the node; sends nothing, so a session still open ends by its S3 time-out.
+
+        What cannot be stopped any more (`Transport.wait_closed`) is waited for: another client would be in its way.
+        """
         self._closed = True
         self._session.end_session()
         if self._timer is not None:
@@ -245,8 +251,10 @@ class NodeClient:
         task, self._keep_alive = self._keep_alive, None
         if task is not None:
             task.cancel()
-            await asyncio.wait((task,))
         self._transport.close()
+        if task is not None:
+            await asyncio.wait((task,))
+        await self._transport.wait_closed()
 
     # --- one exchange ---------------------------------------------------------------------------
 

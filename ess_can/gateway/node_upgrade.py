@@ -142,10 +142,11 @@ class NodeUpgrade:
 
     async def _transfer(self, client: NodeClient, offset: int) -> None:
         data = self._plan.image.data
-        began_at, told = now(), offset
+        began_at, told, accepted = now(), offset, offset
 
         def progress(done: int) -> None:
-            nonlocal told
+            nonlocal told, accepted
+            accepted = done
             if done - told >= _PROGRESS_STEP_BYTES or done == len(data):
                 told = done
                 elapsed = now() - began_at
@@ -153,10 +154,13 @@ class NodeUpgrade:
                 self._tell(Transferred(now(), self.address, done, len(data), rate))
 
         sent = data[offset:]
-        with TransferMeter(self._master.link, self.address, self._master.bit_timing) as meter:
-            await client.download(offset, sent, progress, block=self._master.longest_block(self.address))
-        self.record.bytes_sent += len(sent)
-        self.record.transfer_s += meter.elapsed_s
+        meter = TransferMeter(self._master.link, self.address, self._master.bit_timing)
+        try:
+            with meter:
+                await client.download(offset, sent, progress, block=self._master.longest_block(self.address))
+        finally:  # an attempt that failed took its time, too, and what it brought need not be sent again
+            self.record.bytes_sent += accepted - offset
+            self.record.transfer_s += meter.elapsed_s
         self._last_transfer = meter, sent
 
     def complete_record(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Generic, TypeVar
@@ -75,11 +75,11 @@ class PlantView:
         """The view of one rack, empty if nothing was heard."""
         return self.racks.setdefault(index, RackView())
 
-    def attach(self, link: StationLink, guarded: Mapping[int, str] | None = None) -> Callable[[], None]:
+    def attach(self, link: StationLink) -> Callable[[], None]:
         """Record everything that `link` hears.  Gives a function that stops listening to raw traffic.
 
-        `guarded` are the messages, by `can_id`, that nobody else may send; unless given, all of the gateway's.  What is
-        none of the station's messages is listened to only until the plant is heard: after that an adapter may filter.
+        What is none of the station's messages is listened to only until the plant is heard: after that an adapter may
+        filter.
         """
         link.subscribe(BmsHvStatus, self._on_hv)
         link.subscribe(BmsState, self._on_state)
@@ -88,7 +88,7 @@ class PlantView:
         link.subscribe(PcsStatus, self._on_pcs)
         link.subscribe(NodeInfo, self._on_node)
         link.subscribe(EmsUpgradeNotice, self._on_foreign_notice)
-        names = link.codec.gateway_messages if guarded is None else guarded
+        names = link.codec.gateway_messages
 
         def on_guarded(frame: CanFrame, at: float) -> None:
             if not is_notice(link.codec, frame):

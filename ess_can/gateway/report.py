@@ -24,9 +24,10 @@ class NodeRecord:
     """What happened to one node.
 
     `runs` is what the node said that it runs at the end (without a build number); None if it was silent.
-    `wire_efficiency` is (exact wire time of the fewest full frames that carry `bytes_sent`) / (time from
-    RequestDownload to the answer to RequestTransferExit, less other traffic's wire time); None if nothing was
-    transferred or the bit timing is unknown.  1.00 is the physical limit.
+    `bytes_sent` and `transfer_s` are what the node accepted in all attempts, and the time of all attempts.
+    `wire_efficiency` is that of the last attempt that completed: (exact wire time of the fewest full frames that carry
+    its bytes) / (time from RequestDownload to the answer to RequestTransferExit, less other traffic's wire time); None
+    if none completed or the bit timing is unknown.  1.00 is the physical limit.
     """
 
     address: NodeAddress

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from types import TracebackType
 from typing import Self
@@ -54,12 +55,8 @@ class StationMaster:
         self.bit_timing = bit_timing
         self.link = StationLink(bus, codec)
         self.view = PlantView()
-        guarded = dict(codec.gateway_messages)
-        if transport.own_requests_visible:
-            for node in codec.nodes():
-                del guarded[codec.diagnostic_ids(node)[0]]
-        self._stop_listening = self.view.attach(self.link, guarded)
-        self.watch = PlantWatch(self.link, guarded)
+        self._stop_listening = self.view.attach(self.link)
+        self.watch = PlantWatch(self.link)
         self.orders = Orders(self.link, entropy.getrandbits(16), self.watch.trip)
         self.interlock = Interlock(self.link, config.racks, config.hv, entropy)
         self.isolation = Isolation(self.view, self.orders, config)
@@ -92,10 +89,19 @@ class StationMaster:
         return min(int(_SAMPLE_BYTES * _UNSTOPPABLE_S / wire_time_s), MAX_BLOCK_DATA)
 
     async def hang_up(self, address: NodeAddress) -> None:
-        """Forget the client of one node: the next one starts afresh."""
+        """Forget the client of one node: the next one starts afresh.
+
+        A cancellation comes through only once the client is closed, which takes a few seconds at most: whoever cleans
+        up afterwards asks the same node.
+        """
         client = self._clients.pop(address, None)
-        if client is not None:
-            await client.close()
+        task = asyncio.current_task()
+        if client is None or task is None:
+            return
+        cancelled = task.cancelling()
+        await uninterrupted(client.close())
+        if task.cancelling() > cancelled:
+            raise asyncio.CancelledError
 
     async def __aenter__(self) -> Self:
         return self
@@ -109,9 +115,8 @@ class StationMaster:
         self.watch.close()
         self._stop_listening()
         self.link.close()
-        # The clients end in no time; a cancellation must not cost the report.
+        # The clients end within a few seconds; a cancellation must not cost the report.
         await uninterrupted(self._hang_up_all())
 
     async def _hang_up_all(self) -> None:
-        for address in list(self._clients):
-            await self.hang_up(address)
+        await asyncio.gather(*(self.hang_up(address) for address in list(self._clients)))

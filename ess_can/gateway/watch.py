@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from ess_can.bus.clock import Guard
 from ess_can.bus.station import Received, StationLink
@@ -21,18 +21,17 @@ from ess_can.signals.messages import (
 class PlantWatch(Guard):
     """A guard over the whole upgrade, tripped by what the station's messages say and by who else speaks as we do.
 
-    `guarded` are the messages, by `can_id`, that nobody else may send; unless given, all of the gateway's.
     After an emergency the plant is never reconnected by this tool: `forbids_reconnect`.  A warning of the bus ends
     nothing: it is kept as `last_warning` and told to `on_warning`.
     """
 
-    def __init__(self, link: StationLink, guarded: Mapping[int, str] | None = None) -> None:
+    def __init__(self, link: StationLink) -> None:
         super().__init__()
         self.forbids_reconnect: EssCanError | None = None
         self.last_warning: BusError | None = None
         self.on_warning: Callable[[BusError], None] | None = None
         self._codec = link.codec
-        self._guarded = link.codec.gateway_messages if guarded is None else guarded
+        self._guarded = link.codec.gateway_messages
         self._unwatch = link.bus.watch(self._on_bus)
         self._unsubscribe = link.bus.subscribe(self._guarded, self._on_foreign)
         link.subscribe(PcsStatus, self._on_pcs)

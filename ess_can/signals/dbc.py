@@ -127,6 +127,10 @@ class StationCodec:
         try:
             content = path.read_bytes()
             database.add_dbc_string(content.decode("cp1252", errors="replace"))
+        except OSError as error:
+            why = f"{type(error).__name__}: {error.strerror or error}"
+            remedy = "Give --dbc the path of a readable DBC file, or leave it out for the built-in one."
+            raise DbcMismatch(f"{path} cannot be read as a DBC", why=why, remedy=remedy) from error
         except Exception as error:  # the parser answers strange files with exceptions of many kinds
             raise DbcMismatch(f"{path} cannot be read as a DBC", why=f"{type(error).__name__}: {error}") from error
         return cls(database, hashlib.sha256(content).digest())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from heapq import heappop, heappush
@@ -28,10 +29,13 @@ class Bridge:
     The plant keeps its own pace: a frame from outside takes its time on the simulated wire, too.  Frames that wait, on
     either side, do so in the order of their identifiers, as those of several nodes.  While the bus outside has no room
     they are offered again.  `lost` counts the frames that one side could not take.
+
+    `on_traffic` is called with the loop time of every frame that came from the bus outside, or that it confirmed.
     """
 
     def __init__(self, wire: Wire, bus: Bus) -> None:
         self.lost = 0
+        self.on_traffic: Callable[[float], None] | None = None
         self._inside = wire.controller("outside", depth=_DEPTH_INSIDE, order=QueueOrder.PRIORITY)
         self._outside = bus
         self._waiting: list[tuple[int, int, float, CanFrame]] = []  # a heap: field, order, since when
@@ -53,7 +57,9 @@ class Bridge:
         self._retry.stop()
         self._inside.detach()
 
-    def _to_inside(self, frame: CanFrame, _at: float) -> None:
+    def _to_inside(self, frame: CanFrame, at: float) -> None:
+        if self.on_traffic is not None:
+            self.on_traffic(at)
         self.lost += 1
         with suppress(BusError):
             self._inside.send(frame)
@@ -99,6 +105,8 @@ class Bridge:
     def _sent(self, epoch: int, at: float) -> None:
         if epoch == self._epoch:
             self._in_flight -= 1
+            if self.on_traffic is not None:
+                self.on_traffic(at)
             self._offer(at)
 
     def _on_error(self, error: BusError) -> None:

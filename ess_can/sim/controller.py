@@ -146,6 +146,9 @@ class Controller:
 
         return cancel
 
+    def adopt(self, can_id: int) -> None:
+        """Nothing: nobody else shares this controller."""
+
     def watch(self, on_error: Callable[[BusError], None]) -> Callable[[], None]:
         """Report error passive, bus-off and `unplug`, as `Bus.watch` says."""
         self._watchers.append(on_error)

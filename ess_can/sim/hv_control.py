@@ -1,8 +1,8 @@
 """The BMU's high-voltage logic: it closes and opens its rack's contactors, and guards itself.
 
 It obeys OPEN and CLOSE of ``EMS_PcsCommand``.  It closes on a fresh order CLOSE alone, after a precharge, and never
-while `hold_open` is set.  It opens by order only near zero current; HVIL, insulation, fire and emergency stop open it
-at once.
+while `hold_open` is set.  It opens by order only near zero current, and so it does by itself when the PCS has left the
+link and nobody commands; HVIL, insulation, fire and emergency stop open it at once.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ class HvSpec:
     """The BMU's limits and times.
 
     `open_current_a` is what "near zero" means for opening by order.  Rack n waits (n - 1) * `stagger_s` after the order
-    CLOSE, so that no two racks precharge together and the second sees the first's voltage on the link.
+    CLOSE, so that no two racks precharge together and the second sees the first's voltage on the link.  A PCS that was
+    there and has been silent or open for `pcs_away_s` is lost: it needs the link to be precharged anew.
     """
 
     evidence: EvidenceSpec = field(default_factory=EvidenceSpec)
@@ -62,6 +63,7 @@ class HvSpec:
     cool_down_s: float = 5.0
     stagger_s: float = 1.0
     parallel_difference_v: float = 3.0
+    pcs_away_s: float = 5.0
 
 
 class RackControl:
@@ -91,6 +93,7 @@ class RackControl:
         self._latches = self._store.load()
         self._own = RackEvidence(self.hardware, self.spec.evidence)
         self._pcs = PcsEvidence(self.spec.evidence)
+        self._pcs_joined_at: float | None = None
         self._order: PcsCommandCode | None = None
         self._order_at = now
         self._close_ordered_at: float | None = None
@@ -115,6 +118,8 @@ class RackControl:
     def on_pcs_status(self, status: PcsStatus, now: float) -> None:
         """Take a valid ``PCS_Status``."""
         self._pcs.receive(status, now)
+        if self._pcs_joined_at is None or status.contactors is not ContactorState.OPEN:
+            self._pcs_joined_at = now
 
     def on_pcs_status_rejected(self) -> None:
         """A ``PCS_Status`` failed its E2E check: what the PCS said before proves nothing any more."""
@@ -244,6 +249,15 @@ class RackControl:
         elif order is PcsCommandCode.OPEN and self._current_near_zero(now):
             self._release_all(now)
             self._fire(RackEvent.OPEN, now)
+        elif self._left_alone(order, now) and self._current_near_zero(now):
+            self._release_all(now)
+            self._fire(RackEvent.LEFT_ALONE, now)
+
+    def _left_alone(self, order: PcsCommandCode | None, now: float) -> bool:
+        """Whether nobody commands, and the PCS, which was there, has been silent or open for long."""
+        if order not in (None, PcsCommandCode.RELEASE) or self._pcs_joined_at is None:
+            return False
+        return now - self._pcs_joined_at > self.spec.pcs_away_s
 
     def _current_near_zero(self, now: float) -> bool:
         """Whether opening by order is harmless: own current small, and a PCS that can be heard does not contradict."""

@@ -187,7 +187,8 @@ class SimulatedNode:
             IsoTpAddress(response_id, request_id),
             self.board.isotp,
             on_message=self._on_request,
-            on_error=_ignore_error,
+            on_error=self._on_request_lost,
+            on_begin=self._on_request_begins,
         )
         guard = AccessGuard(
             self.board.access,
@@ -238,6 +239,17 @@ class SimulatedNode:
         if self._server is not None:
             self._answer(self._server.receive(payload, now))
 
+    def _on_request_begins(self, now: float) -> None:
+        if self._server is not None:
+            self._server.reception(now, under_way=True)
+            self._arm_server(self._server)
+
+    def _on_request_lost(self, _error: IsoTpError) -> None:
+        """A broken transfer is the client's to repeat; the server waits for the next request."""
+        if self._server is not None:
+            self._server.reception(asyncio.get_running_loop().time(), under_way=False)
+            self._arm_server(self._server)
+
     def _on_server_deadline(self) -> None:
         if self._server is not None:
             self._answer(self._server.tick(asyncio.get_running_loop().time()))
@@ -257,9 +269,15 @@ class SimulatedNode:
             self._flash_watched = True
             self._flash_watch.start(delay_s=_FLASH_WATCH_S)
         if server.reset_pending:
-            # The answer has to leave first; a few milliseconds are a long time for one frame of high priority.
-            self._later(_RESET_DELAY_S, server.perform_reset)
+            self._later(_RESET_DELAY_S, self._reset_as_asked)
         self._arm_server(server)
+
+    def _reset_as_asked(self, now: float) -> None:
+        """Restart once the answer has left, or could not."""
+        if self._channel is not None and not self._channel.idle:
+            self._later(_RESET_DELAY_S, self._reset_as_asked)
+        elif self._server is not None:
+            self._server.perform_reset(now)
 
     def _arm_server(self, server: UdsServerSession) -> None:
         if self._server_timer is not None:
@@ -357,10 +375,6 @@ class SimulatedNode:
 
 _RESET_DELAY_S = 0.005
 _FLASH_WATCH_S = 0.010
-
-
-def _ignore_error(_error: IsoTpError) -> None:
-    """A broken transfer is the client's to repeat; the server waits for the next request."""
 
 
 class _AccessRecords:

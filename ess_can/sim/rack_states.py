@@ -16,6 +16,7 @@ class RackEvent(Enum):
     CLOSE = "order CLOSE, nothing against it"
     PRECHARGED = "main+ closed on a precharged link"
     OPEN = "order OPEN near zero current, or CLOSE withdrawn"
+    LEFT_ALONE = "no PCS and no orders for long, near zero current"
     FAILED = "precharge failed"
     LATCH = "a latched fault"
     CLEARED = "latches cleared by a person"
@@ -30,6 +31,7 @@ RACK_TRANSITIONS: Mapping[tuple[RackState, RackEvent], RackState] = MappingProxy
         (RackState.PRECHARGING, RackEvent.OPEN): RackState.OPEN,
         (RackState.PRECHARGING, RackEvent.FAILED): RackState.OPEN,
         (RackState.CLOSED, RackEvent.OPEN): RackState.OPEN,
+        (RackState.CLOSED, RackEvent.LEFT_ALONE): RackState.OPEN,
         (RackState.FAULT, RackEvent.CLEARED): RackState.OPEN,
         **{(state, RackEvent.LATCH): RackState.FAULT for state in RackState if state is not RackState.FAULT},
         **{(state, RackEvent.RESTART): RackState.INIT for state in RackState},

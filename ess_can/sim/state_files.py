@@ -78,7 +78,8 @@ class StateFiles:
                 self._take(folder / f"{part}.lock")
         except OSError as error:
             self.close()
-            raise _unusable(folder, error.strerror or str(error)) from error
+            path = folder if error.filename is None else Path(os.fsdecode(error.filename))
+            raise _unusable(path, error.strerror or str(error)) from error
         except UsageError:
             self.close()
             raise
@@ -91,7 +92,7 @@ class StateFiles:
         if memory.fresh:
             cells.make_blank()
         elif reason := _implausible(cells):
-            raise _unusable(self.folder / f"{name}.mem", reason)
+            raise _unfit(self.folder / f"{name}.mem", reason)
         return NodeStorage(cells, memory.content[flash_size:], memory)
 
     def record(self, name: str) -> MappedMemory:
@@ -161,12 +162,33 @@ def _open(path: Path, header: bytes, size: int) -> mmap.mmap:
         found = file.read(len(header))
         length = os.fstat(file.fileno()).st_size
         if found[: len(_MAGIC)] != _MAGIC:
-            raise _unusable(path, "it is not a memory of a simulated plant")
-        if found != header:
-            raise _unusable(path, "it is another node's, of another flash geometry, or of another version or machine")
+            raise _unfit(path, "it is not a memory of a simulated plant")
+        if len(found) == len(header) and found != header:
+            raise _unfit(path, _difference(found, header))
         if length != _HEADER_SIZE + size:
-            raise _unusable(path, f"it has {length} bytes, not {_HEADER_SIZE + size}")
+            what = "cut off" if length < _HEADER_SIZE + size else "too long"
+            raise _unfit(path, f"it is {what}: it has {length} bytes, not {_HEADER_SIZE + size}")
         return mmap.mmap(file.fileno(), length)
+
+
+def _difference(found: bytes, expected: bytes) -> str:
+    """What of a file's header is not as expected, as text."""
+    _, version, *geometry, name = _HEADER.unpack(found)
+    _, our_version, *our_geometry, our_name = _HEADER.unpack(expected)
+    if version != our_version:
+        if version == int.from_bytes(our_version.to_bytes(4, "little"), "big"):
+            return "it is from a machine of another byte order"
+        return f"it is of another version of ess-can: its format is {version}, not {our_version}"
+    if name != our_name:
+        return f"it is another node's: that of {_text(name)}, not of {_text(our_name)}"
+    kib, our_kib = (sectors * size / 1024 for sectors, size, *_ in (geometry, our_geometry))
+    if kib != our_kib:
+        return f"it is of another flash geometry: banks of {kib:g} KiB, not {our_kib:g} (--flash-kib as before?)"
+    return f"it is of another flash geometry: {geometry}, not {our_geometry}"
+
+
+def _text(name: bytes) -> str:
+    return name.rstrip(b"\0").decode("ascii", "replace")
 
 
 def _implausible(cells: FlashCells) -> str:
@@ -181,12 +203,19 @@ def _implausible(cells: FlashCells) -> str:
     return ""
 
 
+def _unfit(path: Path, reason: str) -> FileUnreadable:
+    """The file can be read, but it is not what belongs there."""
+    remedy = f"Remove the file {path}, and this node begins as a new one; or give another folder by --state."
+    return _refused(path, reason, remedy)
+
+
 def _unusable(path: Path, reason: str) -> FileUnreadable:
-    return FileUnreadable(
-        f"{path} cannot be used as the simulated plant's memory",
-        why=reason,
-        remedy="Remove the folder given by --state, which gives a new plant, or give another one.",
-    )
+    """The system refuses the file or folder."""
+    return _refused(path, reason, f"Make {path} readable and writable, or give another folder by --state.")
+
+
+def _refused(path: Path, reason: str, remedy: str) -> FileUnreadable:
+    return FileUnreadable(f"{path} cannot be used as the simulated plant's memory", why=reason, remedy=remedy)
 
 
 if sys.platform == "win32":

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _SPKI_PREFIX = bytes.fromhex("302a300506032b6570032100")  # RFC 8410: AlgorithmIdentifier and BIT STRING header
 _PEM_LIMIT = 16 * 1024
+_PUBLIC_KEY_REMEDY = "Give --trusted-key and --firmware-key the paths of readable public keys in PEM form."
 
 TEST_KEYS: Final = {
     bytes.fromhex("58db84ebdec708f1837b5c430ef3bc3c5371141fa0e0a0ca7a0f16dd6457faad"): "ess-can TEST-ONLY release",
@@ -103,7 +104,7 @@ class SigningKey:
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
         from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-        data = read_limited(path, _PEM_LIMIT)
+        data = read_limited(path, _PEM_LIMIT, remedy="Give --key the path of a readable private key in PEM form.")
         try:
             private = load_pem_private_key(data, password)
         except (ValueError, TypeError, UnsupportedAlgorithm) as error:
@@ -161,7 +162,7 @@ def load_public_key(path: Path) -> PublicKey:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-    data = read_limited(path, _PEM_LIMIT)
+    data = read_limited(path, _PEM_LIMIT, remedy=_PUBLIC_KEY_REMEDY)
     try:
         public = load_pem_public_key(data)
     except (ValueError, UnsupportedAlgorithm) as error:

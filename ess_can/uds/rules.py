@@ -106,3 +106,14 @@ ROUTINES: Mapping[Rid, RoutineRule] = MappingProxyType(
         Rid.REVERT_IMAGE: RoutineRule(_NOT_DEFAULT, high_voltage_off=False),
     }
 )
+
+
+@dataclass(frozen=True, slots=True)
+class ServerTiming:
+    """Seconds.  The first 78 leaves after `first_pending`, further ones every `next_pending`, inside P2 and P2*."""
+
+    p2: float = 0.050
+    p2_star: float = 5.0
+    first_pending: float = 0.040
+    next_pending: float = 4.5
+    s3: float = 5.0

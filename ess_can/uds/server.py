@@ -16,6 +16,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import inf
 from types import MappingProxyType
 
 from udsoncan.common.MemoryLocation import MemoryLocation
@@ -37,22 +38,12 @@ from ess_can.uds.rules import (
     SERVICE_SESSIONS,
     SESSION_ENTRY,
     START_ROUTINE,
+    ServerTiming,
     Session,
     Sid,
 )
 from ess_can.uds.target import Nrc, Operation, ProgrammingTarget, Rid
 from ess_can.uds.transfer import NOT_TAKEN, DataTransfer, Step, TransferState
-
-
-@dataclass(frozen=True, slots=True)
-class ServerTiming:
-    """Seconds.  The first 78 leaves after `first_pending`, further ones every `next_pending`, inside P2 and P2*."""
-
-    p2: float = 0.050
-    p2_star: float = 5.0
-    first_pending: float = 0.040
-    next_pending: float = 4.5
-    s3: float = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +119,13 @@ class UdsServerSession:
         """When `tick` is to be called next, in loop seconds; None if nothing is due."""
         if self._running is not None:
             return min(self._running.work.operation.done_at, self._running.pending_at)
-        return self._s3_at if self._session is not Session.DEFAULT else None
+        return self._s3_at if self._session is not Session.DEFAULT and self._s3_at < inf else None
+
+    def reception(self, now: float, *, under_way: bool) -> None:
+        """A segmented request begins, or was lost before its end: S3 does not run meanwhile (ISO 14229-2)."""
+        if self._running is None:
+            self.tick(now)  # it may have run out before
+        self._s3_at = inf if under_way else now + self._timing.s3
 
     def receive(self, payload: bytes, now: float) -> list[bytes]:
         """Serve one request; gives the messages to send."""

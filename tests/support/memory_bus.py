@@ -13,13 +13,18 @@ LATENCY_S = 0.0005
 
 
 class MemoryBus:
-    """One end.  `failure` is what sending raises; `sent` are all frames; `cut` loses what would be received."""
+    """One end.
+
+    `failure` is what sending raises; `sent` are all frames, `adopted` all adopted identifiers; `cut` loses what would
+    be received.
+    """
 
     def __init__(self) -> None:
         self.fd = False
         self.failure: BusError | None = None
         self.cut = False
         self.sent: list[CanFrame] = []
+        self.adopted: list[int] = []
         self.peer: MemoryBus | None = None
         self._subscriptions: list[tuple[frozenset[int] | None, Receive]] = []
         self._watchers: list[Callable[[BusError], None]] = []
@@ -39,6 +44,9 @@ class MemoryBus:
         self._subscriptions.append(entry)
         return lambda: self._subscriptions.remove(entry)
 
+    def adopt(self, can_id: int) -> None:
+        self.adopted.append(can_id)
+
     def watch(self, on_error: Callable[[BusError], None]) -> Callable[[], None]:
         self._watchers.append(on_error)
         return lambda: self._watchers.remove(on_error)
@@ -48,13 +56,14 @@ class MemoryBus:
         """How many subscriptions and watchers there are."""
         return len(self._subscriptions) + len(self._watchers)
 
-    def deliver(self, frame: CanFrame) -> None:
-        """A frame arrives now."""
+    def deliver(self, frame: CanFrame, *, of_this_host: bool = False) -> None:
+        """A frame arrives now, from the bus or from another socket of this host."""
         if self.cut:
             return
         at = asyncio.get_running_loop().time()
         for can_ids, receive in list(self._subscriptions):
-            if can_ids is None or frame.can_id in can_ids:
+            hidden = of_this_host and frame.can_id in self.adopted
+            if can_ids is None or (frame.can_id in can_ids and not hidden):
                 receive(frame, at)
 
     def warn(self, error: BusError) -> None:

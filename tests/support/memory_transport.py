@@ -29,6 +29,7 @@ class MemoryLink:
     lose_answer: Callable[[int], bool] = lambda _: False
     fail_send: Callable[[int], EssCanError | None] = lambda _: None
     closed: bool = False
+    closing_s: float = 0.0
     _on_message: Callable[[bytes, float], None] = field(init=False)
     on_error: Callable[[IsoTpError], None] = field(init=False)
     _timer: asyncio.TimerHandle | None = None
@@ -54,6 +55,9 @@ class MemoryLink:
         self.closed = True
         if self._timer is not None:
             self._timer.cancel()
+
+    async def wait_closed(self) -> None:
+        await pause(self.closing_s)
 
     def deliver(self, payload: bytes) -> None:
         self._on_message(payload, asyncio.get_running_loop().time())

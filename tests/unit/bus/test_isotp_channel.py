@@ -99,6 +99,9 @@ class FakeBus:
         self.receivers.append(entry)
         return lambda: self.receivers.remove(entry)
 
+    def adopt(self, can_id: int) -> None:
+        pass
+
     def watch(self, on_error: Callable[[BusError], None]) -> Callable[[], None]:
         self.watchers.append(on_error)
         return lambda: self.watchers.remove(on_error)

@@ -16,7 +16,7 @@ from typing import cast
 
 import pytest
 
-from ess_can.bus import kernel_socket
+from ess_can.bus import kernel_channel, kernel_isotp, kernel_socket
 from ess_can.bus.clock import pause, until
 from ess_can.bus.isotp_channel import MAX_WAITING, IsoTpChannel
 from ess_can.bus.kernel_isotp import IsoTpChoice, KernelIsoTp, KernelIsoTpChannel, UserIsoTp, choose_isotp
@@ -358,6 +358,45 @@ def test_closing_waits_for_the_kernel_without_blocking() -> None:
     run(scenario)
 
 
+@pytest.mark.parametrize("honest", [True, False], ids=["6.3", "before"])
+def test_the_end_of_a_closed_channel_can_be_waited_for(honest: bool) -> None:
+    async def scenario(rig: Rig) -> None:
+        sending = asyncio.ensure_future(rig.channel.send(bytes(100)))
+        await rig.taken()
+        rig.channel.close()
+        ending = asyncio.ensure_future(rig.channel.wait_closed())
+        await asyncio.wait([sending])
+        assert isinstance(sending.exception(), IsoTpError)
+        await pause(0.02)
+        assert not ending.done()
+        rig.kernel.done(ECOMM)
+        await ending
+        assert rig.kernel.closed
+
+    run(scenario, honest=honest)
+
+
+def test_a_channel_that_is_idle_is_closed_at_once() -> None:
+    async def scenario(rig: Rig) -> None:
+        rig.channel.close()
+        assert rig.kernel.closed
+        await rig.channel.wait_closed()
+
+    run(scenario)
+
+
+def test_the_end_of_a_closed_channel_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernel_channel, "_CLOSING_S", 0.02)
+
+    async def scenario(rig: Rig) -> None:
+        rig.channel.send_nowait(bytes(100))
+        rig.channel.close()
+        await rig.channel.wait_closed()
+        assert not rig.kernel.closed
+
+    run(scenario)
+
+
 def test_a_server_that_answers_a_failure_is_not_taken_for_the_failed_one() -> None:
     async def scenario(rig: Rig) -> None:
         answered: list[IsoTpError] = []
@@ -514,14 +553,38 @@ def test_auto_takes_the_kernel_where_it_can() -> None:
 
 @pytest.mark.usefixtures("kernel")
 @pytest.mark.parametrize(
-    ("interface", "channel"), [("socketcan", "can1"), ("socketcan", None), ("slcan", "can0"), (None, None), ("pcan", 1)]
+    ("interface", "channel", "remedy"),
+    [
+        ("socketcan", "can1", "ip -brief link"),
+        ("socketcan", None, "-i socketcan"),
+        ("slcan", "can0", "-i socketcan"),
+        ("udp_multicast", "239.74.163.2", "-i socketcan"),
+        (None, None, "-i socketcan"),
+        ("pcan", 1, "-i socketcan"),
+    ],
 )
-def test_auto_takes_ours_elsewhere_and_kernel_fails(interface: str | None, channel: str | int | None) -> None:
+def test_auto_takes_ours_elsewhere_and_kernel_fails(
+    interface: str | None, channel: str | int | None, remedy: str
+) -> None:
     assert choose_isotp(IsoTpChoice.AUTO, interface, channel) == UserIsoTp()
+    assert remedy in remedy_of(interface, channel)
+    assert "modprobe" not in remedy_of(interface, channel)
+
+
+def remedy_of(interface: str | None, channel: str | int | None) -> str:
     with pytest.raises(InterfaceUnavailable) as caught:
         choose_isotp(IsoTpChoice.KERNEL, interface, channel)
     assert caught.value.why
-    assert "--isotp user" in caught.value.remedy
+    return caught.value.remedy
+
+
+@pytest.mark.usefixtures("kernel")
+def test_a_kernel_without_the_module_is_told_how_to_load_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise OSError(errno.EPROTONOSUPPORT, os.strerror(errno.EPROTONOSUPPORT))
+
+    monkeypatch.setattr(kernel_socket, "_try_socket", fail)
+    assert "modprobe can-isotp" in remedy_of("socketcan", "can0")
 
 
 @pytest.mark.usefixtures("kernel")
@@ -529,6 +592,7 @@ def test_auto_takes_ours_elsewhere_and_kernel_fails(interface: str | None, chann
 def test_a_kernel_that_may_fill_the_queue_is_not_used(release: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "uname", lambda: Uname(release))
     assert release in why_no_kernel_isotp("socketcan", "can0")
+    assert "5.18" in remedy_of("socketcan", "can0")
 
 
 @pytest.mark.usefixtures("kernel")
@@ -538,6 +602,14 @@ def test_newer_kernels_are(release: str, monkeypatch: pytest.MonkeyPatch) -> Non
     assert why_no_kernel_isotp("socketcan", "can0") == ""
 
 
+def test_before_the_kernel_speaks_its_frames_are_known_as_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    bus = MemoryBus()
+    adopted_first: list[list[int]] = []
+    monkeypatch.setattr(kernel_isotp, "KernelIsoTpChannel", lambda *_, **__: adopted_first.append(list(bus.adopted)))
+    KernelIsoTp("can0").open(bus, ADDRESS, IsoTpParams(), on_message=lambda *_: None, on_error=lambda _: None)
+    assert adopted_first == [[ADDRESS.tx_id]]
+
+
 def test_ours_is_opened_on_the_bus() -> None:
     async def inside() -> None:
         bus = MemoryBus()
@@ -545,7 +617,5 @@ def test_ours_is_opened_on_the_bus() -> None:
         assert isinstance(ours, IsoTpChannel)
         assert bus.listeners
         ours.close()
-        assert not UserIsoTp().own_requests_visible
-        assert KernelIsoTp("can0").own_requests_visible
 
     asyncio.run(inside())

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from pathlib import Path
+from typing import Any
 
 import can
 import pytest
@@ -19,12 +21,14 @@ from ess_can.bus.python_can import (
     QUIRKS,
     MessageDriver,
     PythonCanBus,
+    confirms_frames,
     filters_of,
     from_message,
     open_bus,
     to_message,
 )
 from ess_can.can.frame import EXTENDED_FLAG, FD_LENGTHS, CanFrame
+from ess_can.can.timing import BitTiming
 from ess_can.errors import AdapterLost, BusError, BusOff, InterfaceDown, InterfaceUnavailable
 from tests.unit.bus.bench import FakeDriver
 
@@ -114,6 +118,43 @@ def test_every_exception_that_backends_are_known_to_raise_is_mapped(
     assert any(word in caught.value.remedy for word in ("-i socketcan", "-i udp_multicast", "--bus-kwargs"))
 
 
+@pytest.fixture
+def no_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty home."""
+    for name in ("CAN_INTERFACE", "CAN_CHANNEL", "CAN_BITRATE", "CAN_CONFIG"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return tmp_path
+
+
+@pytest.mark.usefixtures("no_configuration")
+@pytest.mark.parametrize("channel", [None, "can0"])
+def test_without_an_interface_that_is_what_is_said(channel: str | None) -> None:
+    with pytest.raises(InterfaceUnavailable, match="no interface was named") as caught:
+        open_bus(None, channel)
+    assert "None" not in caught.value.why
+    assert "-i socketcan -c can0" in caught.value.remedy
+
+
+@pytest.mark.parametrize("content", ["nonsense", "[default]\nx = %(y)s\n", "[default\n"])
+def test_a_broken_configuration_file_is_named(no_configuration: Path, content: str) -> None:
+    (no_configuration / "can.conf").write_text(content)
+    with pytest.raises(InterfaceUnavailable) as caught:
+        open_bus("udp_multicast", GROUP)
+    assert str(no_configuration / "can.conf") in caught.value.remedy
+    assert "multicast" not in caught.value.remedy
+
+
+@pytest.mark.usefixtures("no_configuration")
+@pytest.mark.parametrize("content", ["{nonsense", "[1]"])
+def test_a_broken_configuration_variable_is_named(content: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CAN_CONFIG", content)
+    with pytest.raises(InterfaceUnavailable) as caught:
+        open_bus("udp_multicast", GROUP)
+    assert "CAN_CONFIG" in caught.value.remedy
+    assert "multicast" not in caught.value.remedy
+
+
 @pytest.mark.parametrize("interface", [None, "nonsense", *sorted(can.VALID_INTERFACES)])
 def test_opening_fails_in_one_way_and_prints_nothing(
     interface: str | None, capfd: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
@@ -161,6 +202,41 @@ def test_what_is_not_given_is_left_to_python_cans_configuration(monkeypatch: pyt
             "serial": 7,
         },
     ]
+
+
+@pytest.mark.parametrize(
+    ("options", "environment", "timing"),
+    [
+        ({"bitrate": 250_000}, None, BitTiming(250_000, 250_000)),
+        ({"bitrate": 250_000, "data_bitrate": 1_000_000, "fd": True}, "125000", BitTiming(250_000, 1_000_000)),
+        ({}, "125000", BitTiming(125_000, 125_000)),
+        ({}, None, BitTiming(500_000, 500_000)),
+        ({}, "0", BitTiming(500_000, 500_000)),
+        (
+            {"timing": can.BitTiming.from_sample_point(8_000_000, 100_000, 80)},
+            "125000",
+            BitTiming(100_000, 100_000),
+        ),
+        (
+            {"timing": can.BitTimingFd.from_sample_point(80_000_000, 500_000, 80, 2_000_000, 80)},
+            None,
+            BitTiming(500_000, 2_000_000),
+        ),
+    ],
+)
+def test_the_wire_is_as_fast_as_was_said_or_configured(
+    options: dict[str, Any], environment: str | None, timing: BitTiming, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(can, "Bus", lambda *_, **__: FakeDriver())
+    if environment is not None:
+        monkeypatch.setenv("CAN_BITRATE", environment)
+    assert open_bus("slcan", "/dev/x", **options)._driver.timing == timing
+
+
+def test_what_has_no_wire_sets_no_pace() -> None:
+    for name, paced in (("slcan", True), ("pcan", True), ("virtual", False), ("udp_multicast", False)):
+        driver = MessageDriver(FakeDriver(), name, timing=BitTiming(500_000))
+        assert (driver.timing is not None) is paced
 
 
 def test_python_cans_environment_is_honoured(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -263,6 +339,11 @@ def test_only_backends_that_python_can_has_are_in_the_table() -> None:
     homes = {module.split(".")[2] for module, _ in can.interfaces.BACKENDS.values()}
     assert set(QUIRKS) <= homes
     assert all(QUIRKS[name].echo is Echo.LEARNED for name in QUIRKS if QUIRKS[name].asks)
+
+
+def test_which_interfaces_confirm_frames() -> None:
+    assert [name for name in ("slcan", "serial", "robotell", "canalystii") if confirms_frames(name)] == []
+    assert all(confirms_frames(name) for name in ("socketcan", "gs_usb", "pcan", "neovi", "udp_multicast", "nonsense"))
 
 
 def socketcan_like() -> type[FakeDriver]:

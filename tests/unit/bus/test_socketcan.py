@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from ess_can.bus import socketcan
 from ess_can.bus.adapter import PythonCanBus
-from ess_can.bus.driver import ErrorReport, ErrorState, Heard, IdFilter, OwnFrame
+from ess_can.bus.driver import ErrorReport, ErrorState, Heard, HostFrame, IdFilter, OwnFrame
 from ess_can.bus.socketcan import SocketCanDriver, check_link, error_report, pack_frame, unpack_frame
 from ess_can.can.frame import EXTENDED_FLAG, FD_LENGTHS, CanFrame
 from ess_can.errors import AdapterLost, BusError, InterfaceDown, InterfaceUnavailable, TransmitStalled
@@ -99,6 +99,7 @@ class FakeSocket:
     def __init__(self) -> None:
         self.sent: list[tuple[int, bytes]] = []  # with the priority at that time
         self.failures: list[OSError | None] = []
+        self.filter_failure: OSError | None = None
         self.incoming: list[Message | OSError] = []
         self.options: dict[tuple[int, int], int | bytes] = {}
         self.settings = 0
@@ -109,6 +110,8 @@ class FakeSocket:
         self.blocking = flag
 
     def setsockopt(self, level: int, name: int, value: int | bytes, /) -> None:
+        if (level, name) == (101, 1) and self.filter_failure is not None:
+            raise self.filter_failure
         self.options[level, name] = value
         self.settings += 1
 
@@ -174,7 +177,7 @@ def test_the_socket_is_asked_for_own_frames_and_errors_and_never_blocks() -> Non
 def test_own_frames_are_those_that_are_confirmed_and_frames_of_other_programs_here_are_received() -> None:
     elsewhere, here, own = (CanFrame(can_id, b"") for can_id in (1, 2, 3))
     heard = read_all(raw(elsewhere), raw(here, MSG_DONTROUTE), raw(own, MSG_DONTROUTE | MSG_CONFIRM))
-    assert heard == [elsewhere, here, OwnFrame(own)]
+    assert heard == [elsewhere, HostFrame(here), OwnFrame(own)]
 
 
 def test_reading_ends_at_the_limit_and_where_nothing_is_left() -> None:
@@ -290,6 +293,25 @@ async def test_a_frame_is_confirmed_when_the_kernel_gives_it_back_and_others_ali
     assert received == [A_FRAME]
     bus.close()
     assert fake.closed
+
+
+@on_device_loop
+async def test_adopted_frames_of_this_host_go_to_who_wants_everything_and_a_second_tester_is_still_seen() -> None:
+    fake, everything, guarded = FakeSocket(), list[CanFrame](), list[CanFrame]()
+    bus = bus_on(fake)
+    bus.subscribe([A_FRAME.can_id], lambda frame, _: guarded.append(frame))
+    bus.subscribe(None, lambda frame, _: everything.append(frame))
+    bus.start()
+    arrive(fake, raw(A_FRAME, MSG_DONTROUTE))
+    assert guarded == everything == [A_FRAME]  # another program here, that is none of ours
+    bus.adopt(A_FRAME.can_id)
+    other = CanFrame(A_FRAME.can_id + 1, b"")
+    arrive(fake, raw(A_FRAME, MSG_DONTROUTE), raw(other, MSG_DONTROUTE))
+    assert guarded == [A_FRAME]
+    assert everything == [A_FRAME, A_FRAME, other]
+    arrive(fake, raw(A_FRAME))
+    assert guarded == [A_FRAME, A_FRAME]
+    bus.close()
 
 
 @on_device_loop
@@ -431,3 +453,45 @@ def test_no_constant_differs_from_pythons_own_where_that_has_it() -> None:
     for name in ("CAN_RAW_FILTER", "CAN_RAW_RECV_OWN_MSGS", "SO_PRIORITY", "MSG_CONFIRM"):
         assert getattr(socketcan, f"_{name}") == getattr(socket, name)
     assert socketcan._SOL_CAN_RAW == socket.SOL_CAN_RAW
+
+
+@on_device_loop
+async def test_an_interface_that_goes_while_filters_are_set_is_lost() -> None:
+    fake, errors = FakeSocket(), list[BusError]()
+    bus = bus_on(fake)
+    bus.watch(errors.append)
+    bus.start()
+    fake.filter_failure = OSError(errno.ENODEV, "No such device")
+    with pytest.raises(AdapterLost, match="can7 is gone"):
+        bus.send(A_FRAME)
+    assert fake.sent == []
+    assert [type(error) for error in errors] == [AdapterLost]
+    bus.close()
+
+
+@on_device_loop
+async def test_an_interface_that_is_gone_before_the_start_is_lost() -> None:
+    fake, errors = FakeSocket(), list[BusError]()
+    fake.filter_failure = OSError(errno.ENODEV, "No such device")
+    bus = bus_on(fake)
+    bus.watch(errors.append)
+    bus.start()
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, DeviceLoop)
+    assert loop.reader is None
+    with pytest.raises(AdapterLost):
+        bus.send(A_FRAME)
+    assert [type(error) for error in errors] == [AdapterLost]
+
+
+@on_device_loop
+async def test_an_interface_that_goes_while_a_subscription_ends_is_lost() -> None:
+    fake, errors = FakeSocket(), list[BusError]()
+    bus = bus_on(fake)
+    bus.watch(errors.append)
+    cancel = bus.subscribe([1], nothing)
+    bus.start()
+    fake.filter_failure = OSError(errno.ENODEV, "No such device")
+    cancel()
+    await run_until(0.1)
+    assert [type(error) for error in errors] == [AdapterLost]

@@ -200,6 +200,37 @@ def test_a_traced_bus_records_both_directions_and_changes_nothing(tmp_path: Path
     assert confirmed == pytest.approx([0.1 + LATENCY_S])
 
 
+def test_what_this_host_sends_for_us_is_recorded_as_sent_and_a_second_tester_as_received(tmp_path: Path) -> None:
+    path = tmp_path / "trace.blf"
+    guarded: list[CanFrame] = []
+    request = CanFrame(0x615, b"\x03")
+
+    async def run() -> None:
+        inner, _ = bus_pair()
+        bus = TracedBus(inner, open_trace(path, STARTED_AT, never))
+        bus.subscribe((request.can_id,), lambda frame, _at: guarded.append(frame))
+        inner.deliver(request)
+        bus.adopt(request.can_id)
+        bus.adopt(request.can_id)
+        assert set(inner.adopted) == {request.can_id}
+        inner.deliver(request, of_this_host=True)
+        inner.deliver(request)
+        inner.deliver(request, of_this_host=True)
+        inner.deliver(CanFrame(0x616, b""), of_this_host=True)
+        bus.close()
+        assert inner.listeners == 1
+
+    run_virtual(run())
+    assert [(m.arbitration_id, m.is_rx) for m in read(path)] == [
+        (0x615, True),
+        (0x615, False),
+        (0x615, True),
+        (0x615, False),
+        (0x616, True),
+    ]
+    assert guarded == [request, request]
+
+
 def test_what_was_never_sent_is_not_recorded(tmp_path: Path) -> None:
     path = tmp_path / "trace.blf"
     reported: list[BusError] = []

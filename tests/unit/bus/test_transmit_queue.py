@@ -1,18 +1,24 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import pytest
 
 from ess_can.bus.driver import Driver, Echo, ErrorReport, Heard, IdFilter
 from ess_can.bus.transmit_queue import BULK_IN_FLIGHT, TransmitQueue
+from ess_can.bus.wire_pace import AHEAD_S
 from ess_can.can.frame import CanFrame
+from ess_can.can.timing import BitTiming, frame_duration_s
 from ess_can.errors import BusError, TransmitQueueFull, TransmitStalled
 from tests.unit.bus.bench import on_device_loop, run_until
 
 URGENT = 0x100  # identifiers from here on are not bulk
+WIRE = BitTiming(500_000)
+FRAME_S = frame_duration_s(CanFrame(1, b""), WIRE)
 
 
 class Scripted:
@@ -20,6 +26,7 @@ class Scripted:
 
     name = "scripted"
     fd = False
+    timing: BitTiming | None = None
     filters_ids = False
     polls_state = False
     user_filters: Sequence[IdFilter] = ()
@@ -59,8 +66,16 @@ class Scripted:
 
 
 class Rig:
-    def __init__(self, echo: Echo = Echo.CERTAIN, *, reorders: bool = False, depth: int = 16) -> None:
+    def __init__(
+        self,
+        echo: Echo = Echo.CERTAIN,
+        *,
+        reorders: bool = False,
+        depth: int = 16,
+        timing: BitTiming | None = None,
+    ) -> None:
         self.driver = Scripted(echo, reorders=reorders)
+        self.driver.timing = timing
         self.errors: list[BusError] = []
         self.sent: list[int] = []
         driver: Driver = self.driver
@@ -99,8 +114,93 @@ async def test_no_more_than_two_bulk_frames_are_in_the_driver_and_others_pass_th
     assert rig.taken == [1, 2, URGENT, 3, 4]
 
 
+AHEAD = int(AHEAD_S / FRAME_S)
+
+
+@pytest.mark.parametrize("echo", [Echo.NONE, Echo.LEARNED])
+def test_without_echo_bulk_frames_keep_the_pace_of_the_wire_and_others_do_not_wait(echo: Echo) -> None:
+    @on_device_loop
+    async def test() -> None:
+        rig = Rig(echo, depth=500, timing=WIRE)
+        rig.send(*([1] * 400))
+        rig.send(URGENT, URGENT)
+        assert rig.taken == [1, 1, URGENT, URGENT]
+        assert rig.sent == []  # not from inside send
+        for step in range(1, 10):
+            await run_until(step * 10 * FRAME_S)
+            on_the_wire = 10 * step
+            assert 0 < len(rig.taken) - on_the_wire <= AHEAD + BULK_IN_FLIGHT + 1
+            assert abs(len(rig.sent) - on_the_wire - AHEAD) <= 1
+        await run_until(1.0)
+        assert len(rig.taken) == len(rig.sent) == 402
+        assert rig.errors == []
+
+    test()
+
+
 @on_device_loop
-async def test_without_echo_there_is_no_bound_and_taken_is_sent() -> None:
+async def test_timers_that_are_late_cost_no_time_on_the_wire() -> None:
+    rig = Rig(Echo.NONE, depth=500, timing=WIRE)
+    loop = asyncio.get_running_loop()
+    on_time = loop.call_at
+
+    def late(when: float, *args: Any, **kwargs: Any) -> asyncio.TimerHandle:
+        return on_time(math.ceil(when * 1000 + 0.5) / 1000, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "call_at", late)
+        rig.send(*([1] * 400))
+        await run_until(300 * FRAME_S)
+    assert len(rig.taken) >= 300
+
+
+@on_device_loop
+async def test_what_others_send_takes_its_time_on_the_wire_too() -> None:
+    rig = Rig(Echo.NONE, depth=500, timing=WIRE)
+    rig.queue.heard(CanFrame(1, b""))  # before anything of ours
+    rig.send(*([1] * 400))
+    for step in range(1, 200):
+        await run_until(step * FRAME_S)
+        if step % 2:
+            rig.queue.heard(CanFrame(1, b""))
+    assert 100 < len(rig.taken) <= 100 + AHEAD + BULK_IN_FLIGHT + 1
+
+
+@on_device_loop
+async def test_a_dropped_stream_does_not_go_out_and_nothing_of_it_is_told() -> None:
+    rig = Rig(Echo.NONE, timing=WIRE)
+    rig.send(*range(16))
+    rig.queue.drop()
+    await run_until(1.0)
+    assert (rig.taken, rig.sent) == ([0, 1], [])
+    rig.send(1, 2, 3)
+    await run_until(2.0)
+    assert rig.sent == [1, 2, 3]
+
+
+@on_device_loop
+async def test_once_an_echo_was_seen_it_sets_the_pace() -> None:
+    rig = Rig(Echo.LEARNED, timing=WIRE)
+    rig.send(URGENT)
+    rig.back(URGENT)
+    rig.send(1, 2, 3)
+    await run_until(0.5)
+    assert rig.taken == [URGENT, 1, 2]
+    rig.back(1, 2, 3)
+    assert rig.sent == [URGENT, 1, 2, 3]
+
+
+@on_device_loop
+async def test_a_frame_that_cannot_be_stops_nothing() -> None:
+    rig = Rig(Echo.NONE, timing=WIRE)
+    rig.queue.send(CanFrame(1, bytes(9)), None, bulk=True)
+    rig.send(2, 3)
+    await run_until(0.5)
+    assert rig.sent == [2, 3]
+
+
+@on_device_loop
+async def test_without_echo_and_wire_there_is_no_bound_and_taken_is_sent() -> None:
     rig = Rig(Echo.NONE)
     rig.send(1, 2, 3)
     assert rig.taken == [1, 2, 3]
@@ -110,6 +210,29 @@ async def test_without_echo_there_is_no_bound_and_taken_is_sent() -> None:
     assert rig.back(1) == [False]
     await run_until(5)
     assert rig.errors == []
+
+
+@pytest.mark.parametrize("idle_s", [0.0, 5.0])
+def test_the_patience_with_a_full_driver_begins_when_it_first_has_no_room(idle_s: float) -> None:
+    @on_device_loop
+    async def test() -> None:
+        rig = Rig(reorders=True)
+        await run_until(10.0)
+        rig.send(1, 2, 3)
+        rig.driver.room = 0
+        await run_until(10.0 + idle_s / 10)
+        rig.back(1)
+        begun = 10.0 + idle_s / 10
+        assert rig.errors == []
+        await run_until(begun + 0.4)
+        rig.back(2)  # shows that the bus is alive, not that there is room
+        await run_until(begun + 0.95)
+        assert rig.errors == []
+        assert rig.taken == [1, 2]
+        await run_until(begun + 1.05)
+        assert [type(error) for error in rig.errors] == [TransmitQueueFull]
+
+    test()
 
 
 @pytest.mark.parametrize("reorders", [False, True])

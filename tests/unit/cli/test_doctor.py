@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,9 @@ from ess_can.bus import interfaces, link_facts, machine_facts
 from ess_can.bus.interfaces import Found
 from ess_can.bus.link_facts import LinkFacts, parse_ip_links
 from ess_can.bus.machine_facts import MachineFacts
+from ess_can.can.frame import CanFrame
 from ess_can.cli import embedded
+from ess_can.identity import NodeAddress, NodeType
 from ess_can.signals.dbc import StationCodec
 from ess_can.sim.plant import Plant, PlantSpec
 from tests.unit.bus.link_outputs import CAN0_BUS_OFF, VCAN_DOWN
@@ -81,6 +84,21 @@ def test_it_sends_nothing_unless_told_to(monkeypatch: pytest.MonkeyPatch) -> Non
     assert "EMS" in senders
 
 
+def test_it_asks_nobody_whom_somebody_else_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = embedded.make_plant
+
+    def make_plant(spec: PlantSpec, codec: StationCodec) -> Plant:
+        plant = original(spec, codec)
+        tester = plant.wire.controller("tester")
+        request = CanFrame(codec.diagnostic_ids(NodeAddress(NodeType.BMU, 1))[0], b"\x02\x3e\x80")
+        asyncio.get_running_loop().call_later(2.5, tester.send, request)
+        return plant
+
+    monkeypatch.setattr(embedded, "make_plant", make_plant)
+    seen = findings(document(run("doctor", "--sim", "--transmit", "--json")))["plant", "transmission"]["seen"]
+    assert seen.startswith("nothing was sent: somebody else sends UDS_Request_BMU1")
+
+
 def test_a_silent_bus() -> None:
     result = run("doctor", "-i", "virtual", "-c", "test_doctor", "--racks", 1, "--transmit", "--json")
     told = document(result)
@@ -89,7 +107,8 @@ def test_a_silent_bus() -> None:
     assert found["interface", "named"]["seen"] == "virtual, channel test_doctor by the command line"
     assert found["interface", "opening"]["outcome"] == "ok"
     assert found["plant", "transmission"]["seen"] == "nothing was sent: no node is heard that could be asked"
-    assert told["next_command"] == "ess-can doctor -i virtual -c test_doctor --racks 1"
+    assert told["next_command"] is None
+    assert told["error"]["remedy"]
 
 
 def test_a_kernel_without_can(kernel: dict[str, str]) -> None:
@@ -137,6 +156,9 @@ def test_an_adapter_that_does_not_open() -> None:
     told = document(run("doctor", "-i", "nonsense", "--json"))
     assert told["error"]["name"] == "INTERFACE_UNAVAILABLE"
     assert "opening" in {one["name"] for one in told["findings"] if one["error"]}
+    last = run("doctor", "-i", "nonsense").stdout.splitlines()[-1]
+    assert "Next: Name an interface that python-can knows: " in last
+    assert "ess-can doctor" not in last
 
 
 def test_a_dbc_that_does_not_fit(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import os
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,12 @@ from click.testing import Result
 
 from ess_can.bus.clock import pause
 from ess_can.cli.bus_options import BusOptions
+from ess_can.cli.embedded import make_plant, plant_spec
 from ess_can.errors import AdapterLost, BusError, InterfaceDown, TransmitStalled
-from tests.support.memory_bus import MemoryBus
+from ess_can.signals.dbc import StationCodec
+from ess_can.sim.bridge import Bridge
+from ess_can.sim.plant import Part
+from tests.support.memory_bus import MemoryBus, bus_pair
 from tests.unit.cli.run import document, run
 
 NODES = {"bmu1": "1.0.0", "comm_gateway": "1.0.0"}
@@ -46,8 +51,9 @@ def test_real_bus_and_vcan_get_as_far_as_opening() -> None:
 def test_it_runs_for_the_given_time_and_sums_up(part: str, said: str, nodes: dict[str, str]) -> None:
     result = run("sim", part, "-i", "virtual", "-c", "test_sim", "--racks", 1, "--duration", 0.3, "--json")
     assert result.exit_code == 0
-    assert result.stderr == f"{said} on virtual test_sim; Ctrl-C ends it.\nThe plant runs.\n"
     told = document(result)
+    ended = f"The plant ended: {told['frames']} frames, 0 lost."
+    assert result.stderr == f"{said} on virtual test_sim; Ctrl-C ends it.\nThe plant runs.\n{ended}\n"
     assert (told["result"], told["exit_code"], told["error"], told["lost"]) == ("ok", 0, None, 0)
     assert told["frames"] >= 4
     assert {node["name"]: node["version"] for node in told["nodes"]} == nodes
@@ -69,6 +75,7 @@ def test_a_signal_ends_it_with_its_document(number: signal.Signals, monkeypatch:
     result = run("sim", "plant", "-i", "virtual", "-c", "test_signals", "--racks", 1, "--json")
     assert result.exit_code == 0
     assert document(result)["result"] == "ok"
+    assert result.stderr.splitlines()[-1].startswith("The plant ended: ")
 
 
 def test_the_state_is_kept_and_its_errors_are_told(tmp_path: Path) -> None:
@@ -84,15 +91,20 @@ def test_the_state_is_kept_and_its_errors_are_told(tmp_path: Path) -> None:
     (folder / "pcs.mem").write_bytes(b"something else")
     result = run("sim", "pcs", *command)
     assert (result.exit_code, document(result)["error"]["name"]) == (21, "FILE_UNREADABLE")
-    assert "--state" in document(result)["error"]["remedy"]
+    assert str(folder / "pcs.mem") in document(result)["error"]["remedy"]
 
 
-@pytest.mark.parametrize("speed", ["0", "-1", "fast"])
+@pytest.mark.parametrize("speed", ["0", "-1", "fast", "nan", "inf"])
 def test_a_speed_is_above_zero(speed: str) -> None:
-    assert run("sim", "plant", "-i", "virtual", "--speed", speed).exit_code == 2
+    assert run("sim", "plant", "-i", "virtual", "--speed", speed, "--duration", 0).exit_code == 2
 
 
-def on_memory_bus(monkeypatch: pytest.MonkeyPatch, *errors: BusError) -> Result:
+@pytest.mark.parametrize("duration", ["-1", "nan", "inf", "1e9"])
+def test_a_duration_is_a_time(duration: str) -> None:
+    assert run("sim", "plant", "-i", "virtual", "--duration", duration).exit_code == 2
+
+
+def on_memory_bus(monkeypatch: pytest.MonkeyPatch, *errors: BusError, gap_s: float = 0.15) -> Result:
     """Run the PCS on a bus that reports these errors one after the other."""
     bus = MemoryBus()
 
@@ -102,9 +114,9 @@ def on_memory_bus(monkeypatch: pytest.MonkeyPatch, *errors: BusError) -> Result:
 
     async def fail(_duration: float | None) -> None:
         for error in errors:
-            await pause(0.15)
+            await pause(gap_s)
             bus.warn(error)
-        await pause(0.15)
+        await pause(gap_s)
 
     monkeypatch.setattr(BusOptions, "opened", opened)
     monkeypatch.setattr("ess_can.cli.sim._wait", fail)
@@ -113,16 +125,60 @@ def on_memory_bus(monkeypatch: pytest.MonkeyPatch, *errors: BusError) -> Result:
     return result
 
 
+DOWN, STALLED = InterfaceDown("vcan0 is down"), TransmitStalled("nobody acknowledges")
+
+
 def test_a_plant_outlives_its_bus_and_tells_once_what_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
-    down, stalled = InterfaceDown("vcan0 is down"), TransmitStalled("nobody acknowledges")
-    result = on_memory_bus(monkeypatch, down, stalled, down)
+    result = on_memory_bus(monkeypatch, DOWN, STALLED, DOWN)
     assert result.exit_code == 0
-    assert result.stderr.splitlines()[2:] == [
+    assert result.stderr.splitlines()[2:-1] == [
         "warning INTERFACE_DOWN: vcan0 is down",
         "warning TRANSMIT_STALLED: nobody acknowledges",
     ]
 
 
+def test_each_outage_and_each_return_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    result = on_memory_bus(monkeypatch, DOWN, DOWN, gap_s=0.5)
+    assert result.stderr.splitlines()[2:-1] == ["warning INTERFACE_DOWN: vcan0 is down", "The bus is back."] * 2
+
+
 def test_without_its_adapter_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     result = on_memory_bus(monkeypatch, AdapterLost("pulled"))
     assert (result.exit_code, document(result)["error"]["name"]) == (12, "ADAPTER_LOST")
+
+
+def beside_another(monkeypatch: pytest.MonkeyPatch, part: str, *others: Part) -> Result:
+    """Run a part on a bus on which `others` are simulated already."""
+    here, there = bus_pair()
+
+    @asynccontextmanager
+    async def opened(_self: BusOptions) -> AsyncIterator[MemoryBus]:
+        plant = make_plant(replace(plant_spec(None, False, None, 1, 1), parts=frozenset(others)), StationCodec.load())
+        bridge = Bridge(plant.wire, there)
+        plant.start()
+        await pause(0.01)
+        yield here
+        plant.stop()
+        bridge.close()
+
+    monkeypatch.setattr(BusOptions, "opened", opened)
+    result = run("sim", part, "-i", "virtual", "--racks", 1, "--duration", 0.1, "--json")
+    assert bool(here.sent) == (result.exit_code == 0)
+    return result
+
+
+@pytest.mark.parametrize(
+    ("part", "other"), [("plant", Part.PCS), ("plant", Part.BMS), ("bms", Part.BMS), ("pcs", Part.PCS)]
+)
+def test_where_another_one_runs_already_it_does_not_start(
+    part: str, other: Part, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = beside_another(monkeypatch, part, other)
+    assert (result.exit_code, document(result)["error"]["name"]) == (17, "ID_CONFLICT")
+    assert "another channel" in document(result)["error"]["remedy"]
+    assert "The plant runs." not in result.stderr
+
+
+@pytest.mark.parametrize(("part", "other"), [("bms", Part.PCS), ("pcs", Part.BMS)])
+def test_the_other_part_is_no_conflict(part: str, other: Part, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert beside_another(monkeypatch, part, other).exit_code == 0

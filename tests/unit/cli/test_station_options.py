@@ -48,8 +48,10 @@ def test_the_access_secret(tmp_path: Path) -> None:
     load_access(file)
     with pytest.raises(UsageError, match="access secret"):
         load_access(None)
-    with pytest.raises(FileUnreadable):
-        load_access(tmp_path / "missing")
+    for path in (tmp_path / "missing", tmp_path):
+        with pytest.raises(FileUnreadable) as caught:
+            load_access(path)
+        assert "--access-secret" in caught.value.remedy
     for bad in ("", "00", "zz" * 16, "00" * 15, "\u00e4" * 32):
         file.write_text(bad, "utf-8")
         with pytest.raises(UsageError, match="secret"):

@@ -93,4 +93,6 @@ def test_a_disk_that_fills_up_does_not_end_the_upgrade(tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
     assert f"warning TRACE_UNWRITABLE: the trace {path} is incomplete" in result.stderr
     assert "Done" in result.stdout
+    assert "trace (incomplete): at most " in result.stderr
+    assert f"frames in {path}" in result.stderr
     assert path.stat().st_size <= 20_000

@@ -77,8 +77,10 @@ def test_no_file_can_make_the_proof_of_high_voltage_off_worthless(tmp_path: Path
 
 
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
-    with pytest.raises(FileUnreadable):
-        load_limits(tmp_path / "missing.toml")
+    for path in (tmp_path / "missing.toml", tmp_path):
+        with pytest.raises(FileUnreadable) as caught:
+            load_limits(path)
+        assert "--config" in caught.value.remedy
     binary = tmp_path / "binary.toml"
     binary.write_bytes(b"\xff\xfe")
     with pytest.raises(EssCanError, match="not TOML"):

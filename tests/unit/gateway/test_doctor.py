@@ -12,13 +12,13 @@ SILENT = problem(Group.BUS, "traffic", BusSilent("nothing is heard"))
 def test_nothing_is_wrong() -> None:
     found = diagnosis([FINE, not_applicable(Group.PLANT, "nodes", "nobody said how many")])
     assert (found.error, found.summary) == (None, "Nothing is wrong.")
-    assert found.next_command("ess-can status", "ess-can doctor") == "ess-can status"
+    assert found.next_command("ess-can status") == found.next_step("ess-can status") == "ess-can status"
 
 
 def test_warnings_are_no_problem() -> None:
     found = diagnosis([FINE, SLOW])
     assert (found.error, found.summary) == (None, "1 warning; it works.")
-    assert found.next_command("ess-can status", "ess-can doctor") == "ess-can status"
+    assert found.next_command("ess-can status") == found.next_step("ess-can status") == "ess-can status"
 
 
 def test_the_first_problem_is_the_gravest_whatever_the_order_of_finding() -> None:
@@ -26,12 +26,13 @@ def test_the_first_problem_is_the_gravest_whatever_the_order_of_finding() -> Non
     assert found.findings == (FINE, SLOW, DOWN, SILENT)
     assert found.error is DOWN.error
     assert found.summary == "2 problems and 1 warning."
-    assert found.next_command("ess-can status", "ess-can doctor") == "ip link set can0 up"
+    assert found.next_command("ess-can status") == found.next_step("ess-can status") == "ip link set can0 up"
     assert found.of(Outcome.PROBLEM) == (DOWN, SILENT)
 
 
 def test_a_problem_that_no_command_mends() -> None:
     found = diagnosis([SILENT])
-    assert found.next_command("ess-can status", "ess-can doctor") == "ess-can doctor"
+    assert found.next_command("ess-can status") == ""
+    assert found.next_step("ess-can status") == SILENT.remedy
     assert SILENT.remedy == BusSilent.default_remedy
     assert found.error is SILENT.error

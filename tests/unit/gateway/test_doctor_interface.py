@@ -139,6 +139,14 @@ def test_what_is_peculiar_to_adapters(interface: str, outcome: Outcome, hint: st
     assert (finding.outcome, hint in finding.seen) == (outcome, True)
 
 
+@pytest.mark.parametrize("interface", ["slcan", "serial", "canalystii"])
+def test_an_adapter_that_confirms_nothing_holds_commands_up(interface: str) -> None:
+    _, finding = judge_adapter(interface, None, confirms=False)
+    assert (finding.outcome, finding.name) == (Outcome.WARNING, "confirmation")
+    assert "two of them and 2 ms" in finding.seen
+    assert "-i socketcan" in finding.remedy
+
+
 @pytest.mark.parametrize(
     ("port", "hint", "command"),
     [

@@ -4,13 +4,18 @@ from dataclasses import replace
 
 import pytest
 
+from ess_can.bus.clock import now, pause
 from ess_can.bus.link_facts import ErrorCounts, LinkFacts, parse_ip_links
+from ess_can.bus.station import StationLink
+from ess_can.can.frame import CanFrame
+from ess_can.can.timing import BitTiming
 from ess_can.errors import (
     AdapterLost,
     BusSilent,
     DbcMismatch,
     ErrorPassive,
     EssCanError,
+    IdConflict,
     NodeMissing,
     NoValidTraffic,
     NTimeoutA,
@@ -20,6 +25,7 @@ from ess_can.errors import (
 )
 from ess_can.gateway.doctor import Finding, Outcome
 from ess_can.gateway.doctor_plant import Probe, judge_bus, judge_plant, judge_probe
+from ess_can.gateway.station_monitor import StationMonitor
 from ess_can.gateway.station_snapshot import (
     BusWarning,
     E2eVerdicts,
@@ -29,16 +35,19 @@ from ess_can.gateway.station_snapshot import (
     Traffic,
 )
 from ess_can.identity import NodeAddress, NodeType
-from ess_can.signals.e2e import Verdict
+from ess_can.signals.e2e import E2eSender, Verdict
 from ess_can.signals.messages import (
     EmsPcsCommand,
     EmsUpgradeNotice,
     ImageState,
     NodeInfo,
     PcsCommandCode,
+    PcsStatus,
     UpgradePhase,
 )
-from tests.support.scripted_plant import BMU1, BMU2, NEW, PCS_RUNNING, node_info
+from ess_can.sim.loop import run_virtual
+from tests.support.memory_bus import bus_pair
+from tests.support.scripted_plant import BMU1, BMU2, CODEC, CYCLE_S, NEW, PCS_RUNNING, node_info
 from tests.unit.bus.link_outputs import CAN0_250
 
 OURS = 0x241D
@@ -105,6 +114,55 @@ def test_frames_that_fail_their_check(fault: str) -> None:
     values = {name: getattr(E2E, name) for name in E2E.__dataclass_fields__} | {fault: 3}
     finding = bus(replace(GOOD, e2e=(E2eVerdicts(**values),)))["E2E"]
     assert (finding.outcome, "PCS_Status: " in finding.seen) == (Outcome.WARNING, True)
+
+
+@pytest.mark.parametrize(
+    ("ok", "repeated", "wrong"),
+    [(30, 30, 0), (0, 0, 60), (0, 30, 30), (12, 0, 4)],
+)
+def test_two_senders_of_one_message_are_a_problem(ok: int, repeated: int, wrong: int) -> None:
+    contested = replace(E2E, ok=ok, repeated=repeated, wrong_sequence=wrong)
+    finding = bus(replace(GOOD, e2e=(E2E, contested)))["E2E"]
+    assert isinstance(finding.error, IdConflict)
+    assert finding.error.exit_code == 17
+    assert "PCS_Status" in finding.error.what
+    assert finding.remedy
+
+
+@pytest.mark.parametrize(("ok", "repeated", "wrong"), [(60, 0, 1), (0, 1, 0), (60, 3, 3), (2, 1, 2)])
+def test_a_few_frames_out_of_step_are_a_warning(ok: int, repeated: int, wrong: int) -> None:
+    finding = bus(replace(GOOD, e2e=(replace(E2E, ok=ok, repeated=repeated, wrong_sequence=wrong),)))["E2E"]
+    assert finding.outcome is Outcome.WARNING
+
+
+def heard_from(senders: int, counters: tuple[int, int]) -> Finding:
+    """What is found of PCS_Status from one sender, or from two whose counters began elsewhere."""
+    frames = [E2eSender(CODEC.route(PcsStatus).e2e_data_id or 0) for _ in range(senders)]
+    for sender, begun in zip(frames, counters, strict=False):
+        for _ in range(begun):
+            sender.protect(bytes(8))
+    monitor = StationMonitor(CODEC, BitTiming(500_000), 0.0)
+    route = CODEC.route(PcsStatus)
+
+    async def run() -> Finding:
+        here, there = bus_pair()
+        detach = monitor.attach(StationLink(here, CODEC), now)
+        for _ in range(30):
+            for sender in frames:
+                there.send(CanFrame(route.can_id, sender.protect(CODEC.encode(PCS_RUNNING))))
+                await pause(CYCLE_S / senders)
+        found = bus(monitor.snapshot(now()))
+        detach()
+        assert next(iter(found)) == "E2E" or senders == 1  # the first problem is the verdict
+        return found["E2E"]
+
+    return run_virtual(run())
+
+
+@pytest.mark.parametrize("counters", [(0, 0), (0, 1), (0, 2), (0, 3), (0, 100), (200, 7)])
+def test_two_real_senders_are_found(counters: tuple[int, int]) -> None:
+    assert heard_from(1, counters).outcome is Outcome.OK
+    assert isinstance(heard_from(2, counters).error, IdConflict)
 
 
 def test_gaps_alone_are_no_fault() -> None:

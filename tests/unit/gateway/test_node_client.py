@@ -471,6 +471,21 @@ def test_closing_in_the_middle_of_a_keep_alive_leaves_no_task() -> None:
     with_node(work)
 
 
+def test_closing_waits_for_what_the_transport_still_sends() -> None:
+    link = MemoryLink(Bench(), closing_s=2.0)
+
+    async def main() -> None:
+        node = NodeClient(link.connect)
+        closing = asyncio.create_task(node.close())
+        await pause(0.1)
+        assert link.closed
+        assert not closing.done()
+        await closing
+        assert now() == 2.0
+
+    run_virtual(main())
+
+
 def test_cancelling_stops_at_once_and_the_client_goes_on() -> None:
     async def work(node: NodeClient, link: MemoryLink) -> None:
         await to_download(node)

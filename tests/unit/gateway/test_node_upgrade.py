@@ -51,6 +51,7 @@ class Bench:
 
     calls: list[str] = field(default_factory=list)
     fails: dict[str, list[Exception]] = field(default_factory=dict)
+    breaks_at: int | None = None
     answer: NodeIdentity = field(default_factory=lambda: identity(BMU1))
     events: list[Event] = field(default_factory=list)
 
@@ -107,6 +108,9 @@ class Bench:
         assert block == 1234
         await self._call(f"download {offset}")
         for done in range(offset, SIZE, 4096):
+            if done == self.breaks_at:
+                self.breaks_at = None
+                raise NTimeoutBs("lost")
             await pause(0.1)
             progress(min(done + 4096, SIZE))
 
@@ -162,6 +166,21 @@ class TestProgram:
         assert bench.node.record.transfer_s > 0.0
         bench.node.complete_record()
         assert bench.node.record.wire_efficiency is not None
+
+    def test_what_a_failed_attempt_brought_and_took_counts(self) -> None:
+        async def scenario(bench: Bench) -> None:
+            bench.breaks_at = 12288
+            with pytest.raises(NTimeoutBs):
+                await bench.node.program()
+            assert bench.node.record.bytes_sent == 12288
+            assert bench.node.record.transfer_s == pytest.approx(0.31)
+            bench.answer = replace(bench.answer, resume_state=ResumeState(8192, IMAGE.sha256))
+            await bench.node.program()
+
+        record = play(scenario).node.record
+        blocks = 3 + -(-(SIZE - 8192) // 4096)
+        assert record.bytes_sent == 12288 + SIZE - 8192  # what it had not verified was sent twice
+        assert record.transfer_s == pytest.approx(0.02 + 0.1 * blocks)
 
     def test_progress_is_told_now_and_then_and_at_the_end(self) -> None:
         told = [event for event in self.program().events if isinstance(event, Transferred)]

@@ -112,14 +112,14 @@ def test_a_frame_that_only_we_should_send_is_recorded_whatever_is_in_it(can_id: 
     run_virtual(scenario())
 
 
-def test_what_is_not_guarded_is_not_recorded() -> None:
+def test_what_others_may_send_is_not_recorded() -> None:
     async def scenario() -> None:
         bus, view = MemoryBus(), PlantView()
-        request_id, _ = CODEC.diagnostic_ids(BMU1)
-        view.attach(StationLink(bus, CODEC), {0x0D1: "EMS_HvStatusPoll"})
+        request_id, response_id = CODEC.diagnostic_ids(BMU1)
+        view.attach(StationLink(bus, CODEC))
+        bus.deliver(CanFrame(response_id, bytes(8)))
         bus.deliver(CanFrame(request_id, bytes(8)))
-        bus.deliver(CanFrame(0x0D1, bytes(3)))
-        assert list(view.foreign) == [0x0D1]
+        assert list(view.foreign) == [request_id]
 
     run_virtual(scenario())
 

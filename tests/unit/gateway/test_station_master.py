@@ -7,14 +7,19 @@ import random
 
 import pytest
 
-from ess_can.bus.clock import pause
-from ess_can.bus.kernel_isotp import IsoTpTransport, KernelIsoTp, UserIsoTp
+from ess_can.bus.clock import now, pause
+from ess_can.bus.isotp_channel import IsoTpChannel
+from ess_can.bus.kernel_isotp import Channel, IsoTpTransport, KernelIsoTp, OnError, OnMessage
+from ess_can.bus.port import Bus
 from ess_can.can.frame import CanFrame
 from ess_can.can.timing import BitTiming
 from ess_can.errors import HvPermitRevoked, IdConflict
 from ess_can.gateway.config import GatewayConfig
+from ess_can.gateway.plan import require_askable
+from ess_can.gateway.policy import refusals
 from ess_can.gateway.station_master import USER_ISOTP, StationMaster
-from ess_can.isotp import IsoTpParams
+from ess_can.identity import NodeAddress
+from ess_can.isotp import IsoTpAddress, IsoTpParams
 from ess_can.signals.messages import EmsHvStatusPoll, PcsCommandCode, UpgradePhase
 from ess_can.sim.loop import run_virtual
 from ess_can.uds.access import CmacAccess
@@ -106,22 +111,99 @@ def test_orders_end_even_if_leaving_is_cancelled(monkeypatch: pytest.MonkeyPatch
     run_virtual(scenario())
 
 
-@pytest.mark.parametrize("visible", [True, False])
-def test_requests_are_guarded_unless_our_own_come_in_as_frames_from_others(visible: bool) -> None:
-    """So it is with the kernel's ISO-TP, whose frames the raw socket beside it receives."""
+class _Slow(IsoTpChannel):
+    """As the kernel's: what it was sending when it was closed takes two more seconds."""
 
-    class Transport(UserIsoTp):
-        own_requests_visible = visible
+    gone_at = 0.0
 
+    async def wait_closed(self) -> None:
+        await pause(2.0)
+        self.gone_at = now()
+
+
+class _SlowToClose:
+    stops_at_once = False
+
+    def __init__(self) -> None:
+        self.channels: list[_Slow] = []
+
+    def open(
+        self, bus: Bus, address: IsoTpAddress, params: IsoTpParams, *, on_message: OnMessage, on_error: OnError
+    ) -> Channel:
+        self.channels.append(_Slow(bus, address, params, on_message=on_message, on_error=on_error))
+        return self.channels[-1]
+
+
+def test_no_second_channel_beside_one_that_still_ends_even_if_cancelled() -> None:
+    async def scenario() -> None:
+        transport = _SlowToClose()
+        async with station(MemoryBus(), transport) as master:
+            master.client(BMU1)
+            await master.hang_up(BMU1)
+            assert transport.channels[0].gone_at == now() == 2.0
+            master.client(BMU1)
+            hanging_up = asyncio.create_task(master.hang_up(BMU1))
+            await pause(0.1)
+            hanging_up.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await hanging_up
+            assert transport.channels[1].gone_at == now() == 4.0
+
+    run_virtual(scenario())
+
+
+def test_leaving_waits_for_all_channels_at_once_and_a_cancellation_costs_nothing() -> None:
+    async def scenario() -> None:
+        transport = _SlowToClose()
+
+        async def work() -> str:
+            async with station(MemoryBus(), transport) as master:
+                master.client(BMU1)
+                master.client(BMU2)
+            return "the report"
+
+        task = asyncio.create_task(work())
+        await pause(0.5)
+        task.cancel()
+        assert await task == "the report"
+        assert [channel.gone_at for channel in transport.channels] == [2.0, 2.0]
+
+    run_virtual(scenario())
+
+
+@pytest.mark.parametrize("transport", [USER_ISOTP, KernelIsoTp("can0")], ids=["user", "kernel"])
+@pytest.mark.parametrize("node", [BMU1, BMU2])
+def test_a_second_tester_is_refused_whoever_speaks_isotp(transport: IsoTpTransport, node: NodeAddress) -> None:
     async def scenario() -> None:
         bus = MemoryBus()
-        async with station(bus, transport=Transport()) as master:
+        async with station(bus, transport=transport) as master:
+            require_askable(master)
+            bus.deliver(CanFrame(CODEC.diagnostic_ids(node)[0], b"\x02\x3e\x00"))
+            with pytest.raises(IdConflict, match="UDS_Request"):
+                require_askable(master)
+            found = refusals(master.view, master.config, CODEC.fingerprint, now())
+            assert any(isinstance(each, IdConflict) for each in found)
+
+    run_virtual(scenario())
+
+
+async def at_work(master: StationMaster) -> None:
+    async with master.watch:
+        await pause(1.0)
+
+
+@pytest.mark.parametrize("transport", [USER_ISOTP, KernelIsoTp("can0")], ids=["user", "kernel"])
+@pytest.mark.parametrize("can_id", [CODEC.diagnostic_ids(BMU1)[0], CODEC.route(EmsHvStatusPoll).can_id])
+def test_who_speaks_as_we_do_ends_the_work_whoever_speaks_isotp(transport: IsoTpTransport, can_id: int) -> None:
+    async def scenario() -> None:
+        bus = MemoryBus()
+        async with station(bus, transport=transport) as master:
             master.watch.arm()
-            bus.deliver(CanFrame(CODEC.diagnostic_ids(BMU1)[0], b"\x02\x3e\x00"))
-            assert (master.watch.holds, bool(master.view.foreign)) == (visible, not visible)
-            bus.deliver(CanFrame(CODEC.route(EmsHvStatusPoll).can_id, bytes(3)))
-            assert isinstance(master.watch.error, IdConflict)
-            assert master.view.foreign
+            work = asyncio.create_task(at_work(master))
+            await pause(0.1)
+            bus.deliver(CanFrame(can_id, b"\x02\x3e\x00"))
+            with pytest.raises(IdConflict):
+                await work
 
     run_virtual(scenario())
 

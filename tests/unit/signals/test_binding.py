@@ -306,5 +306,8 @@ def test_what_is_no_dbc_is_refused(tmp_path: Path, content: bytes) -> None:
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DbcMismatch, match=r"none\.dbc cannot be read as a DBC: FileNotFoundError"):
+    with pytest.raises(DbcMismatch, match=r"none\.dbc cannot be read as a DBC: FileNotFoundError") as caught:
         StationCodec.load(tmp_path / "none.dbc")
+    assert "--dbc" in caught.value.remedy
+    with pytest.raises(DbcMismatch, match="cannot be read as a DBC: IsADirectoryError"):
+        StationCodec.load(tmp_path)

@@ -17,7 +17,7 @@ from ess_can.signals.messages import (
 from ess_can.sim.electrical import ContactorFault, LinkSpec
 from ess_can.sim.hv_control import HvSpec, RackControl
 from ess_can.sim.latches import Latch
-from ess_can.sim.pcs import PcsFaults
+from ess_can.sim.pcs import PcsFaultCode, PcsFaults
 from ess_can.sim.rack import SensorFault
 from ess_can.sim.rack_states import RACK_TRANSITIONS, CloseRefusal, RackEvent
 from tests.unit.sim.hv_station import Station
@@ -61,6 +61,58 @@ def test_opens_by_order_near_zero_current_without_an_arc() -> None:
     for circuit, rack in zip(station.rack_circuits, station.racks, strict=True):
         assert rack.rack_state is RackState.OPEN
         assert [contactor.arcs for contactor in circuit.contactors] == [0, 0, 0]
+
+
+@pytest.mark.parametrize("order", [None, C.RELEASE])
+def test_opens_by_itself_once_the_pcs_has_been_silent_for_long(order: PcsCommandCode | None) -> None:
+    station = Station(2)
+    station.command(C.ZERO_POWER)
+    station.run(2.0)
+    station.circuit.place(station.circuit.pcs_contactor, False)
+    station.pcs.trip(PcsFaultCode.DC_LINK, station.now)  # so that it does not run on its local set-point
+    station.pcs_heard = False
+    station.command(order)
+    station.run(4.9)
+    assert [rack.rack_state for rack in station.racks] == [RackState.CLOSED] * 2
+    station.run(0.5)
+    assert [rack.rack_state for rack in station.racks] == [RackState.OPEN] * 2
+    assert not any(contactor.arcs for circuit in station.rack_circuits for contactor in circuit.contactors)
+
+
+def test_opens_by_itself_once_the_pcs_has_been_open_for_long() -> None:
+    station = Station()
+    station.run(1.0)
+    station.pcs.trip(PcsFaultCode.DC_LINK, station.now)
+    station.run(4.9)
+    assert state(station) is RackState.CLOSED
+    station.run(0.5)
+    assert state(station) is RackState.OPEN
+
+
+def test_does_not_open_by_itself_while_somebody_commands() -> None:
+    station = Station()
+    station.command(C.ZERO_POWER)
+    station.run(1.0)
+    station.pcs_heard = False
+    station.run(10.0)
+    assert state(station) is RackState.CLOSED
+
+
+def test_does_not_open_by_itself_under_current() -> None:
+    station = Station()
+    station.run(1.0)
+    station.pcs_heard = False  # and it runs on
+    station.run(10.0)
+    assert abs(station.rack_circuits[0].current_a) > 30.0
+    assert state(station) is RackState.CLOSED
+
+
+def test_does_not_open_by_itself_for_a_pcs_that_was_never_there() -> None:
+    station = Station()
+    station.pcs.trip(PcsFaultCode.DC_LINK, station.now)
+    station.pcs_heard = False
+    station.run(10.0)
+    assert state(station) is RackState.CLOSED
 
 
 def test_refuses_to_open_while_a_pcs_ignores_the_ramp() -> None:

@@ -267,9 +267,13 @@ def test_a_node_restarts_only_once_its_answer_has_left() -> None:
         await pause(1.0)
         await rig.ask("1003")
         busy = rig.wire.controller("busy", depth=200)
-        asked = rig.ask("1101", 0.1)
-        rig.wire.loop.call_later(0.0001, lambda: [busy.send(CanFrame(0x001, bytes(8))) for _ in range(150)])
-        assert await asked == "5101"
+
+        def fill() -> None:
+            for _ in range(150):
+                busy.send(CanFrame(0x001, bytes(8)))
+
+        rig.wire.loop.call_later(0.0001, fill)  # while the request is on the wire
+        assert await rig.ask("1101", 0.1) == "5101"
         await pause(1.0)
         assert rig.node.boots == 2
 

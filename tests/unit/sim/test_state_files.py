@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 from pathlib import Path
 
 import pytest
@@ -54,14 +55,40 @@ def test_a_record_is_a_memory_without_flash(tmp_path: Path) -> None:
     assert StateFiles(tmp_path, ()).record("pcs").content[0] == 7
 
 
-def test_a_file_that_is_not_this_nodes_is_refused(tmp_path: Path) -> None:
+def require_named(error: FileUnreadable, file: Path) -> None:
+    """The remedy is about this one file, never about the whole folder: that may be anybody's home."""
+    assert f"Remove the file {file}," in error.remedy
+    assert "Remove the folder" not in error.remedy
+
+
+def test_a_file_of_another_geometry_is_refused(tmp_path: Path) -> None:
     opened(tmp_path).memory.seal()
-    with pytest.raises(FileUnreadable, match="geometry") as caught:
-        opened(tmp_path, FlashGeometry(sectors_per_bank=4, sector_size=64, unit_size=16))
-    assert "--state" in caught.value.remedy
+    for other in (FlashGeometry(4, 64, 16), FlashGeometry(3, 64, 8)):
+        with pytest.raises(FileUnreadable) as caught:
+            opened(tmp_path, other)
+        assert "another flash geometry" in caught.value.why
+        require_named(caught.value, tmp_path / "bmu1.mem")
+
+
+def test_a_file_of_another_node_is_refused(tmp_path: Path) -> None:
+    opened(tmp_path).memory.seal()
     (tmp_path / "bmu1.mem").rename(tmp_path / "bmu2.mem")
-    with pytest.raises(FileUnreadable, match="another node's"):
+    with pytest.raises(FileUnreadable) as caught:
         StateFiles(tmp_path, ()).node("bmu2", GEOMETRY)
+    assert caught.value.why == "it is another node's: that of bmu1, not of bmu2"
+    require_named(caught.value, tmp_path / "bmu2.mem")
+
+
+@pytest.mark.parametrize(("field", "why"), [(b"\x07\0\0\0", "another version"), (b"\0\0\0\x01", "byte order")])
+def test_a_file_of_another_version_or_machine_is_refused(field: bytes, why: str, tmp_path: Path) -> None:
+    opened(tmp_path).memory.seal()
+    path = tmp_path / "bmu1.mem"
+    content = path.read_bytes()
+    path.write_bytes(content[:8] + (field if sys.byteorder == "little" else field[::-1]) + content[12:])
+    with pytest.raises(FileUnreadable) as caught:
+        opened(tmp_path)
+    assert why in caught.value.why
+    require_named(caught.value, path)
 
 
 @pytest.mark.parametrize("content", [b"", b"ESSCANs", b"something else that is long enough to be one"])
@@ -71,13 +98,26 @@ def test_a_file_that_is_something_else_is_refused(content: bytes, tmp_path: Path
         opened(tmp_path)
 
 
-@pytest.mark.parametrize("length", [-1, 64, 20])
-def test_a_file_of_another_length_is_refused(length: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("change", "why"), [(-1, "cut off"), (-200, "cut off"), (3, "too long")])
+def test_a_file_of_another_length_is_refused(change: int, why: str, tmp_path: Path) -> None:
+    opened(tmp_path).memory.seal()
+    path = tmp_path / "bmu1.mem"
+    content = path.read_bytes()
+    path.write_bytes((content + bytes(3))[: len(content) + change])
+    with pytest.raises(FileUnreadable) as caught:
+        opened(tmp_path)
+    assert why in caught.value.why
+    require_named(caught.value, path)
+
+
+@pytest.mark.parametrize("length", [20, 64])
+def test_a_file_that_ends_in_its_header_is_cut_off(length: int, tmp_path: Path) -> None:
     opened(tmp_path).memory.seal()
     path = tmp_path / "bmu1.mem"
     path.write_bytes(path.read_bytes()[:length])
-    with pytest.raises(FileUnreadable, match="cannot be used"):
+    with pytest.raises(FileUnreadable) as caught:
         opened(tmp_path)
+    assert "cut off" in caught.value.why
 
 
 def test_content_that_no_flash_ever_holds_is_refused(tmp_path: Path) -> None:
@@ -94,8 +134,13 @@ def test_content_that_no_flash_ever_holds_is_refused(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_used_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
-    with pytest.raises(FileUnreadable, match="cannot be used"):
+    with pytest.raises(FileUnreadable, match="cannot be used") as caught:
         StateFiles(tmp_path / "file", ("bms",))
+    assert "emove" not in caught.value.remedy
+    (tmp_path / "pcs.lock").mkdir()
+    with pytest.raises(FileUnreadable) as caught:
+        StateFiles(tmp_path, ("pcs",))
+    assert str(tmp_path / "pcs.lock") in caught.value.what
     (tmp_path / "bmu1.mem").mkdir()
     with pytest.raises(FileUnreadable, match="cannot be used"):
         opened(tmp_path)

@@ -80,8 +80,13 @@ def test_what_is_no_key(tmp_path: Path) -> None:
         SigningKey.load(tmp_path / "locked", b"wrong")
     with pytest.raises(UsageError):
         SigningKey.load(tmp_path / "private", b"needless")
-    with pytest.raises(FileUnreadable):
-        load_public_key(tmp_path / "missing")
+    for path in (tmp_path / "missing", tmp_path):
+        with pytest.raises(FileUnreadable) as caught:
+            load_public_key(path)
+        assert "--trusted-key" in caught.value.remedy
+    with pytest.raises(FileUnreadable) as caught:
+        SigningKey.load(tmp_path)
+    assert "--key" in caught.value.remedy
 
 
 def test_a_ring_finds_by_id(tmp_path: Path) -> None:

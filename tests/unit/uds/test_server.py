@@ -168,6 +168,21 @@ def test_u4_s3_ends_the_session_locks_and_leaves_the_download_resumable() -> Non
     assert bench.ask(block(1)) == "7f367f"
 
 
+def test_s3_does_not_run_while_a_request_is_received() -> None:
+    bench = Bench()
+    bench.downloading()
+    bench.server.reception(4.9, under_way=True)
+    assert bench.server.next_deadline is None
+    assert bench.server.tick(12.0) == []
+    bench.now = 12.0
+    assert bench.ask(block(1)) == "7601"
+    bench.server.reception(13.0, under_way=True)
+    bench.server.reception(20.0, under_way=False)  # it was lost on the way
+    assert bench.server.next_deadline == 25.0
+    bench.server.reception(25.0, under_way=True)  # too late
+    assert bench.server.session is Session.DEFAULT
+
+
 def test_u4_s3_is_judged_before_a_request_that_comes_late() -> None:
     bench = Bench()
     bench.programming()

@@ -1,0 +1,73 @@
+"""Whole upgrades between two Kvaser PCI controllers with their real driver: can0 is the gateway's, can1 the plant's."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from ess_can.bus.clock import pause
+from ess_can.bus.kernel_isotp import IsoTpTransport, KernelIsoTp, UserIsoTp
+from ess_can.cli.embedded import simulated_setup
+from ess_can.errors import HeldOpen, InterfaceDown
+from ess_can.gateway.config import Afterwards, GatewayConfig
+from ess_can.gateway.phases import NodeStep, Phase
+from ess_can.gateway.progress import Event, NodeStepEntered
+from ess_can.gateway.run import upgrade_station
+from tests.bench.kernel.links import CONTROLLERS, link
+from tests.bench.kernel.slow_time import FACTOR, run_slowly
+from tests.bench.kernel.stations import opened, station
+from tests.scenario.support import NEW, release
+
+GATEWAY, PLANT = CONTROLLERS
+TRANSPORTS = pytest.mark.parametrize(
+    "transport", [UserIsoTp(), KernelIsoTp(GATEWAY)], ids=lambda transport: type(transport).__name__
+)
+
+
+@TRANSPORTS
+def test_an_upgrade(transport: IsoTpTransport, figures: list[str]) -> None:
+    async def run() -> None:
+        async with station(PLANT) as behind, opened(GATEWAY) as bus:
+            setup = replace(simulated_setup(behind.plant), transport=transport)
+            report = await upgrade_station(bus, release(kib=8), setup)
+            assert (report.result, report.error) == (Phase.DONE, None)
+            (node,) = report.nodes
+            assert behind.plant.versions()[node.address] == NEW
+            assert behind.bridge.lost == 0
+            figures.append(
+                f"upgrade of 8 KiB, kvaser_pci, {type(transport).__name__}: transfer {node.transfer_s * FACTOR:.2f} s "
+                f"(plant slowed {FACTOR:g} times)"
+            )
+
+    run_slowly(run())
+
+
+def test_the_interface_goes_down_in_between_and_up_again() -> None:
+    transport = KernelIsoTp(GATEWAY)
+
+    async def run() -> None:
+        events: list[Event] = []
+
+        def on_progress(event: Event) -> None:
+            events.append(event)
+            if isinstance(event, NodeStepEntered) and event.step is NodeStep.TRANSFER:
+                link(GATEWAY, "down")
+
+        async with station(PLANT) as behind:
+            setup = replace(simulated_setup(behind.plant), transport=transport)
+            async with opened(GATEWAY) as bus:
+                report = await upgrade_station(bus, release(kib=8), setup, on_progress=on_progress)
+            assert isinstance(report.error, InterfaceDown | HeldOpen), report.error
+            assert "down" in str(report.error)
+            assert report.result in (Phase.HELD_OPEN, Phase.FAILED)
+            assert any(isinstance(e, NodeStepEntered) and e.step is NodeStep.TRANSFER for e in events)
+            link(GATEWAY, "up")
+            await pause(1.0)
+            config = GatewayConfig(behind.plant.addresses, afterwards=Afterwards.CONNECT)
+            again = replace(simulated_setup(behind.plant, config), transport=transport)
+            async with opened(GATEWAY) as bus:
+                report = await upgrade_station(bus, release(kib=8), again)
+            assert (report.result, report.error) == (Phase.DONE, None)
+
+    run_slowly(run())
