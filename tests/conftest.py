@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-_WITHOUT_COVERAGE = ("tests/scenario/", "tests/unit/cli/")
+_WITHOUT_COVERAGE = ("tests/interop/", "tests/scenario/", "tests/unit/cli/")
 """Whole upgrades: the cores' coverage has to come from the cores' own tests, and measuring here takes a minute."""
 
 

@@ -8,12 +8,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from ess_can.bus.kernel_socket import why_no_kernel_isotp
 from tests.bench.processes import ESS_CAN, Running, run, running
 
 CHANNEL = "vcan0"
 BUS = ("-i", "socketcan", "-c", CHANNEL)
 ONE_RACK = ("--racks", "1", "--speed", "10", "--st-min", "1")
 """A simulated plant for a kernel that is an ordinary process: a stream at full speed costs it its deadlines."""
+
+TRANSPORTS = ("user",) if why_no_kernel_isotp("socketcan", CHANNEL) else ("user", "kernel")
+"""Who can speak ISO-TP here.  User-Mode Linux has no module for it; the bench in QEMU has."""
 
 _READY = "The plant runs."
 
@@ -71,4 +75,4 @@ def link(action: str) -> None:
 
 def upgrade_command(file: Path, *options: str | Path) -> Sequence[str | Path]:
     """An upgrade of the station as a command that prints its progress."""
-    return (*ESS_CAN, "upgrade", file, *BUS, "--racks", "1", "--bench", *options)
+    return (*ESS_CAN, "upgrade", file, *BUS, "--isotp", "user", "--racks", "1", "--bench", *options)

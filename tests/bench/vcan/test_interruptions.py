@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ess_can.errors import AdapterLost, IdConflict, InterfaceDown, OtherGateway
-from ess_can.identity import NodeType
+from ess_can.identity import NodeAddress, NodeType
 from ess_can.signals.dbc import StationCodec
 from ess_can.signals.messages import EmsUpgradeNotice
 from tests.bench.processes import Running, ess_can, run, running
@@ -91,11 +91,20 @@ def test_the_interface_goes_down_and_comes_up_again(plant: Running, long_release
     assert "comm_gateway: transfer (resumed at " in succeeds(long_release)
 
 
-def test_a_foreign_node_on_one_of_our_identifiers(plant: Running, long_release: Path) -> None:
-    route = StationCodec.load().route(EmsUpgradeNotice, 1)
+CODEC = StationCodec.load()
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        pytest.param(f"{CODEC.route(EmsUpgradeNotice, 1).can_id:03X}#{bytes(8).hex()}", id="a broken notice"),
+        pytest.param(f"{CODEC.diagnostic_ids(NodeAddress(NodeType.BMU, 1))[0]:03X}#023E8000", id="a second tester"),
+    ],
+)
+def test_a_foreign_node_on_one_of_our_identifiers(frame: str, plant: Running, long_release: Path) -> None:
     with running(*upgrade_command(long_release)) as upgrade:
         upgrade.wait_for(BEGUN)
-        run("cansend", CHANNEL, f"{route.can_id:03X}#{bytes(route.length).hex()}")
+        run("cansend", CHANNEL, frame)
         assert upgrade.wait() == IdConflict.exit_code, upgrade
         assert "error ID_CONFLICT: " in upgrade.text
     assert plant.alive

@@ -11,7 +11,7 @@ import pytest
 from ess_can.identity import NodeAddress, NodeType
 from ess_can.signals.dbc import StationCodec
 from tests.bench.processes import ess_can
-from tests.bench.vcan.station import BUS, ONE_RACK, Logged, read_log, recorded, simulated
+from tests.bench.vcan.station import BUS, ONE_RACK, TRANSPORTS, Logged, read_log, recorded, simulated
 
 BMU1 = NodeAddress(NodeType.BMU, 1)
 AT_FULL_SPEED = ("--racks", "1", "--speed", "10")
@@ -27,11 +27,17 @@ def speed(node: dict[str, Any], frames: list[Logged]) -> str:
     return f"{shared / lasted:.0f} frames/s, {rate:.1f} kB/s ({node['bytes_sent']} bytes)"
 
 
+@pytest.mark.parametrize("isotp", TRANSPORTS)
 @pytest.mark.parametrize("flags", [(), ("--fd",)], ids=["classic", "fd"])
 def test_a_plant_and_a_gateway(
-    flags: tuple[str, ...], tmp_path: Path, state: Path, bmu_release: Path, capsys: pytest.CaptureFixture[str]
+    flags: tuple[str, ...],
+    isotp: str,
+    tmp_path: Path,
+    state: Path,
+    bmu_release: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    station = (*BUS, *flags, "--racks", "1")
+    station = (*BUS, *flags, "--isotp", isotp, "--racks", "1")
     with simulated("plant", *flags, *AT_FULL_SPEED, "--state", state), recorded(tmp_path) as log:
         code, told = ess_can("upgrade", bmu_release, *station, "--bench")
         assert (code, told["result"]) == (0, "done"), told["error"]
@@ -45,7 +51,7 @@ def test_a_plant_and_a_gateway(
     assert max(len(frame.data) for frame in diagnostic) == (64 if flags else 8)
     assert not any(frame.fd for frame in frames if frame.can_id not in diagnostic_ids)
     with capsys.disabled():
-        sys.stdout.write(f"\nvcan, {'CAN FD' if flags else 'classic'}: {speed(node, frames)}\n")
+        sys.stdout.write(f"\nvcan, {'CAN FD' if flags else 'classic'}, {isotp}: {speed(node, frames)}\n")
 
     # what the nodes are is in the files: another process finds it there
     with simulated("plant", *flags, *ONE_RACK, "--state", state):
