@@ -19,6 +19,7 @@ from ess_can.isotp import (
     IsoTpParams,
     MessageReceived,
     MessageSent,
+    MessageStarted,
     ReceiveFailed,
     SendFailed,
     pci,
@@ -88,6 +89,11 @@ class IsoTpChannel:
     def counters(self) -> IsoTpCounters:
         """What was ignored, by reason."""
         return self._endpoint.counters
+
+    @property
+    def receiving(self) -> bool:
+        """Whether a segmented message is on its way in."""
+        return self._endpoint.receiving
 
     @property
     def idle(self) -> bool:
@@ -195,11 +201,7 @@ class IsoTpChannel:
     # --- what happens ---------------------------------------------------------------------------
 
     def _received(self, frame: CanFrame, now: float) -> None:
-        receiving = self._endpoint.receiving
-        events = self._endpoint.receive(frame, now)
-        if self._on_begin is not None and self._endpoint.receiving and not receiving:
-            self._on_begin(now)
-        self._proceed(events, now)
+        self._proceed(self._endpoint.receive(frame, now), now)
 
     def _confirmed(self, frame: CanFrame, now: float) -> None:
         self._proceed(self._endpoint.frame_sent(frame, now), now)
@@ -233,6 +235,9 @@ class IsoTpChannel:
                 return
             if isinstance(event, MessageReceived):
                 self._on_message(event.payload, now)
+            elif isinstance(event, MessageStarted):
+                if self._on_begin is not None:
+                    self._on_begin(now)
             elif isinstance(event, ReceiveFailed):
                 self._on_error(event.error)
             elif isinstance(event, MessageSent | SendFailed):

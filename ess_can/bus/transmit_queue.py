@@ -20,7 +20,10 @@ _REMEMBERED_UNTIL_LEARNED = 32  # every frame received may be compared with each
 _LOSSY_PATIENCE_S = 0.05
 
 BULK_IN_FLIGHT = 2
-"""Bulk frames in the driver that are not confirmed: two keep the bus busy, and nothing waits behind more."""
+"""Bulk frames in the driver that are not confirmed: two keep the bus busy, and nothing waits behind more.
+
+Where nothing is confirmed, `wire_pace.AHEAD_S` comes on top.
+"""
 
 
 class _Sending(NamedTuple):

@@ -67,8 +67,8 @@ class WirePace:
         self._timer = None
         now = self._loop.time()
         while self._bulk and self._bulk[0][0] <= now:
-            _, on_sent = self._bulk.popleft()
+            until, on_sent = self._bulk.popleft()
             if on_sent is not None:
-                on_sent(now)
+                on_sent(max(now, until + AHEAD_S))  # when the frame ends: separation times run from there
         self._arm()
         self._room()

@@ -118,11 +118,14 @@ class BusOptions:
             raise UsageError("--timing makes no sense", why=str(error)) from error
 
     def bit_timing(self) -> BitTiming:
-        """Bit rates for the figures of the report, the station's defaults where nothing was given."""
+        """Bit rates as given, configured, or set on the SocketCAN interface; else the station's defaults."""
+        from ess_can.bus.link_facts import read_link
         from ess_can.can.timing import BitTiming
 
-        data_bitrate = (self.data_bitrate or 2_000_000) if self.fd else None
-        return BitTiming(self.resolved().bitrate or DEFAULT_BITRATE, data_bitrate)
+        where = self.resolved()
+        link = read_link(where.channel) if where.interface == "socketcan" and where.channel else None
+        data_bitrate = self.data_bitrate or (link and link.data_bitrate) or 2_000_000
+        return BitTiming(where.bitrate or (link and link.bitrate) or DEFAULT_BITRATE, data_bitrate if self.fd else None)
 
     def isotp(self) -> IsoTpParams:
         """ISO-TP over this kind of bus."""

@@ -31,9 +31,9 @@ from ess_can.uds.access import AccessAlgorithm
 class GatewaySetup:
     """How the gateway reaches a station.
 
-    `bit_timing` is for figures only (None: unknown).  `transport` carries the diagnostic messages, our own core unless
-    given (`ess_can.bus.kernel_isotp.choose_isotp`).  `entropy` gives poll tokens and the session number: a
-    random.SystemRandom in the field, a seeded one in simulation.
+    `bit_timing` is for figures and for how much a request carries (None: unknown).  `transport` carries the diagnostic
+    messages, our own core unless given (`ess_can.bus.kernel_isotp.choose_isotp`).  `entropy` gives poll tokens and the
+    session number: a random.SystemRandom in the field, a seeded one in simulation.
     """
 
     codec: StationCodec

@@ -108,11 +108,12 @@ class RackControl:
 
     def on_command(self, command: EmsPcsCommand, now: float) -> None:
         """Take a valid ``EMS_PcsCommand``."""
+        lapsed = now - self._order_at > self.spec.heartbeat_timeout_s
         self._order = command.command
         self._order_at = now
         if self._order is not PcsCommandCode.CLOSE:
             self._close_ordered_at = None
-        elif self._close_ordered_at is None:
+        elif lapsed or self._close_ordered_at is None:
             self._close_ordered_at = now
 
     def on_pcs_status(self, status: PcsStatus, now: float) -> None:

@@ -17,7 +17,7 @@ from typing import Protocol
 from ess_can.bus.clock import Cycle
 from ess_can.bus.isotp_channel import IsoTpChannel
 from ess_can.bus.station import StationLink
-from ess_can.errors import BusError, IsoTpError
+from ess_can.errors import BusError, IsoTpError, TransmitQueueFull
 from ess_can.identity import NodeAddress, Version
 from ess_can.isotp import IsoTpAddress, IsoTpParams
 from ess_can.signals.dbc import StationCodec
@@ -242,13 +242,14 @@ class SimulatedNode:
     def _on_request_begins(self, now: float) -> None:
         if self._server is not None:
             self._server.reception(now, under_way=True)
-            self._arm_server(self._server)
+            self._answer([])
 
     def _on_request_lost(self, _error: IsoTpError) -> None:
         """A broken transfer is the client's to repeat; the server waits for the next request."""
-        if self._server is not None:
-            self._server.reception(asyncio.get_running_loop().time(), under_way=False)
-            self._arm_server(self._server)
+        if self._server is not None and self._channel is not None:
+            under_way = self._channel.receiving  # it was another message, or an answer of ours, that was lost
+            self._server.reception(asyncio.get_running_loop().time(), under_way=under_way)
+            self._answer([])
 
     def _on_server_deadline(self) -> None:
         if self._server is not None:
@@ -259,7 +260,8 @@ class SimulatedNode:
         if server is None or channel is None:
             return
         for message in messages:
-            channel.send_nowait(message)
+            with suppress(TransmitQueueFull):  # a tester that takes no answers gets none
+                channel.send_nowait(message)
         self._update_hold()
         if (
             self._memory is not None
@@ -304,7 +306,8 @@ class SimulatedNode:
         server, memory = self._server, self._memory
         programming = server is not None and server.session is Session.PROGRAMMING
         unconfirmed = memory is not None and memory.standing is not ImageState.CONFIRMED
-        self.application.hold(programming or unconfirmed)
+        resetting = server is not None and server.reset_pending  # it was allowed for contactors that are open
+        self.application.hold(programming or unconfirmed or resetting)
 
     # --- ProgrammingTarget ------------------------------------------------------------------------
 

@@ -132,6 +132,7 @@ class UdsServerSession:
         messages = self.tick(now)
         if not payload or payload[0] & RESPONSE_FLAG or self.reset_pending:
             self.ignored += 1
+            self._s3_at = min(self._s3_at, now + self._timing.s3)  # what was being received is no request
             return messages
         self._s3_at = now + self._timing.s3
         answer = self._serve(payload, now)

@@ -389,6 +389,22 @@ def test_racks_close_one_after_the_other() -> None:
     assert precharging == 1
 
 
+def test_an_order_that_lapsed_and_comes_again_is_a_new_one() -> None:
+    """Or all racks would precharge at once, each before it could compare its voltage with the others'."""
+    station = isolated(2)
+    station.command(C.CLOSE)
+    station.run(5.0)
+    first = station.racks[1]._close_ordered_at
+    station.command(None)
+    station.run(1.0)
+    station.command(C.CLOSE)
+    station.run(0.1)
+    second = station.racks[1]._close_ordered_at
+    assert first is not None
+    assert second is not None
+    assert second > first + 5.0
+
+
 def refusal(station: Station) -> CloseRefusal | None:
     station.command(C.CLOSE)
     station.run(0.2)

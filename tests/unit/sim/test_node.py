@@ -273,7 +273,10 @@ def test_a_node_restarts_only_once_its_answer_has_left() -> None:
                 busy.send(CanFrame(0x001, bytes(8)))
 
         rig.wire.loop.call_later(0.0001, fill)  # while the request is on the wire
+        held: list[bool] = []
+        rig.wire.loop.call_later(0.02, lambda: held.append(rig.application.held))
         assert await rig.ask("1101", 0.1) == "5101"
+        assert held == [True]  # nothing closes while it waits
         await pause(1.0)
         assert rig.node.boots == 2
 

@@ -183,6 +183,14 @@ def test_s3_does_not_run_while_a_request_is_received() -> None:
     assert bench.server.session is Session.DEFAULT
 
 
+def test_what_was_received_and_is_no_request_does_not_hold_the_session() -> None:
+    bench = Bench()
+    bench.programming()
+    bench.server.reception(1.0, under_way=True)
+    assert bench.server.receive(bytes.fromhex("5000") + bytes(7), 2.0) == []
+    assert bench.server.next_deadline == 7.0
+
+
 def test_u4_s3_is_judged_before_a_request_that_comes_late() -> None:
     bench = Bench()
     bench.programming()
