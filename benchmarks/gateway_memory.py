@@ -8,16 +8,14 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
+from benchmarks.plant_process import own_bus, plant
 from ess_can.identity import NodeType, Version
 from ess_can.image.node_image import build_node_image
 from ess_can.image.upgrade_file import Content, build_upgrade_file
@@ -28,7 +26,6 @@ LIMIT_MIB = 80
 ROOM_KIB = 4
 """For the image's header and trailer."""
 _KEYS = Path(__file__).parent.parent / "firmware_samples" / "keys"
-_GROUP = "239.74.163.2"
 # The peak is that of the whole life of the process; ru_maxrss would be that of who started it, too.
 GATEWAY = """
 import atexit, sys
@@ -75,32 +72,18 @@ def large_release(folder: Path, kib: int) -> Path:
     return path
 
 
-@contextmanager
-def plant(bus: tuple[str, ...], kib: int) -> Iterator[None]:
-    """A simulated plant in a process of its own."""
-    command = (*(sys.executable, "-m", "ess_can", "sim", "plant"), *bus)
-    options = ("--racks", "1", "--speed", "100", "--duration", "300", "--flash-kib", str(kib + ROOM_KIB))
-    with subprocess.Popen((*command, *options), stderr=subprocess.PIPE, text=True) as process:  # noqa: S603
-        try:
-            for line in process.stderr or ():
-                if line == "The plant runs.\n":
-                    break
-            yield
-        finally:
-            process.terminate()
-
-
 def measure(kib: int) -> Figure:
     """One upgrade.  Raises RuntimeError if it fails."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind(("", 0))
-        port = probe.getsockname()[1]  # a bus of one's own
-    bus = ("-i", "udp_multicast", "-c", _GROUP, "--fd", "--bus-kwargs", f"port={port}")
-    with tempfile.TemporaryDirectory() as folder, plant(bus, kib):
+    bus = own_bus("--fd")
+    slot_kib = str(kib + ROOM_KIB)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        plant(bus, "--racks", "1", "--speed", "100", "--flash-kib", slot_kib),
+    ):
         release = large_release(Path(folder), kib)
-        options = ("--racks", "1", "--bench", "--json", "--slot-kib", str(kib + ROOM_KIB))
+        options = ("--racks", "1", "--bench", "--json", "--slot-kib", slot_kib)
         command = (sys.executable, "-c", GATEWAY, "upgrade", str(release), *bus, *options)
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)  # noqa: S603
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     document = json.loads(done.stdout)
     if done.returncode:
         raise RuntimeError(document["error"]["message"])

@@ -8,30 +8,20 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import can
 
+from benchmarks.plant_process import GROUP, free_port, own_bus, plant
 from ess_can import resources
 from ess_can.bus.clock import now, pause, until
 from ess_can.bus.python_can import open_bus
 
-GROUP = "239.74.163.2"
 CAN_ID = 0x515
 _QUIET_S = 1.0
-
-
-def free_port() -> int:
-    """A port that nobody uses: a bus of one's own."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind(("", 0))
-        return int(probe.getsockname()[1])
 
 
 async def heard(port: int, frames: int) -> int:
@@ -68,29 +58,15 @@ async def burst(frames: int) -> str:
     return f"{frames / lasted_s:,.0f} frames/s sent, {100 * (1 - arrived / frames):.1f} % lost"
 
 
-@contextmanager
-def plant(bus: tuple[str, ...], trace: Path) -> Iterator[None]:
-    """A simulated plant in a process of its own, with a trace."""
-    command = (sys.executable, "-m", "ess_can", "sim", "plant", *bus, "--trace", str(trace), "--duration", "300")
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:  # noqa: S603
-        try:
-            for line in process.stderr or ():
-                if line == "The plant runs.\n":
-                    break
-            yield
-        finally:
-            process.terminate()
-
-
 def upgraded(release: str) -> str:
     """A whole upgrade by `ess-can`: its transfer, and the frames that one side sent and the other did not hear."""
-    bus = ("-i", "udp_multicast", "-c", GROUP, "--bus-kwargs", f"port={free_port()}")
+    bus = own_bus()
     with tempfile.TemporaryDirectory() as folder:
         ours, theirs = Path(folder) / "gateway.blf", Path(folder) / "plant.blf"
-        with plant(bus, theirs):
+        with plant(bus, "--trace", str(theirs)):
             file = str(resources.sample_path(release))
             command = (sys.executable, "-m", "ess_can", "upgrade", file, *bus, "--racks", "2", "--bench", "--json")
-            done = subprocess.run((*command, "--trace", str(ours)), capture_output=True, text=True, check=False)  # noqa: S603
+            done = subprocess.run((*command, "--trace", str(ours)), capture_output=True, text=True, check=False)
         document = json.loads(done.stdout)
         if document["exit_code"]:
             return f"failed: {document['error']['message']}"

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 
+from ess_can.bus.outgoing import Outgoing, wait_for
 from ess_can.bus.port import Bus
 from ess_can.can.frame import CanFrame
-from ess_can.errors import BusError, EssCanError, IsoTpError, NTimeoutA, TransmitQueueFull, UsageError
+from ess_can.errors import BusError, EssCanError, IsoTpError, TransmitQueueFull, UsageError
 from ess_can.isotp import (
     Endpoint,
     Events,
@@ -29,16 +29,6 @@ MAX_WAITING = 16
 """Messages that may wait behind the one being sent."""
 
 _RETRY_S = 0.001  # how soon a frame is offered again to a bus that had no room for it
-
-
-@dataclass(eq=False, slots=True)
-class _Job:
-    payload: bytes
-    done: asyncio.Future[None] | None  # None: nobody waits, errors go to on_error
-
-    @property
-    def withdrawn(self) -> bool:
-        return self.done is not None and self.done.cancelled()
 
 
 class IsoTpChannel:
@@ -71,8 +61,8 @@ class IsoTpChannel:
         self._on_message = on_message
         self._on_error = on_error
         self._on_begin = on_begin
-        self._current: _Job | None = None
-        self._waiting: deque[_Job] = deque()
+        self._current: Outgoing | None = None
+        self._waiting: deque[Outgoing] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._retry_at: float | None = None
         self._pumping = False
@@ -106,15 +96,7 @@ class IsoTpChannel:
         Cancelling it stops the message: no frame is handed to the bus any more.  Raises the IsoTpError or BusError
         that ended the transmission, TransmitQueueFull if too many messages wait, UsageError for an impossible size.
         """
-        done: asyncio.Future[None] = self._loop.create_future()
-        job = self._enqueue(payload, done)
-        try:
-            await done
-        except asyncio.CancelledError:
-            if done.done() and not done.cancelled():
-                done.exception()  # it ended in the very moment of the cancellation: nobody else will look at it
-            self._withdraw(job)
-            raise
+        await wait_for(self._enqueue(payload, self._loop.create_future()), self._withdraw)
 
     def send_nowait(self, payload: bytes) -> None:
         """Send a message without waiting for it, as a server does from a callback; failures go to `on_error`.
@@ -150,18 +132,18 @@ class IsoTpChannel:
 
     # --- messages on their way out --------------------------------------------------------------
 
-    def _enqueue(self, payload: bytes, done: asyncio.Future[None] | None) -> _Job:
+    def _enqueue(self, payload: bytes, done: asyncio.Future[None] | None) -> Outgoing:
         if self._closed:
             raise UsageError(f"{self.address}: the channel is closed")
         self._endpoint.check_sendable(payload)
         if len(self._waiting) >= MAX_WAITING:
             raise TransmitQueueFull(f"{self.address}: too many messages wait", why=f"{MAX_WAITING} are queued")
-        job = _Job(payload, done)
+        job = Outgoing(payload, done)
         self._waiting.append(job)
         self._pump(self._loop.time())
         return job
 
-    def _withdraw(self, job: _Job) -> None:
+    def _withdraw(self, job: Outgoing) -> None:
         now = self._loop.time()
         if job is self._current:
             self._current = None
@@ -177,19 +159,9 @@ class IsoTpChannel:
                 self._current = job
                 self._endpoint.send(job.payload, now)
 
-    def _finish(self, job: _Job | None, error: EssCanError | None) -> None:
-        if job is None:
-            return
-        if job.done is None:
-            if isinstance(error, IsoTpError):
-                self._on_error(error)
-            elif error is not None:
-                self._on_error(NTimeoutA(f"{self.address}: our message was not sent", why=str(error)))
-        elif not job.done.done():
-            if error is None:
-                job.done.set_result(None)
-            else:
-                job.done.set_exception(error)
+    def _finish(self, job: Outgoing | None, error: EssCanError | None) -> None:
+        if job is not None:
+            job.finish(error, self.address, self._on_error)
 
     def _fail_all(self, error: EssCanError) -> None:
         jobs = [self._current, *self._waiting]

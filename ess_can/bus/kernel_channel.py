@@ -30,6 +30,7 @@ from types import MappingProxyType
 from ess_can.bus.adapter_help import how_to_bring_up
 from ess_can.bus.isotp_channel import MAX_WAITING
 from ess_can.bus.kernel_socket import KernelSocket, error_text, open_kernel_socket, pdu_limit
+from ess_can.bus.outgoing import Outgoing, wait_for
 from ess_can.errors import (
     AdapterLost,
     BusError,
@@ -75,15 +76,9 @@ _NO_ROOM = frozenset({errno.ENOBUFS, errno.EAGAIN, errno.EWOULDBLOCK})
 
 
 @dataclass(eq=False, slots=True)
-class _Job:
-    payload: bytes
-    done: asyncio.Future[None] | None  # None: nobody waits, errors go to on_error
+class _Job(Outgoing):
     since: float = 0.0  # when it was first offered to the kernel
     limit: asyncio.TimerHandle | None = None
-
-    @property
-    def withdrawn(self) -> bool:
-        return self.done is not None and self.done.cancelled()
 
 
 class KernelIsoTpChannel:
@@ -138,15 +133,8 @@ class KernelIsoTpChannel:
         Cancelling it stops waiting; what the kernel has taken goes out.  Raises the IsoTpError or BusError that ended
         the transmission, TransmitQueueFull if too many messages wait, UsageError for an impossible size.
         """
-        done: asyncio.Future[None] = self._loop.create_future()
-        job = self._enqueue(payload, done)
-        try:
-            await done
-        except asyncio.CancelledError:
-            if done.done() and not done.cancelled():
-                done.exception()  # it ended in the very moment of the cancellation: nobody else will look at it
-            self._withdraw(job)
-            raise
+        job = self._enqueue(payload, self._loop.create_future())
+        await wait_for(job, lambda _: self._withdraw(job))
 
     def send_nowait(self, payload: bytes) -> None:
         """Send a message without waiting for it; failures go to `on_error`.  Raises as `send` does at once."""
@@ -221,16 +209,7 @@ class KernelIsoTpChannel:
     def _finish(self, job: _Job, error: EssCanError | None) -> None:
         if job.limit is not None:
             job.limit.cancel()
-        if job.done is None:
-            if isinstance(error, IsoTpError):
-                self._on_error(error)
-            elif error is not None:
-                self._on_error(NTimeoutA(f"{self.address}: our message was not sent", why=str(error)))
-        elif not job.done.done():
-            if error is None:
-                job.done.set_result(None)
-            else:
-                job.done.set_exception(error)
+        job.finish(error, self.address, self._on_error)
 
     def _fail_all(self, error: EssCanError) -> None:
         jobs = [*([self._current] if self._current else []), *self._waiting]

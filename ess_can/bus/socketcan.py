@@ -69,17 +69,20 @@ _GONE = frozenset({errno.ENODEV, errno.ENXIO, errno.EBADF, errno.ENOTCONN, errno
 class Socket(Protocol):
     """What is used of the socket."""
 
-    def setblocking(self, flag: bool, /) -> None: ...  # noqa: D102
+    def setblocking(self, flag: bool, /) -> None:
+        """As `socket.socket` does."""
 
-    def setsockopt(self, level: int, name: int, value: int | bytes, /) -> None: ...  # noqa: D102
+    def setsockopt(self, level: int, name: int, value: int | bytes, /) -> None:
+        """As `socket.socket` does."""
 
-    def send(self, data: bytes, /) -> int: ...  # noqa: D102
+    def send(self, data: bytes, /) -> int:
+        """As `socket.socket` does."""
 
-    def recvmsg(  # noqa: D102
-        self, bufsize: int, ancbufsize: int, /
-    ) -> tuple[bytes, list[tuple[int, int, bytes]], int, object]: ...
+    def recvmsg(self, bufsize: int, ancbufsize: int, /) -> tuple[bytes, list[tuple[int, int, bytes]], int, object]:
+        """As `socket.socket` does."""
 
-    def fileno(self) -> int: ...  # noqa: D102
+    def fileno(self) -> int:
+        """As `socket.socket` does."""
 
 
 def pack_frame(frame: CanFrame) -> bytes:

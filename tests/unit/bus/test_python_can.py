@@ -13,7 +13,6 @@ from typing import Any
 import can
 import pytest
 from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from ess_can.bus import python_can
 from ess_can.bus.driver import Echo, ErrorReport, ErrorState, IdFilter, OwnFrame
@@ -27,27 +26,16 @@ from ess_can.bus.python_can import (
     open_bus,
     to_message,
 )
-from ess_can.can.frame import EXTENDED_FLAG, FD_LENGTHS, CanFrame
+from ess_can.can.frame import EXTENDED_FLAG, CanFrame
 from ess_can.can.timing import BitTiming
 from ess_can.errors import AdapterLost, BusError, BusOff, InterfaceDown, InterfaceUnavailable
+from tests.support.frames import frames
 from tests.unit.bus.bench import FakeDriver
 
 A_FRAME = CanFrame(0x123, b"\x01\x02")
 
 
 # --- conversion -------------------------------------------------------------------------------------------------
-
-identifiers = st.one_of(st.integers(0, 0x7FF), st.integers(0, 0x1FFF_FFFF).map(lambda i: i | EXTENDED_FLAG))
-frames = st.one_of(
-    st.builds(lambda can_id, data: CanFrame(can_id, data), identifiers, st.binary(max_size=8)),
-    st.builds(lambda can_id, length: CanFrame(can_id, bytes(length), remote=True), identifiers, st.integers(0, 8)),
-    st.builds(
-        lambda can_id, data, brs: CanFrame(can_id, data, fd=True, brs=brs),
-        identifiers,
-        st.sampled_from(FD_LENGTHS).flatmap(lambda n: st.binary(min_size=n, max_size=n)),
-        st.booleans(),
-    ),
-)
 
 
 @settings(max_examples=150, deadline=None)

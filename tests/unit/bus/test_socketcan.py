@@ -15,8 +15,9 @@ from ess_can.bus import socketcan
 from ess_can.bus.adapter import PythonCanBus
 from ess_can.bus.driver import ErrorReport, ErrorState, Heard, HostFrame, IdFilter, OwnFrame
 from ess_can.bus.socketcan import SocketCanDriver, check_link, error_report, pack_frame, unpack_frame
-from ess_can.can.frame import EXTENDED_FLAG, FD_LENGTHS, CanFrame
+from ess_can.can.frame import EXTENDED_FLAG, CanFrame
 from ess_can.errors import AdapterLost, BusError, InterfaceDown, InterfaceUnavailable, TransmitStalled
+from tests.support.frames import frames
 from tests.unit.bus.bench import DeviceLoop, on_device_loop, run_until
 
 MSG_DONTROUTE, MSG_CONFIRM = 0x4, 0x800
@@ -40,19 +41,6 @@ def test_the_bytes_are_those_of_the_kernels_structures(frame: CanFrame, golden: 
         raw = raw[3::-1] + raw[4:]
     assert pack_frame(frame) == raw
     assert unpack_frame(raw) == frame
-
-
-identifiers = st.one_of(st.integers(0, 0x7FF), st.integers(0, 0x1FFF_FFFF).map(lambda i: i | EXTENDED_FLAG))
-frames = st.one_of(
-    st.builds(lambda can_id, data: CanFrame(can_id, data), identifiers, st.binary(max_size=8)),
-    st.builds(lambda can_id, length: CanFrame(can_id, bytes(length), remote=True), identifiers, st.integers(0, 8)),
-    st.builds(
-        lambda can_id, data, brs: CanFrame(can_id, data, fd=True, brs=brs),
-        identifiers,
-        st.sampled_from(FD_LENGTHS).flatmap(lambda n: st.binary(min_size=n, max_size=n)),
-        st.booleans(),
-    ),
-)
 
 
 @settings(max_examples=150, deadline=None)

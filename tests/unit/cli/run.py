@@ -10,9 +10,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 from click.testing import CliRunner, Result
 
+from ess_can.cli import embedded
 from ess_can.cli.main import main
+from ess_can.signals.dbc import StationCodec
+from ess_can.sim.plant import Plant, PlantSpec
 from tests.unit.trust.samples import FOLDER
 
 REPORT_KEYS = {
@@ -32,6 +36,20 @@ def run(*arguments: object) -> Result:
 def document(result: Result) -> Any:
     """The one JSON document on stdout."""
     return json.loads(result.stdout)
+
+
+def record_senders(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """Who sends on the wires of simulated plants that are made from now on."""
+    senders: set[str] = set()
+    original = embedded.make_plant
+
+    def make_plant(spec: PlantSpec, codec: StationCodec) -> Plant:
+        plant = original(spec, codec)
+        plant.wire.on_frame = lambda _frame, _at, sender: senders.add(sender)
+        return plant
+
+    monkeypatch.setattr(embedded, "make_plant", make_plant)
+    return senders
 
 
 def python(

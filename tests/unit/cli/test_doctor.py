@@ -17,7 +17,7 @@ from ess_can.identity import NodeAddress, NodeType
 from ess_can.signals.dbc import StationCodec
 from ess_can.sim.plant import Plant, PlantSpec
 from tests.unit.bus.link_outputs import CAN0_BUS_OFF, VCAN_DOWN
-from tests.unit.cli.run import document, run
+from tests.unit.cli.run import document, record_senders, run
 
 NO_CAN = "OSError: [Errno 97] Address family not supported by protocol"
 
@@ -68,15 +68,7 @@ def test_for_programs() -> None:
 
 
 def test_it_sends_nothing_unless_told_to(monkeypatch: pytest.MonkeyPatch) -> None:
-    senders: set[str] = set()
-    original = embedded.make_plant
-
-    def make_plant(spec: PlantSpec, codec: StationCodec) -> Plant:
-        plant = original(spec, codec)
-        plant.wire.on_frame = lambda _frame, _at, sender: senders.add(sender)
-        return plant
-
-    monkeypatch.setattr(embedded, "make_plant", make_plant)
+    senders = record_senders(monkeypatch)
     assert run("doctor", "--sim").exit_code == 0
     assert "PCS" in senders
     assert "EMS" not in senders

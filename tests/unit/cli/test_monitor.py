@@ -3,11 +3,8 @@ from __future__ import annotations
 import pytest
 
 from ess_can.bus.link_facts import LinkFacts, parse_ip_links
-from ess_can.cli import embedded
-from ess_can.signals.dbc import StationCodec
-from ess_can.sim.plant import Plant, PlantSpec
 from tests.unit.bus.link_outputs import CAN0_250
-from tests.unit.cli.run import document, run
+from tests.unit.cli.run import document, record_senders, run
 
 
 def test_for_people() -> None:
@@ -47,15 +44,7 @@ def test_for_programs() -> None:
 
 
 def test_it_sends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    senders: set[str] = set()
-    original = embedded.make_plant
-
-    def make_plant(spec: PlantSpec, codec: StationCodec) -> Plant:
-        plant = original(spec, codec)
-        plant.wire.on_frame = lambda _frame, _at, sender: senders.add(sender)
-        return plant
-
-    monkeypatch.setattr(embedded, "make_plant", make_plant)
+    senders = record_senders(monkeypatch)
     assert run("monitor", "--sim").exit_code == 0
     assert "PCS" in senders
     assert "EMS" not in senders
