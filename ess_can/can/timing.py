@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
+import crcmod
+
 from ess_can.can.frame import FD_LENGTHS, CanFrame
 
 INTERMISSION_BITS = 3
@@ -64,26 +66,24 @@ def _walk(state: int, value: int, width: int) -> tuple[int, int]:
 
 _STATES = range(10)
 _BUS_IDLE = _state(1, 1)  # recessive; the dominant start of frame begins the first run
-_FULL_RUN = 4  # state % 5 after five equal bits
 _NIBBLE = [[_walk(state, nibble, 4) for nibble in range(16)] for state in _STATES]
 
 
-def _byte(state: int, byte: int) -> tuple[int, int]:
-    """`_walk` for eight bits."""
-    high, state = _NIBBLE[state][byte >> 4]
-    low, state = _NIBBLE[state][byte & 0xF]
-    return high + low, state
+_Row = list[tuple[int, "_Row"]]
+"""A state, for a byte at a time: for each byte the stuff bits within it and the row of the state after it."""
 
 
-def _last_seven(state: int, value: int) -> int:
-    """Stuff bits of the CRC's last seven bits, one after them included."""
-    high, state = _NIBBLE[state][value >> 3]
-    low, state = _walk(state, value & 0b111, 3)
-    return high + low + (state % 5 == _FULL_RUN)
+def _rows() -> list[_Row]:
+    rows: list[_Row] = [[] for _ in _STATES]
+    for state, row in enumerate(rows):
+        for byte in range(256):
+            high, middle = _NIBBLE[state][byte >> 4]
+            low, after = _NIBBLE[middle][byte & 0xF]
+            row.append((high + low, rows[after]))
+    return rows
 
 
-_BYTE = [[_byte(state, byte) for byte in range(256)] for state in _STATES]
-_CRC_END = [[_last_seven(state, value) for value in range(128)] for state in _STATES]
+_ROWS = _rows()
 
 
 def _crc15(crc: int, value: int, width: int) -> int:
@@ -94,7 +94,8 @@ def _crc15(crc: int, value: int, width: int) -> int:
     return crc
 
 
-_CRC_BYTE = [_crc15(0, byte, 8) for byte in range(256)]
+# crcmod has no CRC-15; one bit further to the left it is a CRC-16.
+_crc16 = crcmod.mkCrcFun(0x1_0000 | _CRC15 << 1, initCrc=0, rev=False, xorOut=0)
 
 
 class _Head(NamedTuple):
@@ -102,7 +103,7 @@ class _Head(NamedTuple):
 
     nominal_bits: int
     data_phase_bits: int
-    state: int
+    row: _Row
     crc: int
 
 
@@ -121,33 +122,31 @@ def _head(can_id: int, length: int, remote: bool, fd: bool, brs: bool) -> _Head:
         value, width = value << 3 | 0b100 | brs, width + 3  # FDF 1, res 0, BRS
         stuffed, state = _walk(_BUS_IDLE, value, width)
         more, state = _walk(state, FD_LENGTHS.index(length), 5)  # ESI 0, DLC
-        return _Head(width + stuffed, 5 + more, state, 0)
+        return _Head(width + stuffed, 5 + more, _ROWS[state], 0)
     reserved = 2 if extended else 1  # r1 and r0, or r0
     value, width = value << reserved + 4 | length, width + reserved + 4
     stuffed, state = _walk(_BUS_IDLE, value, width)
-    return _Head(width + stuffed, 0, state, _crc15(0, value, width))
+    return _Head(width + stuffed, 0, _ROWS[state], _crc15(0, value, width))
 
 
 def _classic_bits(frame: CanFrame) -> int:
     data = frame.data
-    bits, _, state, crc = _head(frame.can_id, len(data), frame.remote, False, frame.brs)
-    if not frame.remote:
-        bits += 8 * len(data)
-        for byte in data:
-            stuffed, state = _BYTE[state][byte]
-            bits += stuffed
-            crc = (crc << 8 & 0x7FFF) ^ _CRC_BYTE[crc >> 7 ^ byte]
-    stuffed, state = _BYTE[state][crc >> 7]
-    return bits + stuffed + _CRC_END[state][crc & 0x7F] + 15 + _TAIL_BITS
+    bits, _, row, crc = _head(frame.can_id, len(data), frame.remote, False, frame.brs)
+    sent = b"" if frame.remote else data
+    # The CRC's 15 bits and its delimiter, before which a last stuff bit may be due, make two bytes more.
+    for byte in sent + (_crc16(sent, crc << 1) | 1).to_bytes(2, "big"):
+        stuffed, row = row[byte]
+        bits += stuffed
+    return bits + 8 * len(sent) + 15 + _TAIL_BITS
 
 
 def _fd_bits(frame: CanFrame) -> tuple[int, int]:
     """Bits at the nominal rate and bits that BRS moves to the data rate."""
     data = frame.data
-    nominal, fast, state, _ = _head(frame.can_id, len(data), frame.remote, True, frame.brs)
+    nominal, fast, row, _ = _head(frame.can_id, len(data), frame.remote, True, frame.brs)
     fast += 8 * len(data)
     for byte in data:
-        stuffed, state = _BYTE[state][byte]
+        stuffed, row = row[byte]
         fast += stuffed
     # A fixed stuff bit before the stuff count (4 bits) and after every four bits of it and the CRC.
     fast += 4 + 17 + 6 if len(data) <= 16 else 4 + 21 + 7
