@@ -58,6 +58,7 @@ class IsoTpChannel:
         self._loop = asyncio.get_running_loop()
         self._bus = bus
         self._endpoint = Endpoint(address, params, max_in_flight=max_in_flight)
+        self._shortest_timeout_s = min(params.n_as_s, params.n_ar_s, params.n_bs_s, params.n_br_s, params.n_cr_s)
         self._on_message = on_message
         self._on_error = on_error
         self._on_begin = on_begin
@@ -173,7 +174,10 @@ class IsoTpChannel:
     # --- what happens ---------------------------------------------------------------------------
 
     def _received(self, frame: CanFrame, now: float) -> None:
-        self._proceed(self._endpoint.receive(frame, now), now)
+        endpoint = self._endpoint
+        events = endpoint.receive(frame, now)
+        if events or endpoint.may_send or self._timer is None:  # else it is one more frame of many: see `_arm`
+            self._proceed(events, now)
 
     def _confirmed(self, frame: CanFrame, now: float) -> None:
         self._proceed(self._endpoint.frame_sent(frame, now), now)
@@ -247,11 +251,18 @@ class IsoTpChannel:
                     break
         finally:
             self._pumping = False
-        self._arm()
+        if self._timer is None or self._retry_at is not None or self._endpoint.holds_back:
+            self._arm()
 
     def _arm(self) -> None:
-        """See that a timer fires at the next deadline, or before: one that fires too early costs less than many."""
+        """See that a timer fires at the next deadline, or before: one that fires too early costs less than many.
+
+        It fires within the shortest of the time-outs.  So none that begins to run later has to set it, which would be
+        done for every frame; only what may be due earlier than any time-out does.
+        """
         deadline = self._endpoint.next_deadline
+        if deadline is not None:
+            deadline = min(deadline, self._loop.time() + self._shortest_timeout_s)
         if self._retry_at is not None and (deadline is None or self._retry_at < deadline):
             deadline = self._retry_at
         if deadline is None or self._closed:

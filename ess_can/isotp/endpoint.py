@@ -104,20 +104,20 @@ class Endpoint:
         in_flight = self._in_flight
         if len(in_flight) >= self._max_in_flight:
             return None
-        owner: Transmission | Reception | None
+        owner: Transmission | Reception | None = self._transmission
         if self._refused is not None:
-            frame, owner = self._refused
-            self._refused = None
-            in_flight.append((frame, owner))
-            return frame
+            entry, self._refused = self._refused, None
+            in_flight.append(entry)
+            return entry[0]  # its N_As goes on
         if self._flow_control is not None:
             frame, owner = self._flow_control, self._reception
             self._flow_control = None
+        elif self._transmission is None:
+            return None
+        elif self._transmission.ahead:
+            frame = self._transmission.ahead.pop()
         else:
-            owner = self._transmission
-            if owner is None:
-                return None
-            candidate = owner.next_frame(now)
+            candidate = self._transmission.next_frame(now)
             if candidate is None:
                 return None
             frame = candidate
@@ -125,6 +125,11 @@ class Endpoint:
             self._unconfirmed_since = now
         in_flight.append((frame, owner))
         return frame
+
+    @property
+    def may_send(self) -> bool:
+        """Whether `next_frame` is worth a call; false is certain."""
+        return self._transmission is not None or self._flow_control is not None or self._refused is not None
 
     def frame_refused(self, frame: CanFrame) -> None:
         """The bus had no room for the frame that `next_frame` gave last: it comes again, and its N_As goes on."""
@@ -148,13 +153,12 @@ class Endpoint:
             self.counters.late_confirmation += 1
             return _NOTHING
         self._unconfirmed_since = now
-        if owner is None:
-            return _NOTHING
-        if owner is self._transmission:
-            if self._transmission.confirmed(frame, now):
+        transmission = self._transmission
+        if transmission is not None and owner is transmission:
+            if frame is transmission.pivot and transmission.confirmed(now):
                 self._transmission = None
                 return (MessageSent(),)
-        elif owner is self._reception:
+        elif self._reception is not None and owner is self._reception:
             self._reception.flow_control_sent(now)
         return _NOTHING
 
@@ -162,22 +166,27 @@ class Endpoint:
 
     def receive(self, frame: CanFrame, now: float) -> Events:
         """Take a frame from the bus, with its receive time."""
-        if frame.can_id != self._rx_id:
+        can_id, data, fd, _, remote = frame
+        if can_id != self._rx_id:
             self.counters.wrong_identifier += 1
             return _NOTHING
-        if frame.remote:
+        if remote:
             self.counters.remote_frame += 1
             return _NOTHING
-        if frame.fd and not self._fd:
+        if fd and not self._fd:
             self.counters.fd_frame += 1
             return _NOTHING
-        data = frame.data
         if not data:
             self.counters.empty_frame += 1
             return _NOTHING
         kind = data[0] >> 4
         if kind == _CONSECUTIVE_FRAME:
-            return self._consecutive_frame(data, now)
+            reception = self._reception
+            if reception is None:
+                self.counters.consecutive_frame_unsolicited += 1
+                return _NOTHING
+            step = reception.consecutive(data, now)
+            return _NOTHING if step is None else self._reception_step(reception, step, data, now)
         if kind == pci.FLOW_CONTROL:
             return self._flow_control_frame(data, now)
         if kind == pci.SINGLE_FRAME:
@@ -187,14 +196,7 @@ class Endpoint:
         self.counters.unknown_pci += 1
         return _NOTHING
 
-    def _consecutive_frame(self, data: bytes, now: float) -> Events:
-        reception = self._reception
-        if reception is None:
-            self.counters.consecutive_frame_unsolicited += 1
-            return _NOTHING
-        step = reception.consecutive(data, now)
-        if step is None:
-            return _NOTHING
+    def _reception_step(self, reception: Reception, step: Step, data: bytes, now: float) -> Events:
         if step is Step.BLOCK_END:
             return self._request_flow_control(reception, now)
         if step is Step.COMPLETE:
@@ -312,6 +314,11 @@ class Endpoint:
         if reception is not None:
             deadline = min(deadline, reception.deadline, reception.wait_again_at)
         return None if deadline == math.inf else deadline
+
+    @property
+    def holds_back(self) -> bool:
+        """Whether STmin, or a message given up, keeps our next frame back for a time."""
+        return self._transmission is not None and self._transmission.ready_at != math.inf
 
     def tick(self, now: float) -> Events:
         """Let time pass: everything whose deadline is not after `now` expires."""

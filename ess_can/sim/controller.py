@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -10,13 +11,16 @@ from heapq import heappop, heappush
 from typing import Protocol
 
 from ess_can.bus.port import Receive, Sent
-from ess_can.can.frame import CanFrame
+from ess_can.can.frame import EXTENDED_FLAG, CanFrame
 from ess_can.can.timing import BitTiming, frame_duration_s
 from ess_can.errors import AdapterLost, BusError, BusOff, ErrorPassive, TransmitQueueFull, UsageError
 
 ERROR_PASSIVE_LIMIT = 128
 BUS_OFF_LIMIT = 256
 RECOVERY_BITS = 128 * 11
+BULK_OFFERED = 2
+"""Frames of streams that a FIFO holds at a time, so that nothing else of ours waits behind more."""
+_BULK_DEPTH = 64
 
 
 class QueueOrder(Enum):
@@ -39,7 +43,7 @@ def arbitration_field(frame: CanFrame) -> int:
 
     Identifier bits 28..18, then RTR of a base frame or SRR, then IDE, then bits 17..0 and RTR of an extended frame.
     """
-    if frame.extended:
+    if frame.can_id >= EXTENDED_FLAG:
         identifier = frame.can_id & 0x1FFF_FFFF
         return (identifier >> 18) << 21 | 0b11 << 19 | (identifier & 0x3FFFF) << 1 | frame.remote
     return frame.can_id << 21 | frame.remote << 20
@@ -54,6 +58,7 @@ class Transmission:
     duration_s: float
     on_sent: Sent | None
     place: tuple[int, int]  # in its controller's queue: rank, then order of sending
+    bulk: bool
 
 
 @dataclass(slots=True, eq=False)
@@ -102,6 +107,8 @@ class Controller:
         self._order = order
         self._attached = True
         self._sending = False
+        self._bulk: deque[Transmission] = deque()  # of streams, behind those that are offered
+        self._bulk_offered = 0
         self._passive = False  # and watchers know
         self._accepted = 0
         self._restart: asyncio.TimerHandle | None = None
@@ -115,22 +122,36 @@ class Controller:
         return self._medium.timing.data_bitrate is not None
 
     def send(self, frame: CanFrame, on_sent: Sent | None = None, *, bulk: bool = False) -> None:
-        """Queue a frame, as `Bus.send` says.  Its queue is the controller's own, so that bulk frames are like others.
+        """Queue a frame, as `Bus.send` says.
 
-        Raises UsageError for a CAN FD frame on a classic wire and ValueError for a frame that cannot exist.
+        A FIFO takes at most `BULK_OFFERED` bulk frames at a time; the others wait behind it, in their order.  To
+        mailboxes, which are offered by priority, bulk frames are like others.  Raises UsageError for a CAN FD frame on
+        a classic wire and ValueError for a frame that cannot exist.
         """
         if not self.online:
             raise self._why_offline()
-        if self.pending >= self._depth:
-            raise TransmitQueueFull(f"{self.name}: {self._depth} frames already wait for the bus")
         if frame.fd and not self.fd:
             raise UsageError(f"{self.name}: a CAN FD frame on a classic bus", why=str(frame))
+        bulk = bulk and self._order is QueueOrder.FIFO
         field = arbitration_field(frame)
-        self._accepted += 1
-        place = (field if self._order is QueueOrder.PRIORITY else 0, self._accepted)
         duration_s = frame_duration_s(frame, self._medium.timing)
-        heappush(self.waiting, (place, Transmission(frame, field, duration_s, on_sent, place)))
+        transmission = Transmission(frame, field, duration_s, on_sent, (0, 0), bulk)
+        if bulk and (self._bulk_offered >= BULK_OFFERED or self._bulk):
+            if len(self._bulk) >= _BULK_DEPTH:
+                raise TransmitQueueFull(f"{self.name}: {_BULK_DEPTH} frames of streams already wait for the bus")
+            self._bulk.append(transmission)
+            return
+        if len(self.waiting) + self._sending >= self._depth:
+            raise TransmitQueueFull(f"{self.name}: {self._depth} frames already wait for the bus")
+        self._offer(transmission)
         self._medium.frame_waits()
+
+    def _offer(self, transmission: Transmission) -> None:
+        self._accepted += 1
+        self._bulk_offered += transmission.bulk
+        rank = transmission.field if self._order is QueueOrder.PRIORITY else 0
+        transmission.place = place = (rank, self._accepted)
+        heappush(self.waiting, (place, transmission))
 
     def subscribe(self, can_ids: Iterable[int] | None, receive: Receive) -> Callable[[], None]:
         """Deliver frames from others, as `Bus.subscribe` says."""
@@ -172,7 +193,7 @@ class Controller:
     @property
     def pending(self) -> int:
         """Frames accepted and not yet confirmed."""
-        return len(self.waiting) + self._sending
+        return len(self.waiting) + len(self._bulk) + self._sending
 
     def detach(self) -> None:
         """Leave the bus at once, as a node that loses power: what was queued is gone and never confirmed."""
@@ -206,9 +227,13 @@ class Controller:
         self._sending = True
         return heappop(self.waiting)[1]
 
-    def sent(self) -> None:
+    def sent(self, transmission: Transmission) -> None:
         """It was sent."""
         self._sending = False
+        if transmission.bulk:
+            self._bulk_offered -= 1
+            if self._bulk:
+                self._offer(self._bulk.popleft())
         if self.tec:
             self.tec -= 1
             self._note_state()
@@ -263,6 +288,8 @@ class Controller:
     def _stop(self) -> None:
         self.online = False
         self.waiting.clear()
+        self._bulk.clear()
+        self._bulk_offered = 0
         self._sending = False
         if self._restart is not None:
             self._restart.cancel()

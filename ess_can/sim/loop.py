@@ -58,6 +58,19 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
         heappush(self._timers, (when, self._timers_set, handle))
         return handle
 
+    def skip_to(self, when: float) -> bool:
+        """Jump to `when`, for a callback that would otherwise set a timer for then and return.
+
+        Gives False, and does nothing, if anything else is to happen until then: the callback has to set its timer.
+        """
+        timers = self._timers
+        while timers and timers[0][2].cancelled():
+            heappop(timers)
+        if self._ready or self._stopping or (timers and timers[0][0] <= when):
+            return False
+        self._now = max(self._now, when)
+        return True
+
     def _run_once(self) -> None:
         ready, timers = self._ready, self._timers
         if not ready and not self._stopping:

@@ -8,6 +8,8 @@ overload frames, and bits that only some receivers see wrongly.
 A frame reaches all other controllers, and its sender its confirmation, at the end of EOF: the three bits of
 intermission that follow are time enough for a program to put its answer into the next arbitration.
 
+On a virtual loop a stretch in which only frames follow each other is worked off without timers, at the same times.
+
 An ordinary loop fires its timers up to a millisecond or more late, several frames' time.  So a frame starts when the
 one before it is over by the wire's own time, not by the loop's: the wire makes up for what its loop lags behind.
 """
@@ -21,6 +23,7 @@ from enum import Enum, auto
 from ess_can.can.frame import CanFrame
 from ess_can.can.timing import INTERMISSION_BITS, BitTiming
 from ess_can.sim.controller import Controller, ControllerState, QueueOrder, Subscription, Transmission
+from ess_can.sim.loop import VirtualTimeLoop
 from ess_can.sim.trace import OnFrame
 
 # From where the intermission of a good frame would end to where it ends after an error.  An error frame is a flag of 6
@@ -64,14 +67,17 @@ class Wire:
         self.fault = fault
         self.transmissions = 0
         self.error_frames = 0
+        self._skip_to = self.loop.skip_to if isinstance(self.loop, VirtualTimeLoop) else _never
         self._bit_s = 1 / timing.bitrate
         self._controllers: list[Controller] = []
         self._routes: dict[int, tuple[Subscription, ...]] = {}
         self._busy_s: dict[int, float] = {}
         self._occupied = False  # from a first frame that waits until none does
+        self._free_at = 0.0  # when intermission is over
         self._current: tuple[Controller, Transmission, float] | None = None  # sender, what, since when
         self._rivals: list[Controller] = []  # that send other bits under the same identifier at the same time
         self._end: asyncio.TimerHandle | None = None
+        self._end_at = 0.0
         self._held: tuple[CanFrame, Controller] | None = None  # by SWAP
 
     def controller(
@@ -109,11 +115,38 @@ class Wire:
         """A controller lost power.  If it was sending, its frame breaks off and the others see an error."""
         if self._current is not None and self._current[0] is controller and self._end is not None:
             self._end.cancel()
+            self._end = None
             self._error(self.loop.time() - self._current[2] + _AFTER_BREAK * self._bit_s)
+            self.loop.call_at(self._free_at, self._arbitrate, self._free_at)
 
     # --- one transmission -------------------------------------------------------------------------
 
     def _arbitrate(self, due: float) -> None:
+        """Bus idle: send, one after the other, whatever wins."""
+        while self._start(due):
+            end = self._end_at
+            if not self._skip_to(end):
+                self._end = self.loop.call_at(end, self._ended)
+                return
+            try:
+                self._finish()
+            except BaseException:
+                self.loop.call_at(self._free_at, self._arbitrate, self._free_at)
+                raise
+            due = self._free_at
+            if not self._skip_to(due):
+                self.loop.call_at(due, self._arbitrate, due)
+                return
+
+    def _ended(self) -> None:
+        self._end = None
+        try:
+            self._finish()
+        finally:  # whatever a receiver did, the wire goes on
+            self.loop.call_at(self._free_at, self._arbitrate, self._free_at)
+
+    def _start(self, due: float) -> bool:
+        """Begin the frame that wins arbitration; false if there is none."""
         winner: Controller | None = None
         best: Transmission | None = None
         rivals: list[Controller] = []
@@ -126,14 +159,16 @@ class Wire:
                     rivals.append(controller)
         if winner is None:
             self._occupied = False
-            return
+            return False
         transmission = winner.take()
         since = max(due, self.loop.time() - _CATCH_UP_S)
         self._current = winner, transmission, since
         self._rivals = rivals
-        self._end = self.loop.call_at(since + transmission.duration_s - INTERMISSION_BITS * self._bit_s, self._ended)
+        self._end_at = since + transmission.duration_s - INTERMISSION_BITS * self._bit_s
+        return True
 
-    def _ended(self) -> None:
+    def _finish(self) -> None:
+        """The last bit of the frame's end is over."""
         if self._current is None:
             return
         sender, transmission, _ = self._current
@@ -165,7 +200,7 @@ class Wire:
             self._release(duration_s)
             received = fault if isinstance(fault, CanFrame) else frame
             self._record(received, sender)
-            sender.sent()
+            sender.sent(transmission)
             if transmission.on_sent is not None:
                 transmission.on_sent(self.loop.time())
             if fault is WireFault.SWAP and self._held is None:
@@ -181,8 +216,7 @@ class Wire:
             self._busy_s[can_id] = self._busy_s.get(can_id, 0.0) + occupied_s
             self._current = None
             self.transmissions += 1
-            free_at = since + occupied_s
-            self.loop.call_at(free_at, self._arbitrate, free_at)
+            self._free_at = since + occupied_s
 
     def _error(self, occupied_s: float) -> None:
         """The transmission ended in an error frame, which every receiver counts."""
@@ -227,3 +261,8 @@ class Wire:
             if subscription.can_ids is None or can_id in subscription.can_ids
         )
         return route
+
+
+def _never(_when: float) -> bool:
+    """An ordinary loop cannot skip time."""
+    return False
