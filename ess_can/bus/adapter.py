@@ -1,29 +1,23 @@
 """The Bus port over any interface that python-can opens: subscriptions, confirmation, back-pressure, watching.
 
-One reader serves all subscriptions, on the interface's file descriptor where it has one, else in a thread that does
-nothing but hand over to the loop, many frames at a time.
+One reader (`ess_can.bus.reader`) serves all subscriptions.
 """
 
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from ess_can.bus.clock import Cycle
 from ess_can.bus.driver import Driver, ErrorReport, ErrorState, Heard, HostFrame, IdFilter, OwnFrame
 from ess_can.bus.port import Receive, Sent
+from ess_can.bus.reader import Reader
 from ess_can.bus.transmit_queue import TransmitQueue
 from ess_can.can.frame import EXTENDED_FLAG, CanFrame
 from ess_can.errors import AdapterLost, BusError, BusOff, ErrorPassive, InterfaceDown, UsageError
 
-_FRAMES_A_WAKE_UP = 64
-_THREAD_POLL_S = 0.05
 _READ_FAILURES_LIMIT = 100
-_IDLE_WAKE_UPS = 100  # in a row that gave nothing; then reading pauses each time
-_IDLE_PAUSE_S = 0.010
 _STATE_PERIOD_S = 0.25
 _ROUTES_LIMIT = 4096
 _STALE_S = 0.05  # after an interface went down, frames from before may still be read
@@ -48,7 +42,7 @@ class PythonCanBus:
     slowly, `restarts` how often the controller came back from bus-off; `last_report` is its latest error report.
     """
 
-    def __init__(self, driver: Driver, *, depth: int = 16, patience_s: float = 1.0) -> None:
+    def __init__(self, driver: Driver, *, depth: int = 64, patience_s: float = 1.0) -> None:
         self.unreadable = 0
         self.overruns = 0
         self.restarts = 0
@@ -70,14 +64,8 @@ class PythonCanBus:
         self._sent_ids: set[int] = set()  # must pass the filters, or nothing would be confirmed
         self._adopted: set[int] = set()
         self._filters_due: asyncio.Handle | None = None
-        self._fileno: int | None = None
-        self._idle_wake_ups = 0
-        self._pause: asyncio.TimerHandle | None = None
+        self._reader = Reader(driver, self._take)
         self._state_poll: Cycle | None = None
-        self._thread: threading.Thread | None = None
-        self._stopping = threading.Event()
-        self._handed_over: deque[list[Heard]] = deque()
-        self._hand_over_due = False
 
     @property
     def backend(self) -> str:
@@ -97,18 +85,7 @@ class PythonCanBus:
         self._apply_filters()
         if self._end is not None:
             return
-        fileno = self._driver.fileno()
-        if fileno >= 0:
-            try:
-                loop.add_reader(fileno, self._read_some)
-                self._fileno = fileno
-            except NotImplementedError:  # Windows' proactor loop
-                fileno = -1
-        if fileno < 0:
-            self._thread = threading.Thread(
-                target=self._read_in_thread, args=(loop,), name=f"can-{self.backend}", daemon=True
-            )
-            self._thread.start()
+        self._reader.start(loop)
         if self._driver.polls_state:
             self._state_poll = Cycle(_STATE_PERIOD_S, self._poll_state)
             self._state_poll.start()
@@ -119,8 +96,7 @@ class PythonCanBus:
             return
         self._closed = True
         self._stop(AdapterLost("the bus was closed"))
-        if self._thread is not None:
-            self._thread.join()
+        self._reader.join()
         self._driver.close()
 
     # --- the Bus port -----------------------------------------------------------------------------
@@ -136,9 +112,10 @@ class PythonCanBus:
         `on_sent` is called when the interface gave the frame back, or, if it does not do that, when its driver has
         taken it.  Raises UsageError for a CAN FD frame on a classic bus, BusError for a frame that the driver rejects.
         """
-        self._check_not_ended()
-        if self._queue is None:
+        queue = self._queue
+        if queue is None:
             raise UsageError("the bus was not started")
+        self._check_not_ended()
         if self._off is not None:
             raise BusOff(self._off.what, why=self._off.why)
         if frame.fd and not self._driver.fd:
@@ -149,7 +126,7 @@ class PythonCanBus:
             self._apply_filters()
             self._check_not_ended()
         try:
-            self._queue.send(frame, on_sent, bulk=bulk)
+            queue.send(frame, on_sent, bulk=bulk)
         except (AdapterLost, BusOff, InterfaceDown) as error:
             self._failed(error)
             raise
@@ -231,65 +208,28 @@ class PythonCanBus:
 
     # --- reading ----------------------------------------------------------------------------------
 
-    def _read_some(self) -> None:
-        """Read what is there, up to a bound that keeps the loop responsive."""
-        tries = 1 if self._idle_wake_ups < _IDLE_WAKE_UPS else _FRAMES_A_WAKE_UP
-        for _ in range(tries):
-            heard = self._driver.read(_FRAMES_A_WAKE_UP, 0)
-            if heard:
-                self._idle_wake_ups = 0
-                self._take(heard)
-                return
-        self._idle_wake_ups += 1
-        if self._idle_wake_ups >= _IDLE_WAKE_UPS and self._fileno is not None and self._loop is not None:
-            # Ready, but nothing comes: a driver that ended.  It must not take all of the processor's time.
-            self._loop.remove_reader(self._fileno)
-            self._pause = self._loop.call_later(_IDLE_PAUSE_S, self._loop.add_reader, self._fileno, self._read_some)
-
-    def _read_in_thread(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Hand over what arrives.  Touches nothing of the bus but the driver's `read` and what is handed over."""
-        idle = 0
-        while not self._stopping.is_set():
-            since = loop.time()
-            heard = self._driver.read(1, _THREAD_POLL_S)
-            if not heard:
-                idle = idle + 1 if loop.time() - since < _THREAD_POLL_S / 2 else 0
-                if idle >= _IDLE_WAKE_UPS:
-                    self._stopping.wait(_IDLE_PAUSE_S)
-                continue
-            idle = 0
-            self._handed_over.append(heard)
-            if not self._hand_over_due:
-                self._hand_over_due = True
-                try:
-                    loop.call_soon_threadsafe(self._take_over)
-                except RuntimeError:  # the loop is closed
-                    return
-            if isinstance(heard[0], BusError):
-                self._stopping.wait(_THREAD_POLL_S)
-
-    def _take_over(self) -> None:
-        self._hand_over_due = False  # first: what is appended from now on is announced again
-        for _ in range(len(self._handed_over)):
-            self._take(self._handed_over.popleft())
-
     def _take(self, heard: list[Heard]) -> None:
+        queue = self._queue
+        if queue is None:
+            return
         now = asyncio.get_running_loop().time()
+        unmarked_echo = not self._driver.marks_echo
         for one in heard:
             if self._end is not None:
                 return
             if type(one) is CanFrame:
                 self._failures = 0
-                if self._driver.marks_echo or self._queue is None or not self._queue.confirm(one):
+                if unmarked_echo and queue.confirm(one):
+                    continue
+                if self._off is not None or self._down_at is not None:
                     self._alive(now)
-                    if self._queue is not None:
-                        self._queue.heard(one)
-                    self._deliver(one, now)
+                if queue.paced:
+                    queue.heard(one)
+                self._deliver(one, now)
             elif isinstance(one, OwnFrame):
                 self._failures = 0
                 self._alive(now)
-                if self._queue is not None:
-                    self._queue.confirm(one.frame)
+                queue.confirm(one.frame)
             elif isinstance(one, HostFrame):
                 self._failures = 0
                 self._alive(now)
@@ -378,18 +318,14 @@ class PythonCanBus:
 
     def _stop(self, why: BusError) -> None:
         self._end = self._end or why
-        self._stopping.set()
+        self._reader.stop()
         if self._queue is not None:
             self._queue.drop()
-        for handle in (self._filters_due, self._pause):
-            if handle is not None:
-                handle.cancel()
-        self._filters_due = self._pause = None
+        if self._filters_due is not None:
+            self._filters_due.cancel()
+            self._filters_due = None
         if self._state_poll is not None:
             self._state_poll.stop()
-        if self._fileno is not None and self._loop is not None:
-            self._loop.remove_reader(self._fileno)
-            self._fileno = None
 
     def _report(self, error: BusError) -> None:
         for on_error in tuple(self._watchers):

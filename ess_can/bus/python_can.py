@@ -69,7 +69,7 @@ QUIRKS: Mapping[str, Quirks] = {
     "systec": Quirks(echo=Echo.LEARNED, marks_echo=False),
     "udp_multicast": Quirks(echo=Echo.LOSSY, marks_echo=False, wire=False),
     "vector": Quirks(echo=Echo.LEARNED, asks=True),
-    "virtual": Quirks(echo=Echo.LEARNED, wire=False),
+    "virtual": Quirks(wire=False),  # gives own frames back only if opened so, and they tell nothing then
 }
 
 
@@ -83,31 +83,17 @@ def confirms_frames(interface: str) -> bool:
     return QUIRKS.get(home, Quirks()).echo is not Echo.NONE
 
 
-def to_message(frame: CanFrame) -> can.Message:
-    """The frame as python-can's message, with data of its own: some backends pad what they are given."""
-    import can
-
-    return can.Message(
-        arbitration_id=frame.can_id & 0x1FFF_FFFF,
-        is_extended_id=frame.extended,
-        is_remote_frame=frame.remote,
-        is_fd=frame.fd,
-        bitrate_switch=frame.brs,
-        dlc=len(frame.data),
-        data=None if frame.remote else bytearray(frame.data),
-    )
-
-
 def from_message(message: can.Message) -> CanFrame | None:
     """The message as a frame, or None for an error frame.  A remote frame gets as many zeros as it asks for."""
     if message.is_error_frame:
         return None
+    can_id = message.arbitration_id
     return CanFrame(
-        message.arbitration_id | (EXTENDED_FLAG if message.is_extended_id else 0),
+        can_id | EXTENDED_FLAG if message.is_extended_id else can_id,
         bytes(message.dlc) if message.is_remote_frame else bytes(message.data),
-        fd=message.is_fd,
-        brs=message.bitrate_switch,
-        remote=message.is_remote_frame,
+        message.is_fd,
+        message.bitrate_switch,
+        message.is_remote_frame,
     )
 
 
@@ -121,7 +107,10 @@ class MessageDriver:
     filters_ids = False
 
     def __init__(self, bus: can.BusABC, name: str, *, fd: bool = False, timing: BitTiming | None = None) -> None:
+        from ess_can.bus.message import to_message
+
         quirks = QUIRKS.get(name, Quirks())
+        self._to_message = to_message
         self.name = name
         self.fd = fd
         self.timing = timing if quirks.wire else None
@@ -149,9 +138,10 @@ class MessageDriver:
         """
         try:
             if self._outlet is None:
-                self._bus.send(to_message(frame))
+                self._bus.send(self._to_message(frame))
             elif self._outlet.has_room():
-                self._bus.send(to_message(frame), timeout=0)  # slcan gives it to its port, at some cost if it changes
+                # slcan gives the time-out to its port, at some cost if it changes
+                self._bus.send(self._to_message(frame), timeout=0)
             else:
                 return False
         except Exception as failure:

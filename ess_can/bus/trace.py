@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ess_can.bus.clock import now
+from ess_can.bus.message import to_message
 from ess_can.bus.port import Bus, Receive, Sent
-from ess_can.bus.python_can import to_message
 from ess_can.can.frame import EXTENDED_FLAG, CanFrame
 from ess_can.errors import BusError, TraceUnwritable, UsageError
 

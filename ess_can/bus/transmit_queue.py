@@ -25,6 +25,9 @@ BULK_IN_FLIGHT = 2
 Where nothing is confirmed, `wire_pace.AHEAD_S` comes on top.
 """
 
+_AT_ONCE = 64
+"""Bulk frames handed over in one turn of the loop where there is no wire to wait for."""
+
 
 class _Sending(NamedTuple):
     frame: CanFrame
@@ -43,6 +46,8 @@ class TransmitQueue:
     A driver that gives own frames back confirms them by that; one such frame also confirms those handed over before it,
     because some interfaces lose what they give back; where that is usual, it counts as sent soon anyway.  Elsewhere a
     frame counts as sent when the driver took it, and a bulk frame when it should have left the wire, if there is one.
+    Without a wire nothing waits behind a stream: up to `_AT_ONCE` of its frames are handed over and confirmed in one
+    go.
 
     Up to `depth` frames of each kind wait while the driver has no room or `BULK_IN_FLIGHT` is reached.  After
     `patience_s` seconds without progress everything is dropped and `report` gets TransmitStalled if the driver has
@@ -66,6 +71,8 @@ class TransmitQueue:
         self._report = report
         self._echoes = driver.echo in (Echo.CERTAIN, Echo.LOSSY)
         self._pace = None if driver.timing is None else WirePace(driver.timing, loop, self._flush)
+        self._at_once = driver.timing is None and driver.echo is Echo.NONE
+        self._this_turn = 0  # bulk frames handed over at once since the loop came round
         self._echo_patience_s = _LOSSY_PATIENCE_S if driver.echo is Echo.LOSSY else patience_s
         self._urgent: deque[_Sending] = deque()
         self._bulk: deque[_Sending] = deque()
@@ -95,7 +102,14 @@ class TransmitQueue:
     def _room_for_bulk(self) -> bool:
         if self._echoes:
             return self._open_bulk < BULK_IN_FLIGHT
+        if self._at_once:
+            return self._this_turn < _AT_ONCE
         return self._pace is None or self._pace.under_way < BULK_IN_FLIGHT
+
+    @property
+    def paced(self) -> bool:
+        """Whether `heard` needs the frames of others."""
+        return self._pace is not None and not self._echoes
 
     def heard(self, frame: CanFrame) -> None:
         """A frame of others was on the wire."""
@@ -157,12 +171,26 @@ class TransmitQueue:
             on_sent = sending.on_sent
             if self._pace is not None:
                 self._pace.put(sending.frame, on_sent, bulk=sending.bulk)
-            if on_sent is not None and (self._pace is None or not sending.bulk):
+            if self._at_once and sending.bulk:
+                self._count_this_turn()
+                if on_sent is not None:
+                    on_sent(self._loop.time())
+            elif on_sent is not None and (self._pace is None or not sending.bulk):
                 # not from inside send: the sender may send its next one
                 self._loop.call_soon(self._taken, on_sent)
         if self._driver.echo is not Echo.NONE:
             self._put_in_flight(sending if self._echoes else sending.settled)
         return True
+
+    def _count_this_turn(self) -> None:
+        if not self._this_turn:
+            self._loop.call_soon(self._next_turn)
+        self._this_turn += 1
+
+    def _next_turn(self) -> None:
+        self._this_turn = 0
+        if self._bulk and self._retry is None:
+            self._flush()
 
     def _taken(self, on_sent: Sent) -> None:
         on_sent(self._loop.time())

@@ -12,8 +12,9 @@ import pytest
 from ess_can.bus.adapter import PythonCanBus
 from ess_can.bus.clock import pause
 from ess_can.bus.driver import ErrorReport, ErrorState
+from ess_can.bus.message import to_message
 from ess_can.bus.port import Bus
-from ess_can.bus.python_can import MessageDriver, to_message
+from ess_can.bus.python_can import MessageDriver
 from ess_can.can.frame import EXTENDED_FLAG, CanFrame
 from ess_can.errors import (
     AdapterLost,
@@ -466,9 +467,9 @@ def test_the_reader_thread_ends_when_its_loop_is_gone(item: can.Message | Except
 
     asyncio.run(main())
     driver.incoming.append(item)
-    assert bus._thread is not None
-    bus._thread.join(10)
-    assert not bus._thread.is_alive()
+    assert bus._reader._thread is not None
+    bus._reader._thread.join(10)
+    assert not bus._reader._thread.is_alive()
     bus.close()
 
 
@@ -480,7 +481,7 @@ def test_a_loop_that_cannot_watch_file_descriptors_gets_a_reader_thread() -> Non
     async def main() -> None:
         bus = PythonCanBus(MessageDriver(FakeDriver(), "fake"))
         bus.start()
-        assert bus._thread is not None
+        assert bus._reader._thread is not None
         bus.close()
 
     with asyncio.Runner(loop_factory=ProactorLike) as runner:
@@ -506,14 +507,14 @@ def test_a_reader_thread_hands_over_many_at_a_time_and_in_order() -> None:
 
         bus.subscribe(None, receive)
         calls = 0
-        take_over = bus._take_over
+        take_over = bus._reader._take_over
 
         def counted() -> None:
             nonlocal calls
             calls += 1
             take_over()
 
-        bus._take_over = counted  # type: ignore[method-assign]
+        bus._reader._take_over = counted  # type: ignore[method-assign]
         bus.start()
         async with asyncio.timeout(30):
             await done

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 
 from ess_can.bus import python_can
 from ess_can.bus.driver import Echo, ErrorReport, ErrorState, IdFilter, OwnFrame
+from ess_can.bus.message import to_message
 from ess_can.bus.python_can import (
     QUIRKS,
     MessageDriver,
@@ -24,7 +25,6 @@ from ess_can.bus.python_can import (
     filters_of,
     from_message,
     open_bus,
-    to_message,
 )
 from ess_can.can.frame import EXTENDED_FLAG, CanFrame
 from ess_can.can.timing import BitTiming
@@ -429,8 +429,8 @@ def exchange(left: PythonCanBus, right: PythonCanBus, there: CanFrame, back: Can
 def test_two_buses_of_one_process_over_the_virtual_interface_with_a_reader_thread_each() -> None:
     left, right = (open_bus("virtual", "test-python-can") for _ in range(2))
     exchange(left, right, A_FRAME, CanFrame(EXTENDED_FLAG | 5, b"\x09"))
-    assert left._thread is not None
-    assert not left._thread.is_alive()
+    assert left._reader._thread is not None
+    assert not left._reader._thread.is_alive()
 
 
 def test_echoes_of_the_virtual_interface_are_recognised() -> None:
@@ -452,7 +452,7 @@ def test_two_buses_over_udp_multicast_on_file_descriptors() -> None:
     left, right = (open_bus("udp_multicast", GROUP, fd=True, bus_kwargs={"port": port}) for _ in range(2))
     assert left.fd
     exchange(left, right, A_FRAME, CanFrame(7, bytes(64), fd=True, brs=True))
-    assert left._thread is None
+    assert left._reader._thread is None
 
 
 ANSWERING = """

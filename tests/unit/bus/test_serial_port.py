@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import pty
 import signal
 import tty
@@ -184,6 +185,7 @@ def test_slcan_is_read_without_waiting_and_half_a_line_is_kept() -> None:
         os.write(master, b"t12320")
         assert driver.read(10, 0) == []
         os.write(master, b"102\rt1230\r")
+        assert select.select([opened.fileno()], [], [], 10)[0]  # a terminal takes its time
         heard = driver.read(10, 0)
         heard += driver.read(10, 0)
         driver.close()
