@@ -180,7 +180,11 @@ class IsoTpChannel:
             self._proceed(events, now)
 
     def _confirmed(self, frame: CanFrame, now: float) -> None:
-        self._proceed(self._endpoint.frame_sent(frame, now), now)
+        events = self._endpoint.frame_sent(frame, now)
+        if events:
+            self._proceed(events, now)
+        elif not self._pumping:
+            self._pump(now)
 
     def _timer_fired(self, when: float) -> None:
         self._timer = None

@@ -7,36 +7,28 @@ import can
 from ess_can.can.frame import EXTENDED_FLAG, CanFrame
 
 
-class FrameMessage(can.Message):
-    """A message that is copied quickly.
+class FrameStencil(can.Message):
+    """A message for interfaces that copy what they are given, and only that: it is used again for every frame.
 
-    `can.Message` copies its data, a bytearray, through pickle's protocol, and the `virtual` interface copies each
-    message for each of its receivers.  A copy here is a plain `can.Message` with data of its own, as there.
+    `can.Message` copies itself through pickle's protocol.  A copy of this one is a plain `can.Message` with data of its
+    own, made directly.
     """
 
-    __slots__ = ()
+    __slots__ = ("_frame",)
+
+    def show(self, frame: CanFrame) -> can.Message:
+        """Stand for this frame from now on; valid until the next call."""
+        self._frame = frame
+        return self
 
     def __deepcopy__(self, memo: object) -> can.Message:
-        return can.Message(
-            self.timestamp,
-            self.arbitration_id,
-            self.is_extended_id,
-            self.is_remote_frame,
-            self.is_error_frame,
-            self.channel,
-            self.dlc,
-            bytearray(self.data),
-            self.is_fd,
-            self.is_rx,
-            self.bitrate_switch,
-            self.error_state_indicator,
-        )
+        return to_message(self._frame)
 
 
-def to_message(frame: CanFrame) -> FrameMessage:
+def to_message(frame: CanFrame) -> can.Message:
     """The frame as python-can's message, with data of its own: some backends pad what they are given."""
     can_id, data, fd, brs, remote = frame
-    return FrameMessage(
+    return can.Message(
         0.0,
         can_id & 0x1FFF_FFFF,
         can_id >= EXTENDED_FLAG,

@@ -44,7 +44,7 @@ class Quirks:
     `echo` tells whether own frames come back; with LEARNED they do once `receive_own_messages` is set, which opening
     does itself if `asks`.  `marks_echo`: they come with `is_rx` false.  `kernel_errors`: error frames are coded as in
     linux/can/error.h.  `polls_state`: `state` asks the controller, cheaply.
-    `wire`: there is one, on which frames take time.
+    `wire`: there is one, on which frames take time.  `copies`: it copies each message, once for each receiver.
     """
 
     echo: Echo = Echo.NONE
@@ -53,6 +53,7 @@ class Quirks:
     kernel_errors: bool = False
     polls_state: bool = False
     wire: bool = True
+    copies: bool = False
 
 
 # Read from the backends of python-can 4.6.1.  None of them filters several identifiers in hardware (kvaser, vector and
@@ -69,7 +70,7 @@ QUIRKS: Mapping[str, Quirks] = {
     "systec": Quirks(echo=Echo.LEARNED, marks_echo=False),
     "udp_multicast": Quirks(echo=Echo.LOSSY, marks_echo=False, wire=False),
     "vector": Quirks(echo=Echo.LEARNED, asks=True),
-    "virtual": Quirks(wire=False),  # gives own frames back only if opened so, and they tell nothing then
+    "virtual": Quirks(wire=False, copies=True),  # gives own frames back only if opened so, and they tell nothing then
 }
 
 
@@ -107,10 +108,10 @@ class MessageDriver:
     filters_ids = False
 
     def __init__(self, bus: can.BusABC, name: str, *, fd: bool = False, timing: BitTiming | None = None) -> None:
-        from ess_can.bus.message import to_message
+        from ess_can.bus.message import FrameStencil, to_message
 
         quirks = QUIRKS.get(name, Quirks())
-        self._to_message = to_message
+        self._to_message = FrameStencil().show if quirks.copies else to_message
         self.name = name
         self.fd = fd
         self.timing = timing if quirks.wire else None

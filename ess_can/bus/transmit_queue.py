@@ -89,6 +89,10 @@ class TransmitQueue:
     def send(self, frame: CanFrame, on_sent: Sent | None, *, bulk: bool) -> None:
         """Hand over a frame, or let it wait.  Raises TransmitQueueFull, and the BusError of a driver that fails."""
         waiting = self._bulk if bulk else self._urgent
+        nothing_waits = not (self._bulk or self._urgent)
+        if self._at_once and bulk and nothing_waits and self._room_for_bulk and self._driver.write(frame, bulk=True):
+            self._sent_at_once(on_sent)  # the usual case without a wire, in few steps
+            return
         if len(waiting) >= self._depth:
             raise TransmitQueueFull(f"{len(waiting)} frames already wait for the adapter's driver")
         sending = _Sending(frame, on_sent, bulk)
@@ -172,9 +176,7 @@ class TransmitQueue:
             if self._pace is not None:
                 self._pace.put(sending.frame, on_sent, bulk=sending.bulk)
             if self._at_once and sending.bulk:
-                self._count_this_turn()
-                if on_sent is not None:
-                    on_sent(self._loop.time())
+                self._sent_at_once(on_sent)
             elif on_sent is not None and (self._pace is None or not sending.bulk):
                 # not from inside send: the sender may send its next one
                 self._loop.call_soon(self._taken, on_sent)
@@ -182,10 +184,12 @@ class TransmitQueue:
             self._put_in_flight(sending if self._echoes else sending.settled)
         return True
 
-    def _count_this_turn(self) -> None:
+    def _sent_at_once(self, on_sent: Sent | None) -> None:
         if not self._this_turn:
             self._loop.call_soon(self._next_turn)
         self._this_turn += 1
+        if on_sent is not None:
+            on_sent(self._loop.time())
 
     def _next_turn(self) -> None:
         self._this_turn = 0
