@@ -70,6 +70,7 @@ class Wire:
         self._skip_to = self.loop.skip_to if isinstance(self.loop, VirtualTimeLoop) else _never
         self._bit_s = 1 / timing.bitrate
         self._controllers: list[Controller] = []
+        self._all_tuned = True
         self._routes: dict[int, tuple[Subscription, ...]] = {}
         self._busy_s: dict[int, float] = {}
         self._occupied = False  # from a first frame that waits until none does
@@ -90,6 +91,7 @@ class Wire:
         tuned = bitrate is None or bitrate == self.timing.bitrate
         controller = Controller(self, name, depth=depth, order=order, tuned=tuned)
         self._controllers.append(controller)
+        self._all_tuned = self._all_tuned and tuned
         return controller
 
     def busy_s(self, can_ids: Iterable[int] | None = None) -> float:
@@ -174,14 +176,8 @@ class Wire:
         sender, transmission, _ = self._current
         frame, duration_s = transmission.frame, transmission.duration_s
         fault = None if self.fault is None else self.fault(self.transmissions, frame)
-        acknowledged, destroyed = False, bool(self._rivals) or not sender.tuned
-        for controller in self._controllers:
-            if controller.online and controller is not sender:
-                if controller.tuned:
-                    acknowledged = True
-                elif controller.state is ControllerState.ERROR_ACTIVE:
-                    controller.receive_error(8)  # the first to raise an error flag counts eight
-                    destroyed = True
+        destroyed = self._destroyed_by_others(sender) or bool(self._rivals) or not sender.tuned
+        acknowledged = any(one.online and one.tuned and one is not sender for one in self._controllers)
         if destroyed or fault is WireFault.CORRUPT:
             self._error(duration_s + _AFTER_CRC_ERROR * self._bit_s)
             for rival in self._rivals:
@@ -207,6 +203,16 @@ class Wire:
                 self._held = frame, sender
             elif fault is not WireFault.LOSE:
                 self._deliver(received, sender)
+
+    def _destroyed_by_others(self, sender: Controller) -> bool:
+        """Whether controllers with another bit rate destroy the frame."""
+        if self._all_tuned:
+            return False
+        mistuned = [one for one in self._controllers if one.online and not one.tuned and one is not sender]
+        destroyers = [one for one in mistuned if one.state is ControllerState.ERROR_ACTIVE]
+        for controller in destroyers:
+            controller.receive_error(8)  # the first to raise an error flag counts eight
+        return bool(destroyers)
 
     def _release(self, occupied_s: float) -> None:
         """The transmission is over; the wire is free for the next `occupied_s` after its start."""
