@@ -64,7 +64,7 @@ def signals() -> str:
 
     def rows() -> Iterator[tuple[object, ...]]:
         for message in sorted(_database().messages, key=lambda m: m.frame_id):
-            if message.name.startswith("UDS_") or message.name[-1] in "234":
+            if message.name.startswith("UDS_") or message.name[-1] in "2345678":
                 continue
             for signal in message.signals:
                 scale = signal.scale

@@ -10,7 +10,7 @@ from ess_can.cli.errors import handle_upgrade_errors
 
 
 @click.command()
-@click.option("--racks", type=click.IntRange(1, 4), default=2, show_default=True, help="Racks of the plant.")
+@click.option("--racks", type=click.IntRange(min=1), default=2, show_default=True, help="Racks of the plant.")
 @click.option("-b", "--bitrate", type=click.IntRange(min=1), help="Nominal bit rate in bit/s; 500000 unless given.")
 @click.option("--fd", is_flag=True, help="CAN FD.")
 @click.option("--data-bitrate", type=click.IntRange(min=1), help="CAN FD data bit rate in bit/s; 2000000 unless given.")
@@ -35,10 +35,12 @@ def demo(
     from ess_can.cli.embedded import open_sample_upgrade, plant_spec, rack_count, upgrade_simulated_plant
     from ess_can.cli.finish import finish
     from ess_can.cli.report_text import ProgressPrinter
+    from ess_can.cli.station_options import load_codec
     from ess_can.cli.stopwatch import Stopwatch
 
     stopwatch = Stopwatch()
     upgrade = open_sample_upgrade(resources.sample_path("bmu-1.1.0.essup"))
+    codec = load_codec(racks=racks)
     spec = plant_spec(bitrate, fd, data_bitrate, racks, seed)
     if not as_json:
         bus = f"{spec.bit_timing.bitrate // 1000} kbit/s" + (" CAN FD" if fd else "")
@@ -46,5 +48,5 @@ def demo(
             f"Simulated plant: {rack_count(racks)} and a PCS at {bus}; release {upgrade.manifest.release_name!r}."
         )
     with ProgressPrinter(silent=as_json) as progress:
-        run = upgrade_simulated_plant(upgrade, spec, progress, trace=trace)
+        run = upgrade_simulated_plant(upgrade, spec, progress, trace=trace, codec=codec)
     finish(run.report, as_json=as_json, wall_time_s=stopwatch.elapsed_s(), trace_hash=run.trace_hash)

@@ -13,6 +13,7 @@ from ess_can import resources
 from ess_can.bus.clock import pause
 from ess_can.can.frame import CanFrame
 from ess_can.can.timing import BitTiming
+from ess_can.cli.station_options import load_codec
 from ess_can.cli.trace_file import SIMULATED_START_S, trace_file
 from ess_can.gateway.config import GatewayConfig
 from ess_can.gateway.progress import OnProgress
@@ -128,15 +129,17 @@ def upgrade_simulated_plant(
     prepare: Callable[[Plant], None] | None = None,
     firmware_keys: KeyRing = NO_KEYS,
     trace: Path | None = None,
+    codec: StationCodec | None = None,
 ) -> SimulatedRun:
     """Run a whole upgrade in virtual time.
 
     `prepare` may bring the plant into a state before the gateway comes; for `firmware_keys` see `make_plant`, for
-    `trace` see `plant_trace`.
+    `trace` see `plant_trace`; `codec` is the built-in one unless given.  Raises UsageError if the DBC has fewer racks
+    than the plant.
     """
 
     async def run() -> SimulatedRun:
-        plant = make_plant(spec, StationCodec.load(), firmware_keys)
+        plant = make_plant(spec, codec or load_codec(racks=spec.racks), firmware_keys)
         if prepare is not None:
             prepare(plant)
         with plant_trace(plant, trace):

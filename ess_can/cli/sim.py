@@ -18,10 +18,12 @@ from ess_can.cli.bus_options import BusOptions, bus_options
 from ess_can.cli.errors import handle_errors
 from ess_can.cli.image_text import print_json
 from ess_can.cli.number_types import LONGEST_S, Finite
+from ess_can.cli.station_options import load_codec
 from ess_can.errors import AdapterLost
 
 if TYPE_CHECKING:
     from ess_can.errors import BusError
+    from ess_can.signals.dbc import StationCodec
     from ess_can.sim.plant import Part, PlantSpec
 
 R = TypeVar("R")
@@ -65,7 +67,7 @@ def _sim_options(command: Callable[..., R]) -> Callable[..., R]:
     for option in reversed(
         (
             click.option(
-                "--racks", type=click.IntRange(1, 4), default=2, show_default=True, help="Racks of the plant."
+                "--racks", type=click.IntRange(min=1), default=2, show_default=True, help="Racks of the plant."
             ),
             click.option(
                 "--state",
@@ -166,20 +168,22 @@ def _simulate(bus: BusOptions, options: _SimOptions, what: str, parts: frozenset
         speed=options.speed,
         flash=flash_for(options.flash_kib),
     )
+    codec = load_codec(racks=options.racks)
     where = " ".join(filter(None, (bus.interface or "the configured interface", bus.channel)))
     click.echo(f"{what} {rack_count(options.racks)} on {where}; Ctrl-C ends it.", err=True)
     summary: dict[str, object] = {"frames": 0, "lost": 0, "nodes": []}
     with suppress(KeyboardInterrupt, asyncio.CancelledError):
-        asyncio.run(_run(bus, options, spec, summary))
+        asyncio.run(_run(bus, options, spec, codec, summary))
     if options.as_json:
         print_json({"result": "ok", "exit_code": 0, "error": None, **summary})
 
 
-async def _run(bus: BusOptions, options: _SimOptions, spec: PlantSpec, summary: dict[str, object]) -> None:
+async def _run(
+    bus: BusOptions, options: _SimOptions, spec: PlantSpec, codec: StationCodec, summary: dict[str, object]
+) -> None:
     """Run the plant; `summary` is filled in when it ends, by a signal or not."""
     from ess_can.bus.clock import Guard, now
     from ess_can.cli.embedded import make_plant
-    from ess_can.signals.dbc import StationCodec
     from ess_can.sim.bridge import Bridge
     from ess_can.sim.presence import require_alone, sent_identifiers
     from ess_can.sim.state_files import StateFiles
@@ -195,7 +199,6 @@ async def _run(bus: BusOptions, options: _SimOptions, spec: PlantSpec, summary: 
         else:
             news.on_error(error, now())
 
-    codec = StationCodec.load()
     with ExitStack() as stack:
         state = None
         if options.state is not None:

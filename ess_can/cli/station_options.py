@@ -34,8 +34,8 @@ class StationOptions:
         return expected_nodes(self.racks, self.comm_gateway)
 
     def codec(self) -> StationCodec:
-        """The station's messages.  Raises DbcMismatch, FileUnreadable."""
-        return load_codec(self.dbc)
+        """The station's messages.  Raises DbcMismatch, FileUnreadable, UsageError."""
+        return load_codec(self.dbc, self.racks)
 
 
 def station_options(command: Callable[..., R]) -> Callable[..., R]:
@@ -50,7 +50,7 @@ def station_options(command: Callable[..., R]) -> Callable[..., R]:
         (
             click.option(
                 "--racks",
-                type=click.IntRange(1, 4),
+                type=click.IntRange(min=1),
                 envvar="ESS_CAN_RACKS",
                 show_envvar=True,
                 help="How many racks the station has.",
@@ -82,11 +82,23 @@ def expected_nodes(racks: int | None, comm_gateway: bool) -> tuple[NodeAddress, 
     return (*bmus, NodeAddress(NodeType.COMM_GATEWAY)) if comm_gateway else bmus
 
 
-def load_codec(dbc: Path | None) -> StationCodec:
-    """The station's messages.  Raises DbcMismatch, FileUnreadable."""
+def load_codec(dbc: Path | None = None, racks: int | None = None) -> StationCodec:
+    """The messages of a station with this many racks.
+
+    Raises DbcMismatch, FileUnreadable, and UsageError if the DBC has not as many.
+    """
+    from ess_can.identity import NodeType
     from ess_can.signals.dbc import StationCodec
 
-    return StationCodec.load(dbc)
+    codec = StationCodec.load(dbc)
+    known = sum(node.node_type is NodeType.BMU for node in codec.nodes())
+    if racks is not None and racks > known:
+        raise UsageError(
+            f"a station of {racks} racks does not fit the DBC",
+            why=f"it describes {known}",
+            remedy=f"Say --racks with at most {known}, or give --dbc a file that describes all of them.",
+        )
+    return codec
 
 
 def gateway_config(

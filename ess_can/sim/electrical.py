@@ -6,7 +6,7 @@
                           +--precharge--R pre---+           C   bleeder
     string- -----------------main---------------+-- link- --+-----+
 
-Up to four racks share the link.  Between two contactor movements the circuit is linear with one capacitor, so each
+The racks share the link.  Between two contactor movements the circuit is linear with one capacitor, so each
 step is the exact exponential: stable for every step width, and the same result however the time is cut.
 A positive current discharges the battery.  All times are seconds of the running loop.
 """

@@ -61,7 +61,7 @@ class PlantSpec:
     """
 
     racks: int = 2
-    soc_percent: tuple[float, ...] = (55.0, 55.2, 54.9, 55.1)
+    soc_percent: tuple[float, ...] = (55.0, 55.2, 54.9, 55.1, 55.3, 54.8, 55.0, 55.2)
     running: bool = True
     bit_timing: BitTiming = field(default_factory=lambda: BitTiming(500_000))
     pcs: PcsSpec = field(default_factory=PcsSpec)

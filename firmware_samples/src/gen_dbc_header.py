@@ -2,7 +2,7 @@
 
 Usage: gen_dbc_header.py DBC OUTPUT
 
-Messages that differ in their final number only (``BMS_HvStatus_1`` ... ``BMS_HvStatus_4``) become one array with one
+Messages that differ in their final number only (``BMS_HvStatus_1`` ... ``BMS_HvStatus_8``) become one array with one
 set of signals.  Diagnostic channels are left out: the applications do not serve them.
 """
 

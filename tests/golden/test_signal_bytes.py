@@ -31,7 +31,7 @@ from ess_can.signals.messages import (
 )
 
 OPEN, CLOSED, MOVING, INVALID = ContactorState
-BMU3 = NodeAddress(NodeType.BMU, 3)
+BMU3, BMU8 = NodeAddress(NodeType.BMU, 3), NodeAddress(NodeType.BMU, 8)
 GATEWAY = NodeAddress(NodeType.COMM_GATEWAY)
 COUNTER = 0xA5
 """Counter of the protected frames below."""
@@ -56,6 +56,15 @@ GOLDEN: list[tuple[Message, int | NodeAddress, str]] = [
     (BmsAlarms(), 1, "111#0000"),
     (BmsAlarms(overvoltage=True, hvil_open=True, internal_fault=True), 2, "112#4108"),
     (NodeInfo(NodeType.BMU, 1, 9, ImageState.TRIAL, 0x2ABC, 7, 1, 2, 345), BMU3, "453#9af1aa0701025901"),
+    (BmsHvStatus(OPEN, OPEN, OPEN, True, False, False, True, False, 12.25, -0.3), 5, "0B5#16aea5408a01fdff"),
+    (BmsHvStatus(CLOSED, MOVING, INVALID, False, True, True, False, True, None, None), 8, "0B8#cff3a5b9fdff0080"),
+    (BmsHvNotice(0xC0FFEE, HvNoticeCondition.DISCONNECTED, 12.3), 6, "0C6#5129a5eeffc0b107"),
+    (BmsHvNotice(1, HvNoticeCondition.UNKNOWN, 0.0), 8, "0C8#d3efa50100000300"),
+    (BmsState(RackState.PRECHARGING, 55.5, 812.25, 24.125), 7, "217#022b02b10cc1"),
+    (BmsCellSummary(3.251, 3.349, -12.0, 25.0), 5, "255#00b34c45c3110400"),
+    (BmsCellGroup(4, None, 0.0, 16.382), 8, "258#04ff3f00e0ff0300"),
+    (BmsAlarms(overvoltage=True, hvil_open=True, internal_fault=True), 6, "116#4108"),
+    (NodeInfo(NodeType.BMU, 1, 9, ImageState.TRIAL, 0x2ABC, 7, 1, 2, 345), BMU8, "458#9af1aa0701025901"),
     (
         NodeInfo(NodeType.COMM_GATEWAY, 0, 15, ImageState.CONFIRMED, 0x3FFF, 255, 255, 0, 0xFFFF),
         GATEWAY,

@@ -27,7 +27,8 @@ _VTOR = 0xE000_ED08
 _AIRCR = 0xE000_ED0C
 _HSE_READY = (0x5802_4400, 1 << 17)
 _GPIOE_BSRR = 0x5802_1018
-_GPIOG_IDR, _GPIOG_BSRR = 0x5802_1810, 0x5802_1818
+_GPIOG_MODER, _GPIOG_IDR, _GPIOG_BSRR = 0x5802_1800, 0x5802_1810, 0x5802_1818
+_ANALOGUE = 0b11
 _IWDG_KR = 0x5800_4800
 _ADC_ISR, _ADC_CR, _ADC_SQR1, _ADC_DR = 0x5802_6000, 0x5802_6008, 0x5802_6030, 0x5802_6040
 _ADC_READY, _ADC_CALIBRATING = 0x1005, 1 << 31
@@ -87,6 +88,7 @@ class Board:
         uc.mem_write(DTCM, b"\xa5" * DTCM_SIZE)  # RAM holds anything after power-on
         uc.mem_write(LOAD_ADDRESS, self.image)
         uc.mem_write(_HANDOVER, self.handover)
+        self._put(_GPIOG_MODER, 0xFFFF_FFFF)  # all analogue after reset
         for start, end in ((_FDCAN, _FDCAN + 0x100), (0x4001_1000, 0x4001_1030), (0x5800_4800, 0x5802_6100)):
             uc.hook_add(UC_HOOK_MEM_READ, self._on_read, begin=start, end=end)
             uc.hook_add(UC_HOOK_MEM_WRITE, self._on_write, begin=start, end=end)
@@ -142,6 +144,16 @@ class Board:
         for register, value in zip(stacked, values, strict=True):
             self._uc.reg_write(register, value)
 
+    def _straps(self) -> int:
+        """The rack's number less one on PG8, PG9 and PG14."""
+        low, high = (self.rack - 1) & 0b11, (self.rack - 1) >> 2
+        return low << 8 | high << 14
+
+    def _digital(self) -> int:
+        """The pins of port G that are not analogue: only these can be read."""
+        modes = self.word(_GPIOG_MODER)
+        return sum(1 << pin for pin in range(16) if modes >> 2 * pin & 0b11 != _ANALOGUE)
+
     def _put(self, address: int, value: int) -> None:
         self._uc.mem_write(address, value.to_bytes(4, "little"))
 
@@ -150,7 +162,7 @@ class Board:
             case _ if address == _HSE_READY[0]:
                 self._put(address, self.word(address) | _HSE_READY[1])
             case _ if address == _GPIOG_IDR:
-                self._put(address, (self.coils | self.stuck_closed) | (self.rack - 1) << 8 | _GOOD_INPUTS)
+                self._put(address, (self.coils | self.stuck_closed | self._straps() | _GOOD_INPUTS) & self._digital())
             case _ if address == _ADC_ISR:
                 self._put(address, _ADC_READY)
             case _ if address == _ADC_CR:

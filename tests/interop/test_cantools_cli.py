@@ -32,7 +32,7 @@ def test_dump_shows_every_message() -> None:
     lines = dbc_path().read_text("ascii").splitlines()
     described = [line.split()[2].rstrip(":") for line in lines if line.startswith("BO_ ")]
     assert [line.split()[1] for line in shown.splitlines() if line.strip().startswith("Name:")] == described
-    assert len(described) == 39
+    assert len(described) == 71
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def test_decode_reads_a_candump_log(codec: StationCodec) -> None:
     cells = BmsCellGroup(3, 3.251, None, 3.3)
     frames = [
         CanFrame(codec.route(BmsHvStatus, 2).can_id, codec.encode(status, 2)),
-        CanFrame(codec.route(BmsCellGroup, 4).can_id, codec.encode(cells, 4)),
+        CanFrame(codec.route(BmsCellGroup, 8).can_id, codec.encode(cells, 8)),
         CanFrame(codec.diagnostic_ids(codec.nodes()[1])[0], bytes.fromhex("2101020304050607")),
     ]
     log = "".join(f"(1.{number:06d}) vcan0 {frame}\n" for number, frame in enumerate(frames))
@@ -64,7 +64,7 @@ def test_decode_reads_a_candump_log(codec: StationCodec) -> None:
     assert "BMS_HvStatus_2(E2eCrc: 0, E2eCounter: 0, MainPlus: Open, MainMinus: Closed, Precharge: Invalid" in lines[0]
     assert "HvilClosed: Yes, WeldPlus: No, WeldMinus: Yes, HvOff: No, EmergencyStop: Yes" in lines[0]
     assert "LinkVoltage: 812.25 V, Current: Invalid" in lines[0]
-    assert "BMS_Cells_4(Page: 3, CellVoltageA_3: 3.25" in lines[1]
+    assert "BMS_Cells_8(Page: 3, CellVoltageA_3: 3.25" in lines[1]
     assert "CellVoltageB_3: Invalid, CellVoltageC_3: 3.3" in lines[1]
     assert "UDS_Request_BMU1(NPciType: ConsecutiveFrame)" in lines[2]
     assert len(lines) == 3

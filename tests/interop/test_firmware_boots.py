@@ -116,7 +116,7 @@ def test_vector_table_moves_to_dtcm_where_it_is_aligned() -> None:
     ]
 
 
-@pytest.mark.parametrize("rack", [1, 4])
+@pytest.mark.parametrize("rack", [1, 4, 8])
 @pytest.mark.parametrize("version", VERSIONS)
 def test_bmu_sends_telemetry_with_the_cycle_times_of_the_dbc(codec: StationCodec, version: str, rack: int) -> None:
     node = board("bmu", version, rack=rack)

@@ -68,7 +68,7 @@ def test_every_bit_rate(bus: str) -> None:
     assert all(not contactor.arcs for contactor in outcome.scene.plant.circuit.contactors)
 
 
-@pytest.mark.parametrize("racks", [1, 3, 4])
+@pytest.mark.parametrize("racks", [1, 3, 8])
 def test_every_number_of_racks(racks: int) -> None:
     outcome = play(spec=replace(QUICK, racks=racks))
     require_done(outcome)

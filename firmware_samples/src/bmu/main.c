@@ -13,7 +13,10 @@
 #include "tick.h"
 #include "watchdog.h"
 
-/* Straps PG8, PG9: number of the rack less one.  PG10 emergency stop, PG11 fire, PG12 HVIL, PG13 insulation: high is good. */
+/* Straps PG8, PG9, PG14: number of the rack less one, lowest bit first.
+   PG10 emergency stop, PG11 fire, PG12 HVIL, PG13 insulation: high is good. */
+#define FIRST_INPUT 8u
+#define LAST_INPUT 14u
 #define INPUT(pin) (((GPIO_IDR(GPIOG_BASE) >> (pin)) & 1u) != 0u)
 
 #define OVERVOLTAGE_MV 3650
@@ -175,14 +178,27 @@ static bool due(uint32_t now, const struct can_message *message)
     return now % message->cycle_ms == 0u;
 }
 
+static void inputs_init(void)
+{
+    for (uint32_t pin = FIRST_INPUT; pin <= LAST_INPUT; pin++) {
+        gpio_mode(GPIOG_BASE, pin, GPIO_MODE_INPUT); /* they are analogue after reset and would read low */
+    }
+}
+
+static uint32_t strapped_rack(void)
+{
+    return (INPUT(8) ? 1u : 0u) | (INPUT(9) ? 2u : 0u) | (INPUT(14) ? 4u : 0u);
+}
+
 int main(void)
 {
     watchdog_start();
     handover = node_handover();
     contactors_init();
+    inputs_init();
     adc_init();
     cells_init();
-    rack = (GPIO_IDR(GPIOG_BASE) >> 8) & 3u;
+    rack = strapped_rack();
     const uint16_t accepted[] = {EMS_PCS_COMMAND[0].id, EMS_HV_STATUS_POLL[0].id};
     fdcan_init(accepted, sizeof accepted / sizeof accepted[0]);
     tick_init();

@@ -34,7 +34,7 @@ def test_version() -> None:
     assert run("-V").stdout == f"ess-can, version {__version__}\n"
 
 
-@pytest.mark.parametrize("arguments", [("nonsense",), ("demo", "--racks", "9"), ("demo", "--nonsense"), ("upgrade",)])
+@pytest.mark.parametrize("arguments", [("nonsense",), ("demo", "--racks", "0"), ("demo", "--nonsense"), ("upgrade",)])
 def test_what_makes_no_sense_ends_with_2(arguments: tuple[str, ...]) -> None:
     result = run(*arguments)
     assert result.exit_code == 2

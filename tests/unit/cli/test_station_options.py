@@ -16,6 +16,7 @@ from ess_can.cli.station_options import (
 )
 from ess_can.errors import DbcMismatch, FileUnreadable, UsageError
 from ess_can.gateway.config import Afterwards
+from tests.unit.cli.run import BMU_UPGRADE, run
 
 
 def test_expected_nodes() -> None:
@@ -56,6 +57,33 @@ def test_the_access_secret(tmp_path: Path) -> None:
         file.write_text(bad, "utf-8")
         with pytest.raises(UsageError, match="secret"):
             load_access(file)
+
+
+def test_a_station_has_at_most_the_racks_of_its_dbc() -> None:
+    for racks in (None, 1, 8):
+        assert StationOptions(racks).codec().version
+    with pytest.raises(UsageError, match="9 racks does not fit the DBC: it describes 8"):
+        StationOptions(9).codec()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("status", "--sim"),
+        ("inventory", "--sim"),
+        ("monitor", "--sim"),
+        ("upgrade", BMU_UPGRADE, "--sim"),
+        ("demo",),
+        ("sim", "bms", "-i", "virtual"),
+        ("sim", "pcs", "-i", "virtual"),
+    ],
+    ids=lambda command: " ".join(str(word) for word in command[:2] if isinstance(word, str)),
+)
+def test_more_racks_than_the_dbc_has_are_refused(command: tuple[object, ...]) -> None:
+    refused = run(*command, "--racks", 9)
+    assert (refused.exit_code, refused.stdout) == (2, "")
+    assert refused.stderr.startswith("error USAGE_ERROR: a station of 9 racks does not fit the DBC: it describes 8\n")
+    assert "--racks with at most 8" in refused.stderr
 
 
 def test_another_dbc(tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ from ess_can.signals.dbc import StationCodec
 from tests.unit.cli.run import COMM_GATEWAY_UPGRADE, REPORT_KEYS, document, python, run
 
 TSHARK = (
-    "tshark -r {} -o iso15765.can.ids:1301,1317,1333,1349,1445,1557,1573,1589,1605,1701 "
-    "-d iso15765.subdissector,uds -Y uds"
+    "tshark -r {} -o iso15765.can.ids:1301,1317,1333,1349,1365,1381,1397,1413,1445,"
+    "1557,1573,1589,1605,1621,1637,1653,1669,1701 -d iso15765.subdissector,uds -Y uds"
 )
 
 
@@ -31,7 +31,7 @@ def test_an_upgrade_writes_its_trace_and_says_how_to_look_at_it(tmp_path: Path) 
     messages = list(can.LogReader(path))
     assert f"trace: {len(messages)} frames in {path}" in result.stderr
     assert TSHARK.format(path) in result.stderr
-    assert requests(path, 0x36) == 11  # 44,012 bytes in blocks of 4,093
+    assert requests(path, 0x36) == 15  # 60,234 bytes in blocks of 4,093
     assert {m.arbitration_id for m in messages if not m.is_rx} >= {0x0A1, 0x0D1, 0x0D2, 0x6A5}
     assert {m.arbitration_id for m in messages if m.is_rx} >= {0x0A2, 0x0B1, 0x451, 0x5A5}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from itertools import groupby
+from itertools import combinations, groupby
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,7 @@ from ess_can.errors import UsageError
 from ess_can.identity import NodeAddress, NodeType
 from ess_can.resources import dbc_path
 from ess_can.signals.dbc import StationCodec
+from ess_can.signals.e2e import protect
 from ess_can.signals.messages import (
     BmsAlarms,
     BmsCellGroup,
@@ -35,7 +36,8 @@ from ess_can.signals.messages import (
     RackState,
 )
 
-BMU1, BMU2, BMU3, BMU4 = (NodeAddress(NodeType.BMU, index) for index in (1, 2, 3, 4))
+BMUS = tuple(NodeAddress(NodeType.BMU, index) for index in range(1, 9))
+BMU1, BMU2, BMU3 = BMUS[:3]
 GATEWAY = NodeAddress(NodeType.COMM_GATEWAY)
 INFO = NodeInfo(NodeType.BMU, 1, 9, ImageState.TRIAL, 0x2ABC, 7, 1, 2, 345)
 PROTECTED = (EmsPcsCommand, PcsStatus, BmsHvStatus, BmsHvNotice)
@@ -69,7 +71,7 @@ def codec(shared: StationCodec) -> StationCodec:
 
 
 def test_every_message_and_signal_is_described(database: Database) -> None:
-    assert database.version == "1.0.0"
+    assert database.version == "1.1.0"
     for message in database.messages:
         assert message.comment, message.name
         for signal in message.signals:
@@ -83,7 +85,7 @@ def test_every_message_and_signal_is_described(database: Database) -> None:
 
 def test_all_identifiers_are_standard_and_all_nodes_known(database: Database) -> None:
     names = [node.name for node in database.nodes]
-    assert names == ["EMS", "PCS", "BMU1", "BMU2", "BMU3", "BMU4", "COMM_GATEWAY"]
+    assert names == ["EMS", "PCS", *(f"BMU{index}" for index in range(1, 9)), "COMM_GATEWAY"]
     for message in database.messages:
         assert not message.is_extended_frame
         assert not message.is_fd
@@ -106,7 +108,7 @@ def test_racks_and_nodes_have_one_layout(database: Database) -> None:
         layouts = [layout(message) for message in members]
         assert all(one == layouts[0] for one in layouts), name
         sizes[name] = len(layouts)
-    assert sorted(sizes.values()) == [4, 4, 4, 4, 4, 5, 5, 5]
+    assert sorted(sizes.values()) == [8, 8, 8, 8, 8, 9, 9, 9]
 
 
 def test_safety_frames_win_arbitration_and_the_image_stream_loses(database: Database) -> None:
@@ -159,15 +161,15 @@ def test_the_fingerprint_is_of_the_files_bytes(codec: StationCodec) -> None:
     digest = hashlib.sha256(dbc_path().read_bytes()).digest()
     assert codec.sha256 == digest
     assert f"{codec.fingerprint:014b}" == "".join(f"{byte:08b}" for byte in digest)[:14]
-    assert codec.version == "1.0.0"
+    assert codec.version == "1.1.0"
 
 
 def test_another_dbc_has_another_fingerprint(codec: StationCodec, text: str, tmp_path: Path) -> None:
     path = tmp_path / "other.dbc"
-    path.write_text(text.replace('VERSION "1.0.0"', 'VERSION "1.0.1"'), "ascii")
+    path.write_text(text.replace('VERSION "1.1.0"', 'VERSION "1.1.1"'), "ascii")
     other = StationCodec.load(path)
     assert (other.version, other.fingerprint != codec.fingerprint, other.sha256 != codec.sha256) == (
-        "1.0.1",
+        "1.1.1",
         True,
         True,
     )
@@ -180,13 +182,13 @@ def test_another_dbc_has_another_fingerprint(codec: StationCodec, text: str, tmp
         (EmsHvStatusPoll, 1, 0.1, 3),
         (EmsUpgradeNotice, 1, 0.5, 8),
         (PcsStatus, 1, 0.05, 8),
-        (BmsHvStatus, 4, 0.05, 8),
-        (BmsHvNotice, 4, None, 8),
-        (BmsState, 4, 0.2, 6),
-        (BmsCellSummary, 4, 0.1, 8),
-        (BmsCellGroup, 4, 0.1, 8),
-        (BmsAlarms, 4, 0.1, 2),
-        (NodeInfo, 5, 0.5, 8),
+        (BmsHvStatus, 8, 0.05, 8),
+        (BmsHvNotice, 8, None, 8),
+        (BmsState, 8, 0.2, 6),
+        (BmsCellSummary, 8, 0.1, 8),
+        (BmsCellGroup, 8, 0.1, 8),
+        (BmsAlarms, 8, 0.1, 2),
+        (NodeInfo, 9, 0.5, 8),
     ],
 )
 def test_routes(
@@ -202,7 +204,33 @@ def test_routes(
 
 def test_data_ids_are_unique(codec: StationCodec) -> None:
     data_ids = [route.e2e_data_id for message_type in PROTECTED for route in codec.routes(message_type)]
-    assert len(set(data_ids)) == len(data_ids) == 10
+    assert len(set(data_ids)) == len(data_ids) == 18
+
+
+def test_no_frame_with_one_wrong_bit_passes_for_another_senders(codec: StationCodec) -> None:
+    """A few wrong bits can make up for another data ID, and which few depends on the IDs: these are chosen."""
+    routes = [route for message_type in PROTECTED for route in codec.routes(message_type)]
+    by_crc: dict[int, set[str]] = {}
+    for route in routes:
+        assert route.length == 8
+        assert route.e2e_data_id is not None
+        crc = int.from_bytes(protect(bytes(8), route.e2e_data_id, 0)[:2], "little")
+        by_crc.setdefault(crc, set()).add(route.name)
+    bits = [(1 << bit).to_bytes(8, "little") for bit in range(64)]
+    base = int.from_bytes(protect(bytes(8), 0, 0)[:2], "little")
+    moved = [
+        int.from_bytes(wrong[:2], "little") ^ base ^ int.from_bytes(protect(wrong, 0, wrong[2])[:2], "little")
+        for wrong in bits
+    ]
+    alike = {1: moved, 2: [one ^ other for one, other in combinations(moved, 2)]}
+    found = {
+        (number, frozenset(by_crc[crc] | by_crc[crc ^ change]))
+        for number, changes in alike.items()
+        for change in changes
+        for crc in by_crc
+        if crc ^ change in by_crc
+    }
+    assert found == {(2, frozenset({"PCS_Status", "BMS_HvNotice_3"}))}
 
 
 def test_routes_know_their_sender(codec: StationCodec) -> None:
@@ -216,20 +244,17 @@ def test_routes_know_their_sender(codec: StationCodec) -> None:
 
 
 def test_nodes_and_their_diagnostic_channels(codec: StationCodec) -> None:
-    assert codec.nodes() == (GATEWAY, BMU1, BMU2, BMU3, BMU4)
+    assert codec.nodes() == (GATEWAY, *BMUS)
     assert {node: codec.diagnostic_ids(node) for node in codec.nodes()} == {
-        BMU1: (0x615, 0x515),
-        BMU2: (0x625, 0x525),
-        BMU3: (0x635, 0x535),
-        BMU4: (0x645, 0x545),
+        **{bmu: (0x605 + 0x10 * bmu.index, 0x505 + 0x10 * bmu.index) for bmu in BMUS},
         GATEWAY: (0x6A5, 0x5A5),
     }
 
 
 def test_what_the_station_does_not_have_is_named(codec: StationCodec) -> None:
     bmu9 = NodeAddress(NodeType.BMU, 9)
-    with pytest.raises(UsageError, match="BmsState of 5: it has 1, 2, 3, 4"):
-        codec.route(BmsState, 5)
+    with pytest.raises(UsageError, match="BmsState of 9: it has 1, 2, 3, 4, 5, 6, 7, 8"):
+        codec.route(BmsState, 9)
     with pytest.raises(UsageError, match="NodeInfo of bmu9: it has comm_gateway, bmu1"):
         codec.node_route(bmu9)
     with pytest.raises(UsageError, match="NodeInfo of 1"):
