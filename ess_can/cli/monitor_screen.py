@@ -70,7 +70,8 @@ class Screen:
         if self._look is None:
             return
         self.last = snapshot or self._look()
-        lines = picture(self.last, self._where, self._rate_source)
+        height = None if self._live is None else self._console.height  # in place, what does not fit would be cut off
+        lines = picture(self.last, self._where, self._rate_source, height)
         if self._live is not None:
             self._live.update(_rich(lines), refresh=True)
         elif self._colours:

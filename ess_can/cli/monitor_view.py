@@ -1,17 +1,19 @@
 """What `ess-can monitor` shows: one layout of at most 80 columns, for a terminal and for plain text alike.
 
-A line is a row of pieces, each with a tone; what carries it decides what a tone looks like.  For a plant of two racks
-there are at most 24 lines.
+A line is a row of pieces, each with a tone; what carries it decides what a tone looks like.  A plant of two racks
+takes at most 24 lines.  Where a larger one does not fit, parts of it are told in brief: what is good as a number, what
+is not by itself.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
+from itertools import chain
 
 from ess_can.gateway.hv_gate import Source
-from ess_can.gateway.station_snapshot import Heard, HvEvidence, Snapshot
+from ess_can.gateway.station_snapshot import E2eVerdicts, Heard, HvEvidence, NodeSnapshot, Snapshot
 from ess_can.identity import NodeAddress
 from ess_can.signals.e2e import Verdict
 from ess_can.signals.messages import BmsHvStatus, ContactorState, ImageState, Message, PcsState, RackState, UpgradePhase
@@ -46,18 +48,18 @@ def plain_text(line: Line) -> str:
     return "".join(piece.text for piece in line).rstrip()
 
 
-def picture(snapshot: Snapshot, where: str, rate_source: str) -> list[Line]:
-    """All lines.  `where` names the bus; `rate_source` tells how its bit rate is known, such as ``assumed``."""
-    return [
-        _title(snapshot, where),
-        *_bus(snapshot, rate_source),
-        *_masters(snapshot),
-        *_power(snapshot),
-        *_evidence(snapshot),
-        *_e2e(snapshot),
-        *_nodes(snapshot),
-        *_warnings(snapshot),
-    ]
+def picture(snapshot: Snapshot, where: str, rate_source: str, height: int | None = None) -> list[Line]:
+    """All lines.  `where` names the bus; `rate_source` tells how its bit rate is known, such as ``assumed``.
+
+    If they are more than `height`, as many parts as it takes are told in brief; there may still be more.
+    """
+    top = [_title(snapshot, where), *_bus(snapshot, rate_source), *_masters(snapshot), *_power(snapshot)]
+    parts = [list(_evidence(snapshot)), list(_e2e(snapshot)), list(_nodes(snapshot))]
+    warnings = list(_warnings(snapshot))
+    for number, brief in ((1, _e2e_in_brief), (0, _evidence_in_brief), (2, _nodes_in_brief)):
+        if height is not None and len(top) + sum(map(len, parts)) + len(warnings) > height:
+            parts[number] = list(brief(snapshot))
+    return [*top, *chain.from_iterable(parts), *warnings]
 
 
 def _title(snapshot: Snapshot, where: str) -> Line:
@@ -163,13 +165,26 @@ def _state(state: Heard[Message] | None) -> Piece:
 # --- the proof ------------------------------------------------------------------------------------
 
 
-def _evidence(snapshot: Snapshot) -> Iterator[Line]:
+def _verdict(snapshot: Snapshot) -> Line:
     if snapshot.hv_off_proved:
         verdict = Piece("high voltage is off, by all evidence", Tone.GOOD)
     else:
         good = sum(not one.missing for one in snapshot.evidence)
         verdict = Piece(f"not proved: {good} of {len(snapshot.evidence)} sources hold", Tone.DIM)
-    yield Piece(f"{'HV off?':<10}", Tone.HEAD), verdict
+    return Piece(f"{'HV off?':<10}", Tone.HEAD), verdict
+
+
+def _evidence_in_brief(snapshot: Snapshot) -> Iterator[Line]:
+    """While some sources hold, those that do not; where none holds, each would say that HV is on."""
+    yield _verdict(snapshot)
+    missing = [one for one in snapshot.evidence if one.missing]
+    if len(missing) < len(snapshot.evidence):
+        for one in missing:
+            yield Piece(f"  {one.source.value}{f' {one.rack}' * bool(one.rack)}: "), _holds(one, 50)
+
+
+def _evidence(snapshot: Snapshot) -> Iterator[Line]:
+    yield _verdict(snapshot)
     of_rack = {(one.source, one.rack): one for one in snapshot.evidence}
     pcs = of_rack.get((Source.PCS_STATUS, 0))
     if pcs is not None:
@@ -190,40 +205,94 @@ def _holds(evidence: HvEvidence, width: int) -> Piece:
     return Piece(f"{text[:width]:<{width}}", tone)
 
 
+_E2E_HEAD = f"{'E2E':<18}{'ok':>8}{'lost':>7}{'repeat':>8}{'order':>7}{'CRC':>6}  {'last':<15}age"
+
+
 def _e2e(snapshot: Snapshot) -> Iterator[Line]:
-    yield (Piece(f"{'E2E':<18}{'ok':>8}{'lost':>7}{'repeat':>8}{'order':>7}{'CRC':>6}  {'last':<15}age", Tone.HEAD),)
+    yield (Piece(_E2E_HEAD, Tone.HEAD),)
     for one in snapshot.e2e:
-        faults = one.repeated + one.wrong_sequence + one.crc_errors + one.unusable
-        last = (
-            "none yet" if one.last is None and not one.unusable else "unusable" if one.last is None else one.last.value
-        )
-        usable = one.last in (Verdict.OK, Verdict.OK_SOME_LOST)
-        yield (
-            Piece(f"  {one.name:<16}{one.ok:>8}{one.lost:>7}"),
-            Piece(f"{one.repeated:>8}{one.wrong_sequence:>7}{one.crc_errors:>6}", Tone.WARN if faults else Tone.PLAIN),
-            Piece(f"  {last:<15}", Tone.PLAIN if usable else Tone.WARN),
-            Piece(f"{_milliseconds(one.age_s)}{' stale' * one.stale}", Tone.WARN if one.stale else Tone.DIM),
-        )
+        yield _e2e_line(one)
+
+
+def _e2e_in_brief(snapshot: Snapshot) -> Iterator[Line]:
+    bad = [one for one in snapshot.e2e if one.stale or _faults(one) or not _usable(one)]
+    good = [one for one in snapshot.e2e if one not in bad]
+    lost = sum(one.lost for one in good)
+    text = f"{len(good)} of {len(snapshot.e2e)} messages without a fault" + f", {lost} gaps" * bool(lost)
+    yield Piece(f"{'E2E':<10}", Tone.HEAD), Piece(text)
+    for one in bad:
+        yield _e2e_line(one)
+
+
+def _e2e_line(one: E2eVerdicts) -> Line:
+    last = "none yet" if one.last is None and not one.unusable else "unusable" if one.last is None else one.last.value
+    faults = f"{one.repeated:>8}{one.wrong_sequence:>7}{one.crc_errors:>6}"
+    return (
+        Piece(f"  {one.name:<16}{one.ok:>8}{one.lost:>7}"),
+        Piece(faults, Tone.WARN if _faults(one) else Tone.PLAIN),
+        Piece(f"  {last:<15}", Tone.PLAIN if _usable(one) else Tone.WARN),
+        Piece(f"{_milliseconds(one.age_s)}{' stale' * one.stale}", Tone.WARN if one.stale else Tone.DIM),
+    )
+
+
+def _faults(one: E2eVerdicts) -> int:
+    return one.repeated + one.wrong_sequence + one.crc_errors + one.unusable
+
+
+def _usable(one: E2eVerdicts) -> bool:
+    return one.last in (Verdict.OK, Verdict.OK_SOME_LOST)
+
+
+_NODES_HEAD = f"{'node':<16}{'type':<14}{'version':<12}{'bank':<6}{'image':<11}{'boots':<7}{'DBC':<7}age"
 
 
 def _nodes(snapshot: Snapshot) -> Iterator[Line]:
-    head = f"{'node':<16}{'type':<14}{'version':<12}{'bank':<6}{'image':<11}{'boots':<7}{'DBC':<7}age"
-    yield (Piece(head, Tone.HEAD),)
+    yield (Piece(_NODES_HEAD, Tone.HEAD),)
     for node in snapshot.nodes:
-        name = Piece(f"  {node.address!s:<14}")
-        if node.info is None:
-            yield name, Piece("not heard", Tone.BAD)
-            continue
-        told, tone = node.info.message, _tone(node.info)
-        confirmed = told.image_state is ImageState.CONFIRMED
-        yield (
-            name,
-            Piece(f"{_name(told.node_type):<14}{told.version!s:<12}{told.bank:<6}", tone),
-            Piece(f"{_name(told.image_state):<11}", tone if confirmed else Tone.WARN),
-            Piece(f"{told.boot_counter:<7}", tone),
-            Piece(f"{'ok' if node.dbc_ok else 'OTHER':<7}", tone if node.dbc_ok else Tone.BAD),
-            _age_piece(node.info),
-        )
+        yield _node_line(str(node.address), node)
+
+
+def _nodes_in_brief(snapshot: Snapshot) -> Iterator[Line]:
+    """One line for all nodes that are alike; its age is the oldest of theirs."""
+    yield (Piece(_NODES_HEAD, Tone.HEAD),)
+    alike: dict[object, list[NodeSnapshot]] = {}
+    for node in snapshot.nodes:
+        info = None if node.info is None else (replace(node.info.message, boot_counter=0), node.info.stale)
+        alike.setdefault((node.address.node_type, info, node.dbc_ok), []).append(node)
+    for nodes in alike.values():
+        if len(nodes) == 1:
+            yield _node_line(str(nodes[0].address), nodes[0])
+        else:
+            oldest = max(nodes, key=lambda node: node.info.age_s if node.info is not None else 0.0)
+            yield _node_line(_numbers(nodes), oldest, boots="")
+
+
+def _numbers(nodes: list[NodeSnapshot]) -> str:
+    """``bmu1-3,5``: nodes of one type, in order."""
+    runs: list[tuple[int, int]] = []
+    for number in (node.address.index for node in nodes):
+        if runs and number == runs[-1][1] + 1:
+            runs[-1] = runs[-1][0], number
+        else:
+            runs.append((number, number))
+    words = (str(first) if first == last else f"{first}-{last}" for first, last in runs)
+    return nodes[0].address.node_type.name.lower() + ",".join(words)
+
+
+def _node_line(name: str, node: NodeSnapshot, boots: str | None = None) -> Line:
+    called = Piece(f"  {name:<13} ")
+    if node.info is None:
+        return called, Piece("not heard", Tone.BAD)
+    told, tone = node.info.message, _tone(node.info)
+    confirmed = told.image_state is ImageState.CONFIRMED
+    return (
+        called,
+        Piece(f"{_name(told.node_type):<14}{told.version!s:<12}{told.bank:<6}", tone),
+        Piece(f"{_name(told.image_state):<11}", tone if confirmed else Tone.WARN),
+        Piece(f"{told.boot_counter if boots is None else boots:<7}", tone),
+        Piece(f"{'ok' if node.dbc_ok else 'OTHER':<7}", tone if node.dbc_ok else Tone.BAD),
+        _age_piece(node.info),
+    )
 
 
 def _warnings(snapshot: Snapshot) -> Iterator[Line]:

@@ -68,12 +68,21 @@ def test_every_bit_rate(bus: str) -> None:
     assert all(not contactor.arcs for contactor in outcome.scene.plant.circuit.contactors)
 
 
-@pytest.mark.parametrize("racks", [1, 3, 8])
+@pytest.mark.parametrize("racks", [1, 3, 4])
 def test_every_number_of_racks(racks: int) -> None:
     outcome = play(spec=replace(QUICK, racks=racks))
     require_done(outcome)
     assert len(outcome.report.nodes) == racks
     assert outcome.scene.observer.closings == racks
+
+
+def test_as_many_racks_as_the_dbc_has() -> None:
+    outcome = play(spec=replace(QUICK, racks=8, speed=20.0), upgrade=release(kib=4))
+    require_done(outcome)
+    bmus = [node for node in outcome.scene.plant.codec.nodes() if node.node_type is NodeType.BMU]
+    assert [node.address for node in outcome.report.nodes] == bmus
+    assert outcome.scene.observer.closings == len(bmus) == 8
+    assert all(not contactor.arcs for contactor in outcome.scene.plant.circuit.contactors)
 
 
 def test_a_comm_gateway_is_upgraded() -> None:

@@ -12,7 +12,7 @@ from ess_can.cli.monitor_screen import Screen, document, print_document
 from ess_can.errors import BusSilent
 from ess_can.gateway.station_snapshot import BusWarning, Snapshot
 from ess_can.sim.loop import run_virtual
-from tests.unit.cli.test_monitor_view import RUNNING, UPGRADING
+from tests.unit.cli.test_monitor_view import LARGE, RUNNING, UPGRADING
 
 
 class Terminal(io.StringIO):
@@ -26,20 +26,22 @@ def console(file: io.StringIO) -> Console:
     return Console(file=file, width=80, height=24, highlight=False, force_terminal=file.isatty(), legacy_windows=False)
 
 
-def show(file: io.StringIO, *, live: bool = True, silent: bool = False, seconds: float = 1.1) -> int:
+def show(
+    file: io.StringIO, *, live: bool = True, silent: bool = False, seconds: float = 1.1, seen: Snapshot = RUNNING
+) -> int:
     """Run a screen for a while; how often it looked."""
     looks: list[Snapshot] = []
 
     def look() -> Snapshot:
-        looks.append(RUNNING)
-        return RUNNING
+        looks.append(seen)
+        return seen
 
     async def scenario() -> None:
         screen = Screen("can0", "assumed", every_s=0.5, silent=silent, live=live, console=console(file))
         screen.start(look)
         await pause(seconds)
-        assert screen.end() is RUNNING
-        assert screen.last is RUNNING
+        assert screen.end() is seen
+        assert screen.last is seen
         await pause(2.0)
 
     run_virtual(scenario())
@@ -60,6 +62,15 @@ def test_a_terminal_is_refreshed_four_times_a_second() -> None:
     assert shown.count("heard for") >= 6
     assert "\x1b[?25l" in shown, "the cursor is hidden"
     assert shown.rstrip().endswith("\x1b[?25h"), "and comes back"
+
+
+def test_on_a_terminal_a_large_plant_is_cut_to_its_height(capsys: pytest.CaptureFixture[str]) -> None:
+    for file, whole in ((Terminal(), False), (io.StringIO(), True)):
+        show(file, seen=LARGE)
+        shown = file.getvalue() + capsys.readouterr().out
+        assert ("  BMS_HvStatus_8 " in shown) is whole
+        assert "rack 8 " in shown
+        assert ("bmu1-8" in shown) is not whole
 
 
 def test_one_picture_where_time_is_virtual() -> None:

@@ -150,6 +150,68 @@ def test_two_racks_fit_80_columns_and_24_lines(snapshot: Snapshot) -> None:
     assert [text for text in shown if len(text) > WIDTH] == []
 
 
+def of_eight_racks(snapshot: Snapshot, hv: BmsHvStatus, missing: str) -> Snapshot:
+    """As it is, of a plant of eight racks whose messages have no fault."""
+    bmus = [NodeAddress(NodeType.BMU, number) for number in range(1, 9)]
+    sources = [(source, number) for source in list(Source)[:2] for number in range(1, 9)]
+    names = ["PCS_Status", *(f"{source.value}_{number}" for source, number in sources)]
+    return replace(
+        snapshot,
+        racks=tuple(rack(number, hv) for number in range(1, 9)),
+        nodes=tuple(NodeSnapshot(one, Heard(node_info(), 0.2, False), True) for one in bmus),
+        evidence=tuple(
+            HvEvidence(source, number, missing, 0.01) for source, number in [(Source.PCS_STATUS, 0), *sources]
+        ),
+        e2e=tuple(E2eVerdicts(name, 1000, 1, 0, 0, 0, 0, Verdict.OK, 0.012, False) for name in names),
+    )
+
+
+LARGE = of_eight_racks(RUNNING, RACK_CLOSED, "main+ is CLOSED")
+LARGE_UPGRADING = of_eight_racks(UPGRADING, RACK_OFF, "")
+
+
+@pytest.mark.parametrize("snapshot", [LARGE, LARGE_UPGRADING], ids=["running", "upgrading"])
+def test_eight_racks_fit_too_in_brief(snapshot: Snapshot) -> None:
+    shown = [plain_text(one) for one in picture(snapshot, "socketcan can0", "as set", 24)]
+    assert len(shown) <= 24
+    assert [text for text in shown if len(text) > WIDTH] == []
+    assert [text[:6] for text in shown if text.startswith("rack")] == [f"rack {number}" for number in range(1, 9)]
+    assert "E2E       17 of 17 messages without a fault, 17 gaps" in shown
+    assert shown[-1].split() == ["bmu1-8", "bmu", "1.0.0", "0", "confirmed", "ok", "200", "ms"]
+    assert lines(snapshot)[:10] == shown[:10]
+
+
+def test_no_more_is_told_in_brief_than_needed() -> None:
+    whole = lines(LARGE)
+    assert [plain_text(one) for one in picture(LARGE, "socketcan can0", "as set", len(whole))] == whole
+    shorter = [plain_text(one) for one in picture(LARGE, "socketcan can0", "as set", len(whole) - 1)]
+    e2e, nodes = (next(n for n, text in enumerate(whole) if text.startswith(start)) for start in ("E2E", "node"))
+    assert shorter == [*whole[:e2e], "E2E       17 of 17 messages without a fault, 17 gaps", *whole[nodes:]]
+
+
+def test_what_is_not_good_is_told_in_brief_too() -> None:
+    e2e, nodes, evidence = list(LARGE.e2e), list(LARGE.nodes), list(LARGE_UPGRADING.evidence)
+    e2e[3] = replace(e2e[3], crc_errors=2)
+    e2e[7] = replace(e2e[7], stale=True)
+    nodes[3] = NodeSnapshot(nodes[3].address, None, False)
+    nodes[5] = replace(nodes[5], info=Heard(node_info(ImageState.TRIAL), 0.3, False))
+    evidence[5] = replace(evidence[5], missing="link at 75.0 V")
+    evidence[0] = replace(evidence[0], missing="PCS contactors CLOSED")
+    shown = [
+        plain_text(one)
+        for one in picture(
+            replace(LARGE_UPGRADING, e2e=tuple(e2e), nodes=tuple(nodes), evidence=tuple(evidence)), "", "", 24
+        )
+    ]
+    assert "HV off?   not proved: 15 of 17 sources hold" in shown
+    assert "  PCS_Status: PCS contactors CLOSED" in shown
+    assert "  BMS_HvStatus 5: link at 75.0 V" in shown
+    assert "E2E       15 of 17 messages without a fault, 15 gaps" in shown
+    assert [text.split()[0] for text in shown if text.startswith("  BMS_HvStatus_")] == [e2e[3].name, e2e[7].name]
+    assert [text.split()[0] for text in shown[-3:]] == ["bmu1-3,5,7-8", "bmu4", "bmu6"]
+    assert shown[-2].endswith("not heard")
+
+
 def test_what_is_old_is_marked() -> None:
     old = replace(
         RUNNING,
