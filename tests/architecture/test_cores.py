@@ -60,6 +60,6 @@ def test_a_module_can_be_read_in_one_sitting(module: Module) -> None:
 
 def test_no_thread_is_started_but_by_the_one_reader() -> None:
     assert {m.name for m in modules() if "threading" in m.imports()} == {
-        "ess_can.bus.adapter",
+        "ess_can.bus.reader",
         "ess_can.sim.loop",  # to refuse other threads
     }

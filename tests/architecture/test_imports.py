@@ -56,6 +56,7 @@ def test_python_can_has_one_home() -> None:
     found = {m.name for m in modules() if any(name.split(".")[0] == "can" for name in m.imports())}
     assert found == {
         "ess_can.bus.python_can",
+        "ess_can.bus.message",
         "ess_can.bus.adapter_help",
         "ess_can.bus.interfaces",
         "ess_can.bus.trace",
