@@ -30,6 +30,7 @@ from ess_can.errors import (
     WrongTarget,
 )
 from ess_can.identity import NodeType, Version
+from ess_can.image.content import ImageContent
 from ess_can.uds import exchange
 from ess_can.uds.access import AccessAlgorithm
 from ess_can.uds.client import Again, Answered, ClientTiming, Failed, KeepAlive, UdsClientSession
@@ -176,18 +177,23 @@ class NodeClient:
         await self._program(exchange.start_routine(Rid.ERASE_MEMORY, option, repeats=1))
 
     async def download(
-        self, offset: int, data: bytes, progress: Callable[[int], None] | None = None, *, block: int = MAX_BLOCK_DATA
+        self,
+        offset: int,
+        image: ImageContent,
+        progress: Callable[[int], None] | None = None,
+        *,
+        block: int = MAX_BLOCK_DATA,
     ) -> None:
-        """34, 36 ..., 37: write `data` from byte `offset` of the image on.
+        """34, 36 ..., 37: write `image` from its byte `offset` on, of which one block is read at a time.
 
         `progress` is called after each block with the offset up to which the node accepted data.  `block` caps the
         bytes per 36 below what the node allows.  A lost 36 is repeated with its counter up to three times; a block
         that the node has no room for is halved once (T5).  Raises FlashWriteFailed, and IsoTpError or UdsError.
         """
-        size = min(await self._program(exchange.request_download(offset, len(data))), block)
-        done, counter, halved = 0, 1, False
-        while done < len(data):
-            part, repeated = data[done : done + size], self.repeated
+        size = min(await self._program(exchange.request_download(offset, image.size - offset)), block)
+        done, counter, halved = offset, 1, False
+        while done < image.size:
+            part, repeated = image.read(done, size), self.repeated
             try:
                 await self._program(exchange.transfer_data(counter, part))
             except NBufferOvflw:
@@ -198,7 +204,7 @@ class NodeClient:
             done += len(part)
             counter = (counter + 1) & 0xFF
             if progress is not None:
-                progress(offset + done)
+                progress(done)
         await self._program(exchange.transfer_exit())
 
     async def verify(self, crc32: int) -> int:

@@ -46,7 +46,7 @@ class NodeUpgrade:
         self.activated = False
         self.confirm_sent = False
         self.record = NodeRecord(
-            plan.address, plan.identity.boot_state.version, plan.image.facts.version, len(plan.image.data)
+            plan.address, plan.identity.boot_state.version, plan.image.facts.version, plan.image.size
         )
         self._master = master
         self._plan = plan
@@ -57,7 +57,7 @@ class NodeUpgrade:
         self._verified = False
         self._trial_boots: int | None = None
         self._confirmed = False
-        self._last_transfer: tuple[TransferMeter, bytes] | None = None
+        self._last_transfer: tuple[TransferMeter, int] | None = None
 
     @property
     def running_version(self) -> Version | None:
@@ -116,8 +116,8 @@ class NodeUpgrade:
         image = self._plan.image
         if offset == 0:
             self._step(NodeStep.ERASE)
-            await client.erase(len(image.data), image.sha256)
-        if offset < len(image.data):
+            await client.erase(image.size, image.sha256)
+        if offset < image.size:
             self._step(NodeStep.TRANSFER, f"resumed at {offset}" if offset else "")
             await self._transfer(client, offset)
         self._step(NodeStep.VERIFY)
@@ -141,27 +141,26 @@ class NodeUpgrade:
         return client
 
     async def _transfer(self, client: NodeClient, offset: int) -> None:
-        data = self._plan.image.data
+        image = self._plan.image
         began_at, told, accepted = now(), offset, offset
 
         def progress(done: int) -> None:
             nonlocal told, accepted
             accepted = done
-            if done - told >= _PROGRESS_STEP_BYTES or done == len(data):
+            if done - told >= _PROGRESS_STEP_BYTES or done == image.size:
                 told = done
                 elapsed = now() - began_at
                 rate = (done - offset) / elapsed if elapsed > 0 else 0.0
-                self._tell(Transferred(now(), self.address, done, len(data), rate))
+                self._tell(Transferred(now(), self.address, done, image.size, rate))
 
-        sent = data[offset:]
         meter = TransferMeter(self._master.link, self.address, self._master.bit_timing)
         try:
             with meter:
-                await client.download(offset, sent, progress, block=self._master.longest_block(self.address))
+                await client.download(offset, image.content, progress, block=self._master.longest_block(self.address))
         finally:  # an attempt that failed took its time, too, and what it brought need not be sent again
             self.record.bytes_sent += accepted - offset
             self.record.transfer_s += meter.elapsed_s
-        self._last_transfer = meter, sent
+        self._last_transfer = meter, offset
 
     def complete_record(self) -> None:
         """Complete the record, once nothing is urgent any more: working out the efficiency of a large image takes
@@ -169,8 +168,8 @@ class NodeUpgrade:
         """
         self.record.runs = self.running_version
         if self._last_transfer is not None:
-            meter, sent = self._last_transfer
-            self.record.wire_efficiency = meter.efficiency(sent)
+            meter, offset = self._last_transfer
+            self.record.wire_efficiency = meter.efficiency(self._plan.image.content, offset)
 
     # --- trial and confirmation -----------------------------------------------------------------
 

@@ -116,7 +116,7 @@ def _records(plan: Plan) -> list[NodeRecord]:
             node.address,
             node.identity.boot_state.version,
             node.image.facts.version,
-            len(node.image.data),
+            node.image.size,
             runs=node.identity.boot_state.version,
         )
         for node in (*plan.nodes, *plan.up_to_date)
@@ -128,7 +128,7 @@ def _expected_transfer_s(plan: Plan, setup: GatewaySetup) -> float:
     if setup.bit_timing is None:
         return 0.0
     return sum(
-        ideal_wire_time_s(node.image.data, setup.codec.diagnostic_ids(node.address)[0], setup.bit_timing)
+        ideal_wire_time_s(node.image.content, setup.codec.diagnostic_ids(node.address)[0], setup.bit_timing)
         for node in plan.nodes
     )
 
@@ -141,4 +141,4 @@ def _expected_hv_off_s(plan: Plan, transfer_s: float) -> float:
     """A rough figure: the transfers, a second of erasing per 128 KiB, and the rest (discharge, proofs, restart)."""
     if not plan.nodes or not transfer_s:
         return 0.0
-    return _OVERHEAD_S + transfer_s + sum(len(node.image.data) for node in plan.nodes) * _ERASE_S_PER_BYTE
+    return _OVERHEAD_S + transfer_s + sum(node.image.size for node in plan.nodes) * _ERASE_S_PER_BYTE

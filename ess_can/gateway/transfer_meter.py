@@ -11,6 +11,7 @@ from ess_can.bus.station import StationLink
 from ess_can.can.frame import CanFrame
 from ess_can.can.timing import BitTiming, frame_duration_s
 from ess_can.identity import NodeAddress
+from ess_can.image.content import ImageContent, as_content
 
 
 class TransferMeter:
@@ -48,27 +49,30 @@ class TransferMeter:
             with suppress(ValueError):  # a CAN FD frame of somebody else, on a bus whose data bit rate we do not know
                 self.other_traffic_s += frame_duration_s(frame, self._timing)
 
-    def efficiency(self, data: bytes) -> float | None:
-        """The efficiency of having transferred `data`; None without a known bit timing or a measurable time."""
-        if self._timing is None or not data:
+    def efficiency(self, image: ImageContent | bytes, offset: int = 0) -> float | None:
+        """The efficiency of having transferred `image` from byte `offset` on.
+
+        None without a known bit timing or a measurable time.
+        """
+        content = as_content(image)
+        if self._timing is None or content.size <= offset:
             return None
         spent = self.elapsed_s - self.other_traffic_s
         if spent <= 0.0:
             return None
-        return ideal_wire_time_s(data, self._request_id, self._timing) / spent
+        return ideal_wire_time_s(content, self._request_id, self._timing, offset) / spent
 
 
-def ideal_wire_time_s(data: bytes, can_id: int, timing: BitTiming) -> float:
-    """Exact wire time of the fewest full frames that carry `data` as consecutive frames, in seconds.
+def ideal_wire_time_s(image: ImageContent | bytes, can_id: int, timing: BitTiming, offset: int = 0) -> float:
+    """Exact wire time of the fewest full frames that carry `image` from `offset` on as consecutive frames, in seconds.
 
     They are CAN FD frames if `timing` has a data bit rate.
     """
     fd = timing.data_bitrate is not None
     size = 63 if fd else 7
-    pad = -len(data) % size
-    padded = data + bytes(pad)
+    content = as_content(image)
     total = 0.0
-    for number, start in enumerate(range(0, len(padded), size)):
-        pci = 0x20 | (number + 1) & 0xF
-        total += frame_duration_s(CanFrame(can_id, bytes((pci,)) + padded[start : start + size], fd=fd, brs=fd), timing)
+    for number, start in enumerate(range(offset, content.size, size)):
+        data = bytes((0x20 | (number + 1) & 0xF,)) + content.read(start, size).ljust(size, b"\0")
+        total += frame_duration_s(CanFrame(can_id, data, fd=fd, brs=fd), timing)
     return total

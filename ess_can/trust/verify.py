@@ -25,6 +25,7 @@ from ess_can.errors import (
     WrongNodeType,
 )
 from ess_can.identity import NodeType
+from ess_can.image.content import BytesContent, ImageContent
 from ess_can.image.files import read_limited
 from ess_can.image.manifest import ImageEntry, Manifest, parse_manifest
 from ess_can.image.node_image import SIGNED_TAIL_SIZE, SLOT_SIZE, NodeImage, parse_node_image
@@ -34,13 +35,18 @@ from ess_can.trust.keys import TEST_KEYS, KeyRing, PublicKey
 
 @dataclass(frozen=True, slots=True)
 class VerifiedImage:
-    """A node image whose hash and signature were checked.  `sha256` (32 bytes) and `crc32` are over all of `data`."""
+    """A node image whose hash and signature were checked; `sha256` (32 bytes) and `crc32` are over all of `content`."""
 
-    data: bytes = field(repr=False)
+    content: ImageContent = field(repr=False, compare=False)  # its hash stands for it
     facts: NodeImage
     sha256: bytes
     crc32: int
     signer: PublicKey
+
+    @property
+    def size(self) -> int:
+        """Bytes of the image."""
+        return self.content.size
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +142,7 @@ def _verify(image: bytes, hashes: _Hashes, keyring: KeyRing, allow_test_keys: bo
         )
     # 3. A key we trust signed that hash.
     signer = _check_signature("the image", facts.key_id, facts.signature, hashes.signed, keyring, allow_test_keys)
-    return VerifiedImage(image, facts, hashes.whole, hashes.crc32, signer)
+    return VerifiedImage(BytesContent(image), facts, hashes.whole, hashes.crc32, signer)
 
 
 def _check_signature(

@@ -65,7 +65,7 @@ def test_the_layout_is_the_documented_one() -> None:
     verified = verify_node_image(golden_image(), RING)
     manifest = manifest.replace(b"CRC", f"{verified.crc32:08x}".encode())
     manifest = manifest.replace(b"SHA", verified.sha256.hex().encode())
-    manifest = manifest.replace(b"SIZE", str(len(verified.data)).encode())
+    manifest = manifest.replace(b"SIZE", str(verified.size).encode())
     head = b"\x89ESSUP\r\n" + b"\x01\x00" + b"\x40\x00"
     head += len(manifest).to_bytes(4, "little") + len(golden).to_bytes(4, "little") + KEY.key_id + manifest
     assert golden == head + KEY.sign(b"ess-can upgrade file v1\0" + head) + golden_image()

@@ -10,6 +10,7 @@ import zlib
 from pathlib import Path
 
 from ess_can.gateway.node_client import NodeClient
+from ess_can.image.content import BytesContent
 from ess_can.sim.loop import run_virtual
 from ess_can.uds.access import CmacAccess
 from tests.support.fake_target import SECRET
@@ -33,7 +34,7 @@ async def upgrade(link: MemoryLink) -> None:
         await node.enter_programming()
         await node.authenticate(CmacAccess(SECRET))
         await node.erase(len(IMAGE), bytes(range(32)))
-        await node.download(0, IMAGE)
+        await node.download(0, BytesContent(IMAGE))
         await node.verify(zlib.crc32(IMAGE))
         await node.activate_on_trial()
         await node.reset()

@@ -27,6 +27,7 @@ from ess_can.errors import (
 )
 from ess_can.gateway.node_client import NodeClient, NodeIdentity, Patience
 from ess_can.identity import NodeType, Version
+from ess_can.image.content import BytesContent
 from ess_can.sim.loop import run_virtual
 from ess_can.uds.access import CmacAccess
 from ess_can.uds.rules import Session
@@ -37,6 +38,7 @@ from tests.support.uds_server import Bench
 
 T = TypeVar("T")
 IMAGE = bytes(range(256)) * 3 + b"tail"
+CONTENT = BytesContent(IMAGE)
 SHA = bytes(range(32))
 
 
@@ -68,7 +70,7 @@ async def to_download(node: NodeClient) -> None:
 
 async def whole(node: NodeClient, link: MemoryLink) -> None:
     await to_download(node)
-    await node.download(0, IMAGE)
+    await node.download(0, CONTENT)
     await node.verify(zlib.crc32(IMAGE))
     await node.activate_on_trial()
     await node.reset()
@@ -116,7 +118,7 @@ def test_progress_tells_the_offset_that_the_node_accepted() -> None:
     async def work(node: NodeClient, _: MemoryLink) -> list[int]:
         seen: list[int] = []
         await to_download(node)
-        await node.download(0, IMAGE, seen.append, block=200)
+        await node.download(0, CONTENT, seen.append, block=200)
         return seen
 
     assert with_node(work) == [200, 400, 600, 772]
@@ -127,7 +129,7 @@ def test_a_download_resumes_at_an_offset() -> None:
         seen: list[int] = []
         await to_download(node)
         link.bench.target.bank[:] = IMAGE[:256]
-        await node.download(256, IMAGE[256:], seen.append)
+        await node.download(256, CONTENT, seen.append)
         assert bytes(link.bench.target.bank) == IMAGE
         return seen
 
@@ -177,7 +179,7 @@ def test_u6_hv_coming_on_in_the_download_is_nrc_22() -> None:
 
     async def work(node: NodeClient, _: MemoryLink) -> None:
         await to_download(node)
-        await node.download(0, IMAGE, lambda _: setattr(link.bench.target, "hv_off", False))
+        await node.download(0, CONTENT, lambda _: setattr(link.bench.target, "hv_off", False))
 
     error = refused(work, link)
     assert isinstance(error, UdsNegativeResponse)
@@ -489,7 +491,7 @@ def test_closing_waits_for_what_the_transport_still_sends() -> None:
 def test_cancelling_stops_at_once_and_the_client_goes_on() -> None:
     async def work(node: NodeClient, link: MemoryLink) -> None:
         await to_download(node)
-        task = asyncio.get_running_loop().create_task(node.download(0, IMAGE))
+        task = asyncio.get_running_loop().create_task(node.download(0, CONTENT))
         await pause(0.0045)
         at = now()
         task.cancel()
@@ -500,7 +502,7 @@ def test_cancelling_stops_at_once_and_the_client_goes_on() -> None:
         await pause(1.0)
         assert len(link.requests) == sent
         await to_programming(node)
-        await node.download(len(link.bench.target.bank), IMAGE[len(link.bench.target.bank) :])
+        await node.download(len(link.bench.target.bank), CONTENT)
         assert bytes(link.bench.target.bank) == IMAGE
 
     with_node(work)

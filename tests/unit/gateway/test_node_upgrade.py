@@ -31,6 +31,7 @@ from ess_can.gateway.plant_view import PlantView, Sample
 from ess_can.gateway.progress import Event, Noted, Transferred
 from ess_can.gateway.station_master import StationMaster
 from ess_can.identity import NodeAddress
+from ess_can.image.content import ImageContent
 from ess_can.signals.messages import ImageState
 from ess_can.sim.loop import run_virtual
 from ess_can.trust.verify import verify_node_image
@@ -42,7 +43,7 @@ from tests.support.scripted_plant import BMU1, CODEC, NEW, OLD, node_info
 from tests.unit.gateway.test_plan import identity
 
 IMAGE = verify_node_image(small_image(payload=bytes(range(256)) * 160), RING)
-SIZE = len(IMAGE.data)
+SIZE = IMAGE.size
 
 
 @dataclass
@@ -103,8 +104,8 @@ class Bench:
         assert (size, sha256) == (SIZE, IMAGE.sha256)
         await self._call("erase")
 
-    async def download(self, offset: int, data: bytes, progress: Callable[[int], None], *, block: int) -> None:
-        assert data == IMAGE.data[offset:]
+    async def download(self, offset: int, image: ImageContent, progress: Callable[[int], None], *, block: int) -> None:
+        assert image is IMAGE.content
         assert block == 1234
         await self._call(f"download {offset}")
         for done in range(offset, SIZE, 4096):

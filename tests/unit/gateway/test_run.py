@@ -103,8 +103,8 @@ def test_a_dry_run_says_what_it_would_do_and_does_not(monkeypatch: pytest.Monkey
     assert run.report.dry_run
     assert run.bus.sent == []
     request_id, _ = CODEC.diagnostic_ids(BMU1)
-    data = RELEASE.images[0].data
-    assert run.report.expected_transfer_s == pytest.approx(ideal_wire_time_s(data, request_id, TIMING))
+    image = RELEASE.images[0].content
+    assert run.report.expected_transfer_s == pytest.approx(ideal_wire_time_s(image, request_id, TIMING))
     assert Run(dry_run=True, timing=None).report.expected_transfer_s == 0.0
 
 

@@ -96,7 +96,7 @@ class FakeNode:
         self.address = plan.address
         self.activated = False
         self.confirm_sent = False
-        self.record = NodeRecord(plan.address, OLD, NEW, len(plan.image.data))
+        self.record = NodeRecord(plan.address, OLD, NEW, plan.image.size)
         self.bench = _BENCH[-1]
         self.running_version = OLD
         self.confirmed = False
