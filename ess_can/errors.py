@@ -97,6 +97,14 @@ class TraceUnwritable(EssCanError):
     default_remedy = "Give --trace a file in a directory that exists, on a disk with room; or leave --trace out."
 
 
+class TemporaryFileFailed(EssCanError):
+    """The private copy of the upgrade file, from which it is checked and sent, cannot be written or read."""
+
+    exit_code = 6
+    blame = Blame.OPERATOR
+    default_remedy = "Make room in the directory for temporary files, or let TMPDIR name one with room for the file."
+
+
 class InterfaceDown(BusError):
     """The CAN interface exists, but it is down."""
 

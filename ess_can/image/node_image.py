@@ -36,6 +36,7 @@ from typing import Protocol
 
 from ess_can.errors import FileTooLarge, ImageInvalid
 from ess_can.identity import NodeType, Version
+from ess_can.image.content import ImageContent, as_content
 
 MAGIC = 0x96F3B83D
 HEADER_SIZE = 0x200
@@ -150,17 +151,20 @@ def build_node_image(
     )
 
 
-def parse_node_image(image: bytes, slot_size: int = SLOT_SIZE) -> NodeImage:
-    """Take an image apart.  Checks the form only, neither hash nor signature.
+def parse_node_image(source: ImageContent | bytes, slot_size: int = SLOT_SIZE) -> NodeImage:
+    """Take an image apart, reading its header and its TLVs.  Checks the form only, neither hash nor signature.
 
     Raises FileTooLarge if it exceeds `slot_size`, ImageInvalid if any rule of the format is broken.
     """
-    if len(image) > slot_size:
-        raise FileTooLarge("the image does not fit", why=f"{len(image)} bytes, the slot has {slot_size}")
+    image = as_content(source)
+    if image.size > slot_size:
+        raise FileTooLarge(
+            "the image does not fit", why=f"{image.size} bytes, the slot has {slot_size}", remedy=_LARGER_SLOT
+        )
     version, payload_size, protected_size = _parse_header(image)
     signed_size = HEADER_SIZE + payload_size + protected_size
-    if signed_size > len(image):
-        raise _invalid(f"the header announces {signed_size} bytes before the signature, the image has {len(image)}")
+    if signed_size > image.size:
+        raise _invalid(f"the header announces {signed_size} bytes before the signature, the image has {image.size}")
 
     protected = _parse_area(image, signed_size - protected_size, _PROTECTED_MAGIC)
     if protected.end != signed_size:
@@ -179,8 +183,8 @@ def parse_node_image(image: bytes, slot_size: int = SLOT_SIZE) -> NodeImage:
         raise _invalid(problem)
 
     tail = _parse_area(image, signed_size, _UNPROTECTED_MAGIC)
-    if tail.end != len(image):
-        raise _invalid(f"{len(image) - tail.end} bytes follow the TLVs, and nothing covers them")
+    if tail.end != image.size:
+        raise _invalid(f"{image.size - tail.end} bytes follow the TLVs, and nothing covers them")
     order = tuple(tail.values)
     if order not in ((Tlv.SHA256, Tlv.KEYHASH, Tlv.ED25519), (Tlv.SHA256,)):
         raise _invalid(
@@ -195,7 +199,7 @@ def parse_node_image(image: bytes, slot_size: int = SLOT_SIZE) -> NodeImage:
         security_counter=_U32.unpack(counter)[0],
         payload_size=payload_size,
         signed_size=signed_size,
-        size=len(image),
+        size=image.size,
         digest=tail.sized(Tlv.SHA256, _DIGEST_SIZE),
         key_id=tail.sized(Tlv.KEYHASH, _DIGEST_SIZE) if signed else None,
         signature=tail.sized(Tlv.ED25519, _SIGNATURE_SIZE) if signed else None,
@@ -213,6 +217,7 @@ def hardware_ids_problem(hardware_ids: tuple[int, ...]) -> str | None:
     return None
 
 
+_LARGER_SLOT = "If the nodes' slots are larger, say so with --slot-kib; else the firmware is too large for them."
 _CHOOSE = "Choose values that the format can hold; see `ess-can image sign --help`."
 
 
@@ -230,12 +235,12 @@ class _Area:
         return value
 
 
-def _parse_header(image: bytes) -> tuple[Version, int, int]:
+def _parse_header(image: ImageContent) -> tuple[Version, int, int]:
     """Give version, payload size and size of the protected area."""
-    if len(image) < HEADER_SIZE:
-        raise _invalid(f"{len(image)} bytes are fewer than the header has")
-    magic, load, header_size, protected_size, payload_size, flags, major, minor, revision, build, pad = (
-        _HEADER.unpack_from(image)
+    if image.size < HEADER_SIZE:
+        raise _invalid(f"{image.size} bytes are fewer than the header has")
+    magic, load, header_size, protected_size, payload_size, flags, major, minor, revision, build, pad = _HEADER.unpack(
+        image.read(0, _HEADER.size)
     )
     if magic != MAGIC:
         raise _invalid(f"it starts with {magic:#010x}, not with MCUboot's magic {MAGIC:#010x}")
@@ -250,36 +255,38 @@ def _parse_header(image: bytes) -> tuple[Version, int, int]:
     return Version(major, minor, revision, build), payload_size, protected_size
 
 
-def _area_end(image: bytes, start: int, magic: int) -> int:
-    if start + _TLV.size > len(image):
-        raise _invalid(f"it ends at {len(image)}, before the TLVs at {start}")
-    found, size = _TLV.unpack_from(image, start)
+def _read_area(image: ImageContent, start: int, magic: int) -> bytes:
+    """The TLV area at `start`, of which the size is a u16."""
+    if start + _TLV.size > image.size:
+        raise _invalid(f"it ends at {image.size}, before the TLVs at {start}")
+    found, size = _TLV.unpack(image.read(start, _TLV.size))
     if found != magic:
         raise _invalid(f"the TLVs at {start} start with {found:#06x}, not with {magic:#06x}")
-    if size < _TLV.size or start + size > len(image):
-        raise _invalid(f"the TLVs at {start} announce {size} bytes, {len(image) - start} are left")
-    return int(start + size)
+    if size < _TLV.size or start + size > image.size:
+        raise _invalid(f"the TLVs at {start} announce {size} bytes, {image.size - start} are left")
+    return image.read(start, size)
 
 
-def _parse_area(image: bytes, start: int, magic: int) -> _Area:
-    end = _area_end(image, start, magic)
+def _parse_area(image: ImageContent, start: int, magic: int) -> _Area:
+    area = _read_area(image, start, magic)
     values: dict[int, bytes] = {}
-    for kind, value in _tlvs(image, start + _TLV.size, end):
+    for kind, value in _tlvs(area):
         if kind in values:
             raise _invalid(f"TLV {kind:#04x} occurs twice")
         values[kind] = value
-    return _Area(values, end)
+    return _Area(values, start + len(area))
 
 
-def _tlvs(image: bytes, offset: int, end: int) -> Iterator[tuple[int, bytes]]:
+def _tlvs(area: bytes) -> Iterator[tuple[int, bytes]]:
+    offset, end = _TLV.size, len(area)
     while offset < end:
         if offset + _TLV.size > end:
             raise _invalid(f"{end - offset} stray bytes end the TLVs")
-        kind, size = _TLV.unpack_from(image, offset)
+        kind, size = _TLV.unpack_from(area, offset)
         offset += _TLV.size
         if offset + size > end:
             raise _invalid(f"TLV {kind:#04x} announces {size} bytes, {end - offset} are left")
-        yield kind, image[offset : offset + size]
+        yield kind, area[offset : offset + size]
         offset += size
 
 

@@ -40,6 +40,7 @@ from ess_can.errors import (
     TrailingBytes,
 )
 from ess_can.identity import Version
+from ess_can.image.content import ContentPart, ImageContent, as_content
 from ess_can.image.manifest import MAX_MANIFEST_SIZE, Dependency, ImageEntry, Manifest, encode_manifest
 from ess_can.image.node_image import SLOT_SIZE, Signer, parse_node_image
 
@@ -74,30 +75,32 @@ class Content:
     depends: tuple[Dependency, ...] = ()
 
 
-def split_upgrade_file(data: bytes) -> Envelope:
-    """Take a file apart by its header.
+def split_upgrade_file(source: ImageContent | bytes) -> Envelope:
+    """Take a file apart by its header, reading nothing of its images.
 
     Raises FileEmpty, NotAnUpgradeFile, FileTooLarge, ManifestInvalid (its announced length), SignatureInvalid (its
     announced length), FileTruncated or TrailingBytes.
     """
-    if not data:
+    file = as_content(source)
+    size, header = file.size, file.read(0, _HEADER.size)
+    if not header:
         raise FileEmpty("the file is empty")
-    if not data.startswith(MAGIC[: len(data)]):
+    if not header.startswith(MAGIC[: len(header)]):
         raise NotAnUpgradeFile(
-            "this is not an upgrade file", why=f"it starts with {data[:8].hex(' ')}, not with {MAGIC.hex(' ')}"
+            "this is not an upgrade file", why=f"it starts with {header[:8].hex(' ')}, not with {MAGIC.hex(' ')}"
         )
-    if len(data) < _HEADER.size:
-        raise FileTruncated("the file is truncated", why=f"{len(data)} bytes, the header alone has {_HEADER.size}")
-    _, version, signature_size, manifest_size, file_size, key_id = _HEADER.unpack_from(data)
+    if len(header) < _HEADER.size:
+        raise FileTruncated("the file is truncated", why=f"{size} bytes, the header alone has {_HEADER.size}")
+    _, version, signature_size, manifest_size, file_size, key_id = _HEADER.unpack(header)
     if version != FORMAT_VERSION:
         raise NotAnUpgradeFile(
             "this is not an upgrade file that we understand",
             why=f"format version {version}, this program knows {FORMAT_VERSION}",
             remedy="Use the version of ess-can that belongs to the file.",
         )
-    if file_size > MAX_FILE_SIZE or len(data) > MAX_FILE_SIZE:
+    if file_size > MAX_FILE_SIZE or size > MAX_FILE_SIZE:
         raise FileTooLarge(
-            "the file is too large", why=f"{max(file_size, len(data))} bytes, at most {MAX_FILE_SIZE} are allowed"
+            "the file is too large", why=f"{max(file_size, size)} bytes, at most {MAX_FILE_SIZE} are allowed"
         )
     if not 1 <= manifest_size <= MAX_MANIFEST_SIZE:
         raise ManifestInvalid(
@@ -105,39 +108,43 @@ def split_upgrade_file(data: bytes) -> Envelope:
         )
     if signature_size not in (0, _SIGNATURE_SIZE):
         raise SignatureInvalid("the signature has a forbidden length", why=f"{signature_size} bytes are announced")
-    if len(data) < file_size:
-        raise FileTruncated("the file is truncated", why=f"{len(data)} bytes, {file_size} are announced")
-    if len(data) > file_size:
-        raise TrailingBytes("bytes follow the end", why=f"{len(data)} bytes, {file_size} are announced")
+    if size < file_size:
+        raise FileTruncated("the file is truncated", why=f"{size} bytes, {file_size} are announced")
+    if size > file_size:
+        raise TrailingBytes("bytes follow the end", why=f"{size} bytes, {file_size} are announced")
     manifest_end = _HEADER.size + manifest_size
     images_at = manifest_end + signature_size
     if images_at > file_size:
         raise FileTruncated(
             "the file is truncated", why=f"header, manifest and signature need {images_at} bytes, there are {file_size}"
         )
+    manifest = file.read(_HEADER.size, manifest_size)
     return Envelope(
         key_id=key_id,
-        manifest=data[_HEADER.size : manifest_end],
-        signed=_DOMAIN + data[:manifest_end],
-        signature=data[manifest_end:images_at] if signature_size else None,
+        manifest=manifest,
+        signed=_DOMAIN + header + manifest,
+        signature=file.read(manifest_end, signature_size) if signature_size else None,
         images_at=images_at,
     )
 
 
-def split_images(data: bytes, envelope: Envelope, manifest: Manifest) -> Iterator[tuple[ImageEntry, bytes]]:
-    """Cut out the images, in order.  Raises ManifestInvalid if their sizes do not add up to the file's length."""
+def split_images(
+    source: ImageContent | bytes, envelope: Envelope, manifest: Manifest
+) -> Iterator[tuple[ImageEntry, ImageContent]]:
+    """Tell the images apart, in order.  Raises ManifestInvalid if their sizes do not add up to the file's length."""
+    file = as_content(source)
     total = sum(entry.size for entry in manifest.images)
-    if envelope.images_at + total != len(data):
+    if envelope.images_at + total != file.size:
         raise ManifestInvalid(
             "the manifest does not describe this file",
-            why=f"its images have {total} bytes, the file has {len(data) - envelope.images_at} for them",
+            why=f"its images have {total} bytes, the file has {file.size - envelope.images_at} for them",
         )
-    return _cut(data, envelope.images_at, manifest)
+    return _cut(file, envelope.images_at, manifest)
 
 
-def _cut(data: bytes, offset: int, manifest: Manifest) -> Iterator[tuple[ImageEntry, bytes]]:
+def _cut(file: ImageContent, offset: int, manifest: Manifest) -> Iterator[tuple[ImageEntry, ImageContent]]:
     for entry in manifest.images:
-        yield entry, data[offset : offset + entry.size]
+        yield entry, ContentPart(file, offset, entry.size)
         offset += entry.size
 
 

@@ -2,7 +2,8 @@
 
 Nothing here touches a plant or asks a clock.  Each check is named in the order in which it is made; the first that
 fails decides, with one typed error.  A `VerifiedUpgrade` or `VerifiedImage` exists only when all of them held, and
-keeps the very bytes that were checked: what is sent later is what was verified, whatever became of the file.
+keeps the very bytes that were checked: a file is copied before it is looked at, so what is sent later is what was
+verified, whatever became of the file.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ from ess_can.errors import (
     WrongNodeType,
 )
 from ess_can.identity import NodeType
-from ess_can.image.content import BytesContent, ImageContent
-from ess_can.image.files import read_limited
+from ess_can.image.content import BytesContent, ImageContent, as_content, pieces
+from ess_can.image.files import copy_limited
 from ess_can.image.manifest import ImageEntry, Manifest, parse_manifest
 from ess_can.image.node_image import SIGNED_TAIL_SIZE, SLOT_SIZE, NodeImage, parse_node_image
 from ess_can.image.upgrade_file import MAX_FILE_SIZE, split_images, split_upgrade_file
@@ -79,35 +80,37 @@ def open_upgrade_file(
     """Read and check an upgrade file.
 
     `keyring` holds the keys trusted to sign releases and, unless `firmware_keyring` is given, node images.  Expiry is
-    checked against `today`, if given.  Raises exactly one of the errors 21-35 and 38 of `ess_can.errors`.
+    checked against `today`, if given.  Memory does not grow with the images of a path: they stay in a private copy.
+    Raises exactly one of the errors 6, 21-35 and 38 of `ess_can.errors`.
     """
     # 1. The file can be read, is not empty, is not too large.
-    data = source if isinstance(source, bytes) else read_limited(source, MAX_FILE_SIZE)
+    file: ImageContent = BytesContent(source) if isinstance(source, bytes) else copy_limited(source, MAX_FILE_SIZE)
     # 2. It starts as an upgrade file does, and its length is the announced one.
-    envelope = split_upgrade_file(data)
+    envelope = split_upgrade_file(file)
     # 3. It is signed, by a key we trust, over header and manifest.
     signer = _check_signature(
         "the upgrade file", envelope.key_id, envelope.signature, envelope.signed, keyring, allow_test_keys
     )
     # 4. The manifest keeps every rule of its format; it describes exactly the bytes that follow.
     manifest = parse_manifest(envelope.manifest)
-    parts = split_images(data, envelope, manifest)
+    parts = split_images(file, envelope, manifest)
     # 5. It has not expired.
     if today is not None and manifest.expires is not None and today > manifest.expires:
         raise UpgradeFileExpired("the release has expired", why=f"on {manifest.expires}, today is {today}")
     # 6. Each image has the announced hash, CRC and facts, and is acceptable to its node.
     trusted = keyring if firmware_keyring is None else firmware_keyring
     images = tuple(_check_entry(entry, image, trusted, allow_test_keys, slot_size) for entry, image in parts)
-    return VerifiedUpgrade(manifest, images, signer, hashlib.sha256(envelope.signed).digest(), len(data))
+    return VerifiedUpgrade(manifest, images, signer, hashlib.sha256(envelope.signed).digest(), file.size)
 
 
 def verify_node_image(
-    image: bytes, keyring: KeyRing, *, allow_test_keys: bool = False, slot_size: int = SLOT_SIZE
+    source: ImageContent | bytes, keyring: KeyRing, *, allow_test_keys: bool = False, slot_size: int = SLOT_SIZE
 ) -> VerifiedImage:
     """Check a node image as its bootloader does, with the keys in the node's ROM.
 
     Raises FileTooLarge, ImageInvalid, SignatureMissing, UnknownKey, TestKeyRefused, ImageCorrupt, SignatureInvalid.
     """
+    image = as_content(source)
     return _verify(image, _hash(image), keyring, allow_test_keys, slot_size)
 
 
@@ -120,17 +123,22 @@ class _Hashes:
     crc32: int
 
 
-def _hash(image: bytes) -> _Hashes:
-    """Both SHA-256 in one pass."""
-    view = memoryview(image)
-    split = max(0, len(image) - SIGNED_TAIL_SIZE)
-    state = hashlib.sha256(view[:split])
+def _hash(image: ImageContent) -> _Hashes:
+    """All three in one pass."""
+    split = max(0, image.size - SIGNED_TAIL_SIZE)
+    state, crc = hashlib.sha256(), 0
+    for piece in pieces(image, 0, split):
+        state.update(piece)
+        crc = zlib.crc32(piece, crc)
     signed = state.digest()
-    state.update(view[split:])
-    return _Hashes(signed, state.digest(), zlib.crc32(view))
+    tail = image.read(split, SIGNED_TAIL_SIZE)
+    state.update(tail)
+    return _Hashes(signed, state.digest(), zlib.crc32(tail, crc))
 
 
-def _verify(image: bytes, hashes: _Hashes, keyring: KeyRing, allow_test_keys: bool, slot_size: int) -> VerifiedImage:
+def _verify(
+    image: ImageContent, hashes: _Hashes, keyring: KeyRing, allow_test_keys: bool, slot_size: int
+) -> VerifiedImage:
     # 1. A well-formed image that fits the slot, and is signed.
     facts = parse_node_image(image, slot_size)
     if facts.key_id is None or facts.signature is None:
@@ -142,7 +150,7 @@ def _verify(image: bytes, hashes: _Hashes, keyring: KeyRing, allow_test_keys: bo
         )
     # 3. A key we trust signed that hash.
     signer = _check_signature("the image", facts.key_id, facts.signature, hashes.signed, keyring, allow_test_keys)
-    return VerifiedImage(BytesContent(image), facts, hashes.whole, hashes.crc32, signer)
+    return VerifiedImage(image, facts, hashes.whole, hashes.crc32, signer)
 
 
 def _check_signature(
@@ -168,7 +176,7 @@ def _unsigned(what: str) -> SignatureMissing:
 
 
 def _check_entry(
-    entry: ImageEntry, image: bytes, keyring: KeyRing, allow_test_keys: bool, slot_size: int
+    entry: ImageEntry, image: ImageContent, keyring: KeyRing, allow_test_keys: bool, slot_size: int
 ) -> VerifiedImage:
     label = f"the {entry.node_type.name.lower()} image {entry.version}"
     # 1. The bytes are those that the manifest announces.  Nothing in them was looked at before.

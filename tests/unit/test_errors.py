@@ -32,6 +32,7 @@ OTHERS = {
     "Interrupted": range(3, 4),
     "SimulationDeadlock": range(4, 5),
     "TraceUnwritable": range(5, 20),
+    "TemporaryFileFailed": range(5, 20),
     "VerificationFailed": range(90, 100),
     "FlashWriteFailed": range(90, 100),
     "TrialBootFailed": range(90, 100),

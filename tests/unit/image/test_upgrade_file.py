@@ -37,7 +37,7 @@ def test_the_parts_of_a_file() -> None:
     assert envelope.signed == b"ess-can upgrade file v1\0" + data[: 52 + len(envelope.manifest)]
     manifest = parse_manifest(envelope.manifest)
     assert [entry.node_type for entry in manifest.images] == [NodeType.BMU, NodeType.COMM_GATEWAY]
-    assert tuple(image for _, image in split_images(data, envelope, manifest)) == images
+    assert tuple(image.read(0, image.size) for _, image in split_images(data, envelope, manifest)) == images
 
 
 def test_a_draft_has_no_signature() -> None:

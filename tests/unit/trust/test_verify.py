@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import hashlib
+import random
+import tracemalloc
 import zlib
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
@@ -20,16 +23,31 @@ from ess_can.errors import (
     SignatureMissing,
     TestKeyRefused,
     UnknownKey,
+    UpgradeFileError,
     UpgradeFileExpired,
 )
-from ess_can.identity import NodeType
+from ess_can.identity import NodeType, Version
+from ess_can.image.content import PIECE_SIZE, ImageContent
 from ess_can.image.manifest import encode_manifest
+from ess_can.image.node_image import HEADER_SIZE, SIGNED_TAIL_SIZE
 from ess_can.image.upgrade_file import MAX_FILE_SIZE as LIMIT
-from ess_can.image.upgrade_file import assemble, split_upgrade_file
+from ess_can.image.upgrade_file import Content, Envelope, assemble, build_upgrade_file, split_upgrade_file
 from ess_can.trust import keys
 from ess_can.trust.keys import KeyRing
 from ess_can.trust.verify import open_upgrade_file, verify_node_image
 from tests.firmware_images import FIRMWARE, RELEASE, RING, STRANGER, small_image, small_upgrade
+
+
+def large_upgrade(payload: bytes) -> bytes:
+    image = small_image(payload=payload)
+    return build_upgrade_file(
+        [Content(image)],
+        release_name="Large",
+        release_version=Version(2, 0, 0),
+        created=date(2026, 1, 1),
+        signer=RELEASE,
+        slot_size=len(image),
+    )
 
 
 def test_a_good_file() -> None:
@@ -70,6 +88,80 @@ def test_from_a_path_the_checked_bytes_are_kept(tmp_path: Path) -> None:
         file.truncate(LIMIT + 1)
     with pytest.raises(FileTooLarge):
         open_upgrade_file(path, RING)
+
+
+def test_from_a_path_no_image_is_held_in_memory(tmp_path: Path) -> None:
+    size = 6 << 20
+    path = tmp_path / "release.essup"
+    path.write_bytes(large_upgrade(random.Random(1).randbytes(size)))
+    gc.collect()
+    tracemalloc.start()
+    upgrade = open_upgrade_file(path, RING, slot_size=size + 4096)
+    (image,) = upgrade.images
+    for offset in range(0, image.size, 4096):
+        image.content.read(offset, 4096)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 8 * PIECE_SIZE < size / 10
+
+
+def test_the_file_changes_while_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whenever that is, what is taken for verified is what was signed: the file is read once."""
+    payload = random.Random(2).randbytes(5 * PIECE_SIZE)
+    good = large_upgrade(payload)
+    path = tmp_path / "release.essup"
+    opened: list[Path] = []
+    original = Path.open
+
+    def count(self: Path, mode: str = "r") -> IO[Any]:
+        opened.append(self)
+        return original(self, mode)
+
+    path.write_bytes(good)
+    monkeypatch.setattr(Path, "open", count)
+
+    def spoil_then_split(source: ImageContent) -> Envelope:
+        with original(path, "r+b") as file:  # in place: whoever had the file open would see it
+            file.write(bytes(len(good)))
+        return split_upgrade_file(source)
+
+    monkeypatch.setattr("ess_can.trust.verify.split_upgrade_file", spoil_then_split)
+    (image,) = open_upgrade_file(path, RING).images
+    assert path.read_bytes() == bytes(len(good))
+    assert good.endswith(image.content.read(0, image.size))
+    assert hashlib.sha256(image.content.read(0, image.size)).digest() == image.sha256
+    assert opened[:1] == [path]
+    assert opened.count(path) == 2  # ours, and that of read_bytes above
+
+
+@pytest.mark.parametrize(
+    "payload_size",
+    [
+        *(PIECE_SIZE * n - HEADER_SIZE + delta for n in (1, 2) for delta in (-200, -40, -1, 0, 1)),
+        *(PIECE_SIZE * 2 - HEADER_SIZE - SIGNED_TAIL_SIZE - 25 + delta for delta in range(-2, 3)),
+    ],
+)
+def test_the_hashes_are_right_wherever_the_pieces_end(payload_size: int) -> None:
+    image = small_image(payload=random.Random(payload_size).randbytes(payload_size))
+    verified = verify_node_image(image, RING)
+    assert verified.sha256 == hashlib.sha256(image).digest()
+    assert verified.crc32 == zlib.crc32(image)
+    assert verified.facts.digest == hashlib.sha256(image[:-SIGNED_TAIL_SIZE]).digest()
+
+
+def test_flipped_bits_of_a_large_file_are_found(tmp_path: Path) -> None:
+    good = large_upgrade(random.Random(3).randbytes(5 * PIECE_SIZE))
+    path = tmp_path / "release.essup"
+    chosen = random.Random(4)
+    edges = [at for n in range(6) for at in (n * PIECE_SIZE - 1, n * PIECE_SIZE) if 0 <= at < len(good)]
+    for position in [*edges, len(good) - 1, *(chosen.randrange(len(good)) for _ in range(40))]:
+        bad = bytearray(good)
+        bad[position] ^= 1 << chosen.randrange(8)
+        path.write_bytes(bad)
+        with pytest.raises(UpgradeFileError):
+            open_upgrade_file(path, RING)
+    path.write_bytes(good)
+    open_upgrade_file(path, RING)
 
 
 def test_separate_keys_for_releases_and_images() -> None:
