@@ -7,20 +7,25 @@ for one kind of node (what `imgtool sign` does), `image build` puts signed image
 from __future__ import annotations
 
 import json
-from datetime import date, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from ess_can.cli.errors import handle_errors
+from ess_can.cli.image_keys import PATH, json_option, keys, password_option
 from ess_can.cli.image_text import facts_document, key_note, print_entry, print_facts, print_json
+from ess_can.cli.output_file import write_file
+from ess_can.cli.slot_option import slot_option
 from ess_can.errors import UsageError
 from ess_can.identity import NodeType, Version
 
 if TYPE_CHECKING:
+    from ess_can.image.content import ImageContent
     from ess_can.image.manifest import Dependency
-    from ess_can.trust.keys import KeyRing, PublicKey, SigningKey
+    from ess_can.trust.keys import SigningKey
+    from ess_can.trust.verify import VerifiedImage, VerifiedUpgrade
 
 _NODE_TYPES = [node_type.name.lower() for node_type in NodeType]
 
@@ -39,14 +44,9 @@ def _number(text: str) -> int:
         raise click.BadParameter(f"{text!r} is not a number such as 17 or 0x11") from error
 
 
-_PATH = click.Path(path_type=Path)
 _DATE = click.DateTime(["%Y-%m-%d"])
-_json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
-_output_option = click.option("-o", "--output", type=_PATH, required=True, help="File to write.")
+_output_option = click.option("-o", "--output", type=PATH, required=True, help="File to write.")
 _overwrite_option = click.option("--overwrite", is_flag=True, help="Overwrite the output file.")
-_password_option = click.option(
-    "--password", envvar="ESS_CAN_KEY_PASSWORD", show_envvar=True, help="Password of an encrypted private key."
-)
 
 
 @click.group()
@@ -55,9 +55,9 @@ def image() -> None:
 
 
 @image.command()
-@click.argument("firmware", type=_PATH)
+@click.argument("firmware", type=PATH)
 @_output_option
-@click.option("--key", type=_PATH, required=True, help="Firmware signing key, Ed25519 private PEM.")
+@click.option("--key", type=PATH, required=True, help="Firmware signing key, Ed25519 private PEM.")
 @click.option("--node-type", type=click.Choice(_NODE_TYPES), required=True)
 @click.option(
     "--hardware",
@@ -75,9 +75,10 @@ def image() -> None:
     required=True,
     help="Never lower than that of any release before.",
 )
-@_password_option
+@slot_option
+@password_option
 @_overwrite_option
-@_json_option
+@json_option
 @handle_errors
 def sign(
     firmware: Path,
@@ -87,6 +88,7 @@ def sign(
     hardware: tuple[int, ...],
     version: Version,
     security_counter: int,
+    slot_kib: int,
     password: str | None,
     overwrite: bool,
     as_json: bool,
@@ -99,7 +101,7 @@ def sign(
     from ess_can.image.readers import read_firmware
 
     signer = _signing_key(key, password)
-    source = read_firmware(firmware)
+    source = read_firmware(firmware, slot_kib * 1024)
     data = build_node_image(
         source.data,
         version=version,
@@ -108,8 +110,8 @@ def sign(
         security_counter=security_counter,
         signer=signer,
     )
-    facts = parse_node_image(data)
-    _write(output, data, overwrite)
+    facts = parse_node_image(data, slot_kib * 1024)
+    write_file(output, data, overwrite=overwrite)
     if as_json:
         print_json({"result": "ok", "file": str(output), "image": facts_document(facts)})
     else:
@@ -117,9 +119,9 @@ def sign(
 
 
 @image.command()
-@click.argument("images", type=_PATH, nargs=-1, required=True)
+@click.argument("images", type=PATH, nargs=-1, required=True)
 @_output_option
-@click.option("--key", type=_PATH, required=True, help="Release signing key, Ed25519 private PEM.")
+@click.option("--key", type=PATH, required=True, help="Release signing key, Ed25519 private PEM.")
 @click.option("--release", required=True, help="Name of the release.")
 @click.option("--version", type=_version, metavar="VERSION", required=True, help="Version of the release.")
 @click.option("--created", type=_DATE, required=True, help="Date of the release, such as 2026-11-20.")
@@ -131,9 +133,10 @@ def sign(
     metavar="TYPE OTHER VERSION",
     help="Images for TYPE need nodes of type OTHER to run at least VERSION; repeatable.",
 )
-@_password_option
+@slot_option
+@password_option
 @_overwrite_option
-@_json_option
+@json_option
 @handle_errors
 def build(
     images: tuple[Path, ...],
@@ -144,6 +147,7 @@ def build(
     created: datetime,
     expires: datetime | None,
     depends: tuple[tuple[str, str, Version], ...],
+    slot_kib: int,
     password: str | None,
     overwrite: bool,
     as_json: bool,
@@ -154,14 +158,14 @@ def build(
     """
     from ess_can.image.files import read_limited
     from ess_can.image.manifest import Dependency
-    from ess_can.image.node_image import SLOT_SIZE, parse_node_image
+    from ess_can.image.node_image import LARGER_SLOT, parse_node_image
     from ess_can.image.upgrade_file import Content, build_upgrade_file
 
-    signer = _signing_key(key, password)
+    signer, slot_size = _signing_key(key, password), slot_kib * 1024
     contents = []
     for path in images:
-        data = read_limited(path, SLOT_SIZE)
-        facts = parse_node_image(data)
+        data = read_limited(path, slot_size, remedy=LARGER_SLOT)
+        facts = parse_node_image(data, slot_size)
         if facts.signature is None:
             raise UsageError(f"{path} is not signed", why="no node would accept it", remedy="Use `ess-can image sign`.")
         needs: list[Dependency] = [
@@ -177,8 +181,9 @@ def build(
         created=created.date(),
         expires=None if expires is None else expires.date(),
         signer=signer,
+        slot_size=slot_size,
     )
-    _write(output, result, overwrite)
+    write_file(output, result, overwrite=overwrite)
     if as_json:
         print_json({"result": "ok", "file": str(output), "size": len(result), "key_id": signer.key_id.hex()})
     else:
@@ -186,28 +191,29 @@ def build(
 
 
 @image.command()
-@click.argument("file", type=_PATH)
-@_json_option
+@click.argument("file", type=PATH)
+@slot_option
+@json_option
 @handle_errors
-def show(file: Path, as_json: bool) -> None:
+def show(file: Path, slot_kib: int, as_json: bool) -> None:
     """Tell what an upgrade file or a node image says of itself.  Proves nothing: see `image verify`."""
-    from ess_can.image.files import read_limited
+    from ess_can.image.files import copy_limited
     from ess_can.image.manifest import parse_manifest
     from ess_can.image.node_image import parse_node_image
     from ess_can.image.upgrade_file import MAX_FILE_SIZE, split_images, split_upgrade_file
 
-    data = read_limited(file, MAX_FILE_SIZE)
-    if _is_node_image(data):
-        facts = parse_node_image(data)
+    content = copy_limited(file, MAX_FILE_SIZE)
+    if _is_node_image(content):
+        facts = parse_node_image(content, slot_kib * 1024)
         if as_json:
             print_json({"result": "ok", "kind": "node image", "verified": False, "image": facts_document(facts)})
         else:
             print_facts(facts)
             click.echo("Nothing of this was verified; `ess-can image verify` does.")
         return
-    envelope = split_upgrade_file(data)
+    envelope = split_upgrade_file(content)
     manifest = parse_manifest(envelope.manifest)
-    split_images(data, envelope, manifest)
+    split_images(content, envelope, manifest)
     key_id = None if envelope.signature is None else envelope.key_id.hex()
     if as_json:
         print_json(
@@ -215,7 +221,7 @@ def show(file: Path, as_json: bool) -> None:
                 "result": "ok",
                 "kind": "upgrade file",
                 "verified": False,
-                "size": len(data),
+                "size": content.size,
                 "key_id": key_id,
                 "manifest": json.loads(envelope.manifest),
             }
@@ -224,7 +230,7 @@ def show(file: Path, as_json: bool) -> None:
     click.echo(f"release     {manifest.release_name} {manifest.release_version}")
     click.echo(f"created     {manifest.created}")
     click.echo(f"expires     {manifest.expires or 'never'}")
-    click.echo(f"size        {len(data)} bytes")
+    click.echo(f"size        {content.size} bytes")
     click.echo(f"signed by   {'nobody' if key_id is None else f'key {key_id}'}{key_note(envelope.key_id)}")
     for number, entry in enumerate(manifest.images, 1):
         print_entry(number, entry)
@@ -232,11 +238,11 @@ def show(file: Path, as_json: bool) -> None:
 
 
 @image.command()
-@click.argument("file", type=_PATH)
+@click.argument("file", type=PATH)
 @click.option(
     "--trusted-key",
     "trusted_keys",
-    type=_PATH,
+    type=PATH,
     multiple=True,
     required=True,
     help="Public key (PEM) trusted to sign releases and images; repeatable.",
@@ -244,13 +250,14 @@ def show(file: Path, as_json: bool) -> None:
 @click.option(
     "--firmware-key",
     "firmware_keys",
-    type=_PATH,
+    type=PATH,
     multiple=True,
     help="Public key (PEM) trusted to sign images; if given, --trusted-key is for releases only; repeatable.",
 )
 @click.option("--today", type=_DATE, help="Date to check the expiry against; without it expiry is not checked.")
 @click.option("--allow-test-keys", is_flag=True, help="Accept published test keys: for simulated plants only.")
-@_json_option
+@slot_option
+@json_option
 @handle_errors
 def verify(
     file: Path,
@@ -258,27 +265,34 @@ def verify(
     firmware_keys: tuple[Path, ...],
     today: datetime | None,
     allow_test_keys: bool,
+    slot_kib: int,
     as_json: bool,
 ) -> None:
     """Check an upgrade file, or a single node image, as the gateway does before it touches the plant."""
-    from ess_can.image.files import read_limited
+    from ess_can.image.files import copy_limited
     from ess_can.image.upgrade_file import MAX_FILE_SIZE
     from ess_can.trust.keys import KeyRing
+    from ess_can.trust.verify import open_upgrade_file, verify_node_image
 
     keyring = KeyRing.load(trusted_keys)
     firmware_keyring = KeyRing.load(firmware_keys) if firmware_keys else keyring
-    data = read_limited(file, MAX_FILE_SIZE)
-    if _is_node_image(data):
-        _verify_image(file, data, firmware_keyring, allow_test_keys, as_json)
+    content, slot_size = copy_limited(file, MAX_FILE_SIZE), slot_kib * 1024
+    if _is_node_image(content):
+        image = verify_node_image(content, firmware_keyring, allow_test_keys=allow_test_keys, slot_size=slot_size)
+        _print_verified_image(file, image, as_json)
     else:
-        day = None if today is None else today.date()
-        _verify_upgrade(file, data, (keyring, firmware_keyring), allow_test_keys, day, as_json)
+        upgrade = open_upgrade_file(
+            content,
+            keyring,
+            firmware_keyring=firmware_keyring,
+            allow_test_keys=allow_test_keys,
+            today=None if today is None else today.date(),
+            slot_size=slot_size,
+        )
+        _print_verified_upgrade(file, upgrade, as_json)
 
 
-def _verify_image(file: Path, data: bytes, keyring: KeyRing, allow_test_keys: bool, as_json: bool) -> None:
-    from ess_can.trust.verify import verify_node_image
-
-    image = verify_node_image(data, keyring, allow_test_keys=allow_test_keys)
+def _print_verified_image(file: Path, image: VerifiedImage, as_json: bool) -> None:
     if as_json:
         print_json(
             {"result": "ok", "kind": "node image", "verified": True, "image": facts_document(image.facts)}
@@ -288,15 +302,7 @@ def _verify_image(file: Path, data: bytes, keyring: KeyRing, allow_test_keys: bo
     click.echo(f"{file} is good: signed by {image.signer.name}.")
 
 
-def _verify_upgrade(
-    file: Path, data: bytes, keyrings: tuple[KeyRing, KeyRing], allow_test_keys: bool, today: date | None, as_json: bool
-) -> None:
-    from ess_can.trust.verify import open_upgrade_file
-
-    keyring, firmware_keyring = keyrings
-    upgrade = open_upgrade_file(
-        data, keyring, firmware_keyring=firmware_keyring, allow_test_keys=allow_test_keys, today=today
-    )
+def _print_verified_upgrade(file: Path, upgrade: VerifiedUpgrade, as_json: bool) -> None:
     manifest = upgrade.manifest
     if as_json:
         print_json(
@@ -318,50 +324,7 @@ def _verify_upgrade(
     click.echo(f"{file} is good: {manifest.release_name} {manifest.release_version}, signed by {upgrade.signer.name}.")
 
 
-@image.group()
-def keys() -> None:
-    """Make and look at Ed25519 signing keys."""
-
-
-@keys.command("new")
-@click.argument("private", type=_PATH)
-@_password_option
-@_json_option
-@handle_errors
-def new_key(private: Path, password: str | None, as_json: bool) -> None:
-    """Make a key pair: PRIVATE (such as release.pem) and its public half beside it (release.pub.pem)."""
-    from ess_can.trust.keys import SigningKey
-
-    public = private.with_suffix(".pub.pem")
-    if public == private or public.exists():
-        raise UsageError(f"{public} would be overwritten", remedy="Choose another name; a key is never overwritten.")
-    key = SigningKey.generate()
-    _write(private, key.pem(password.encode() if password else None), overwrite=False, mode=0o600)
-    _write(public, key.public.pem(), overwrite=False)
-    if as_json:
-        print_json(
-            {"result": "ok", "private": str(private), "public": str(public), "key_id": key.key_id.hex()}
-        )  # fmt: skip
-        return
-    click.echo(f"private key {private}{'' if password else ' (not encrypted: guard it)'}")
-    click.echo(f"public key  {public}")
-    click.echo(f"key id      {key.key_id.hex()}")
-
-
-@keys.command("show")
-@click.argument("public", type=_PATH)
-@_json_option
-@handle_errors
-def show_key(public: Path, as_json: bool) -> None:
-    """Show the id of a PUBLIC key (PEM)."""
-    from ess_can.trust.keys import load_public_key
-
-    key: PublicKey = load_public_key(public)
-    if as_json:
-        print_json({"result": "ok", "key_id": key.key_id.hex(), "algorithm": "Ed25519", "test_key": key.is_test_key})
-        return
-    click.echo(f"key id      {key.key_id.hex()}{key_note(key.key_id)}")
-    click.echo("algorithm   Ed25519")
+image.add_command(keys)
 
 
 def _signing_key(path: Path, password: str | None) -> SigningKey:
@@ -370,23 +333,7 @@ def _signing_key(path: Path, password: str | None) -> SigningKey:
     return SigningKey.load(path, password.encode() if password else None)
 
 
-def _is_node_image(data: bytes) -> bool:
+def _is_node_image(content: ImageContent) -> bool:
     from ess_can.image.node_image import MAGIC
 
-    return data[:4] == MAGIC.to_bytes(4, "little")
-
-
-def _write(path: Path, data: bytes, overwrite: bool, mode: int = 0o644) -> None:
-    """Write a new file with `mode`; an existing one only if `overwrite`."""
-    import os
-
-    flags = os.O_WRONLY | os.O_CREAT | getattr(os, "O_BINARY", 0) | (os.O_TRUNC if overwrite else os.O_EXCL)
-    try:
-        with os.fdopen(os.open(path, flags, mode), "wb") as file:
-            file.write(data)
-    except FileExistsError as error:
-        raise UsageError(f"{path} exists", remedy="Choose another name, or overwrite it with --overwrite.") from error
-    except OSError as error:
-        raise UsageError(
-            f"cannot write {path}", why=error.strerror or str(error), remedy="Give a path that can be written."
-        ) from error
+    return content.read(0, 4) == MAGIC.to_bytes(4, "little")

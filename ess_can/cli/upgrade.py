@@ -13,6 +13,7 @@ import click
 
 from ess_can.cli.bus_options import BusOptions, bus_options, isotp_option
 from ess_can.cli.errors import handle_upgrade_errors
+from ess_can.cli.slot_option import slot_option
 from ess_can.cli.station_options import (
     StationOptions,
     afterwards_from,
@@ -55,13 +56,7 @@ _PATH = click.Path(path_type=Path)
 @click.option("--bench", is_flag=True, help="On a bench: accept the published test keys and test secret.")
 @click.option("--sim", is_flag=True, help="Upgrade the embedded simulated plant, in virtual time.")
 @click.option("--seed", type=int, default=1, show_default=True, help="Seed of the simulated plant.")
-@click.option(
-    "--slot-kib",
-    type=click.IntRange(min=1),
-    default=896,
-    show_default=True,
-    help="Size of the nodes' image slots: a larger image is refused.",
-)
+@slot_option
 @click.option("-n", "--dry-run", is_flag=True, help="Check everything, change nothing.")
 @click.option("--config", "limits_file", type=_PATH, help="TOML file with thresholds and time limits.")
 @click.option("--reconnect", is_flag=True, help="Close high voltage afterwards, even if it was found open.")

@@ -159,7 +159,7 @@ def parse_node_image(source: ImageContent | bytes, slot_size: int = SLOT_SIZE) -
     image = as_content(source)
     if image.size > slot_size:
         raise FileTooLarge(
-            "the image does not fit", why=f"{image.size} bytes, the slot has {slot_size}", remedy=_LARGER_SLOT
+            "the image does not fit", why=f"{image.size} bytes, the slot has {slot_size}", remedy=LARGER_SLOT
         )
     version, payload_size, protected_size = _parse_header(image)
     signed_size = HEADER_SIZE + payload_size + protected_size
@@ -217,7 +217,7 @@ def hardware_ids_problem(hardware_ids: tuple[int, ...]) -> str | None:
     return None
 
 
-_LARGER_SLOT = "If the nodes' slots are larger, say so with --slot-kib; else the firmware is too large for them."
+LARGER_SLOT = "If the nodes' slots are larger, say so with --slot-kib; else the firmware is too large for them."
 _CHOOSE = "Choose values that the format can hold; see `ess-can image sign --help`."
 
 

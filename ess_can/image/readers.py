@@ -14,8 +14,8 @@ from ess_can.image.node_image import SLOT_SIZE
 if TYPE_CHECKING:
     import bincopy
 
-MAX_INPUT_SIZE: Final = 32 * 1024 * 1024
-"""Bytes of an input file; an ELF file with debug information is many times its firmware."""
+MAX_INPUT_SIZE: Final = 64 * 1024 * 1024
+"""Bytes of an input file: as text, firmware takes thrice its size, and an ELF file has debug information besides."""
 
 
 class FirmwareFormat(Enum):
@@ -119,7 +119,8 @@ def _check_span(start: int, end: int, limit: int) -> None:
         raise FileTooLarge(
             "the firmware does not fit",
             why=f"it spans {end - start} bytes from {start:#x} to {end:#x}, at most {limit} are allowed",
-            remedy="Check the linker script: a section outside the slot makes a wide gap.",
+            remedy="Check the linker script: a section outside the slot makes a wide gap.  "
+            "If the nodes' slots are larger, say so with --slot-kib.",
         )
 
 

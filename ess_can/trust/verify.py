@@ -26,7 +26,7 @@ from ess_can.errors import (
     WrongNodeType,
 )
 from ess_can.identity import NodeType
-from ess_can.image.content import BytesContent, ImageContent, as_content, pieces
+from ess_can.image.content import ImageContent, as_content, pieces
 from ess_can.image.files import copy_limited
 from ess_can.image.manifest import ImageEntry, Manifest, parse_manifest
 from ess_can.image.node_image import SIGNED_TAIL_SIZE, SLOT_SIZE, NodeImage, parse_node_image
@@ -69,7 +69,7 @@ class VerifiedUpgrade:
 
 
 def open_upgrade_file(
-    source: Path | bytes,
+    source: Path | ImageContent | bytes,
     keyring: KeyRing,
     *,
     firmware_keyring: KeyRing | None = None,
@@ -77,14 +77,14 @@ def open_upgrade_file(
     today: date | None = None,
     slot_size: int = SLOT_SIZE,
 ) -> VerifiedUpgrade:
-    """Read and check an upgrade file.
+    """Read and check an upgrade file: a private copy of the one at a path, or a content that nobody else can change.
 
     `keyring` holds the keys trusted to sign releases and, unless `firmware_keyring` is given, node images.  Expiry is
-    checked against `today`, if given.  Memory does not grow with the images of a path: they stay in a private copy.
+    checked against `today`, if given.  Memory does not grow with the images: they stay where they are.
     Raises exactly one of the errors 6, 21-35 and 38 of `ess_can.errors`.
     """
     # 1. The file can be read, is not empty, is not too large.
-    file: ImageContent = BytesContent(source) if isinstance(source, bytes) else copy_limited(source, MAX_FILE_SIZE)
+    file = copy_limited(source, MAX_FILE_SIZE) if isinstance(source, Path) else as_content(source)
     # 2. It starts as an upgrade file does, and its length is the announced one.
     envelope = split_upgrade_file(file)
     # 3. It is signed, by a key we trust, over header and manifest.

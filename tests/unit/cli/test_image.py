@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import json
+import random
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -203,6 +205,43 @@ def test_values_that_make_no_sense(folder: Path, arguments: tuple[str, str]) -> 
 
 def test_a_value_that_the_format_cannot_hold(folder: Path) -> None:
     assert sign(folder, "--security-counter", "-1").exit_code == 33
+
+
+@pytest.mark.parametrize("mebibytes", [1, 16])
+def test_images_of_many_sizes_are_signed_released_shown_and_verified(folder: Path, mebibytes: int) -> None:
+    (folder / "fw.bin").write_bytes(random.Random(mebibytes).randbytes(mebibytes << 20))
+    slot = ("--slot-kib", mebibytes * 1024 + 4)
+    assert sign(folder).exit_code == 23
+    refused = sign(folder, "--slot-kib", mebibytes * 1024)  # nothing is left for header and signature
+    assert refused.exit_code == 23
+    assert "--slot-kib" in refused.stderr
+    assert not (folder / "bmu.img").exists()
+    assert document(sign(folder, *slot, "--json"))["image"]["payload_size"] == mebibytes << 20
+    refused = build(folder)
+    assert refused.exit_code == 23
+    assert "--slot-kib" in refused.stderr
+    assert build(folder, *slot).exit_code == 0
+    assert run("show", folder / "bmu.img").exit_code == 23
+    assert "firmware" in run("show", folder / "bmu.img", *slot).stdout
+    assert "image 1 " in run("show", folder / "out.essup").stdout
+    for name in ("bmu.img", "out.essup"):
+        refused = verify(folder, name)
+        assert refused.exit_code == 23
+        assert "--slot-kib" in refused.stderr
+        assert "is good" in verify(folder, name, *slot).stdout
+
+
+def test_what_a_slot_cannot_be(folder: Path) -> None:
+    for slot in ("0", "-1", "many"):
+        assert sign(folder, "--slot-kib", slot).exit_code == 2
+
+
+def test_no_room_for_the_private_copy(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sign(folder)
+    monkeypatch.setattr(tempfile, "tempdir", str(folder / "missing"))
+    result = verify(folder, "bmu.img", "--json")
+    assert result.exit_code == 6
+    assert document(result)["error"]["name"] == "TEMPORARY_FILE_FAILED"
 
 
 def test_importing_the_commands_loads_nothing_heavy() -> None:
