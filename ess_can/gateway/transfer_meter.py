@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import random
 from contextlib import suppress
+from itertools import pairwise
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 from ess_can.bus.clock import now
 from ess_can.bus.station import StationLink
@@ -12,6 +14,9 @@ from ess_can.can.frame import CanFrame
 from ess_can.can.timing import BitTiming, frame_duration_s
 from ess_can.identity import NodeAddress
 from ess_can.image.content import ImageContent, as_content
+
+SAMPLE_FRAMES: Final = 4096
+"""Of how many frames at most the wire time is worked out."""
 
 
 class TransferMeter:
@@ -64,15 +69,25 @@ class TransferMeter:
 
 
 def ideal_wire_time_s(image: ImageContent | bytes, can_id: int, timing: BitTiming, offset: int = 0) -> float:
-    """Exact wire time of the fewest full frames that carry `image` from `offset` on as consecutive frames, in seconds.
+    """Wire time of the fewest full frames that carry `image` from `offset` on as consecutive frames, in seconds.
 
-    They are CAN FD frames if `timing` has a data bit rate.
+    They are CAN FD frames if `timing` has a data bit rate.  Exact up to `SAMPLE_FRAMES` frames.  Of more, that many are
+    worked out: one of each of as many equal runs of frames, at a place drawn by a fixed seed so that no pattern in the
+    image keeps step with it.  Frames differ by their stuff bits alone, by less than a quarter of the shortest one's
+    time, so by Hoeffding's inequality the sum is wrong by more than 1.25 % with a probability below 1e-7 (the draw's,
+    whatever the image); of firmware, whose frames spread by a hundredth or two, it is right to a few parts in 10 000.
     """
     fd = timing.data_bitrate is not None
     size = 63 if fd else 7
     content = as_content(image)
-    total = 0.0
-    for number, start in enumerate(range(offset, content.size, size)):
-        data = bytes((0x20 | (number + 1) & 0xF,)) + content.read(start, size).ljust(size, b"\0")
-        total += frame_duration_s(CanFrame(can_id, data, fd=fd, brs=fd), timing)
-    return total
+
+    def duration(number: int) -> float:
+        data = content.read(offset + number * size, size).ljust(size, b"\0")
+        return frame_duration_s(CanFrame(can_id, bytes((0x20 | (number + 1) & 0xF,)) + data, fd=fd, brs=fd), timing)
+
+    frames = -(-max(0, content.size - offset) // size)
+    if frames <= SAMPLE_FRAMES:
+        return sum(map(duration, range(frames)))
+    draw = random.Random(frames)  # noqa: S311 - the same image has the same figure
+    edges = [run * frames // SAMPLE_FRAMES for run in range(SAMPLE_FRAMES + 1)]
+    return sum((end - start) * duration(draw.randrange(start, end)) for start, end in pairwise(edges))

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import gc
+import random
+import tracemalloc
+
 import pytest
 
 from ess_can.bus.clock import pause
 from ess_can.bus.station import StationLink
 from ess_can.can.frame import CanFrame
 from ess_can.can.timing import BitTiming, frame_duration_s
-from ess_can.gateway.transfer_meter import TransferMeter, ideal_wire_time_s
+from ess_can.gateway import transfer_meter
+from ess_can.gateway.transfer_meter import SAMPLE_FRAMES, TransferMeter, ideal_wire_time_s
 from ess_can.signals.messages import BmsState
 from ess_can.sim.loop import run_virtual
 from tests.support.memory_bus import MemoryBus
 from tests.support.scripted_plant import BMU1, CODEC, STATE
+from tests.unit.trust.samples import FOLDER
 
 TIMING = BitTiming(500_000)
 REQUEST_ID, RESPONSE_ID = CODEC.diagnostic_ids(BMU1)
@@ -36,6 +42,94 @@ def test_with_a_data_bit_rate_the_frames_are_can_fd_with_63_bytes() -> None:
     fd = BitTiming(500_000, 2_000_000)
     frame = CanFrame(REQUEST_ID, b"\x21" + DATA[:63], fd=True, brs=True)
     assert ideal_wire_time_s(DATA[:63], REQUEST_ID, fd) == pytest.approx(frame_duration_s(frame, fd))
+
+
+BUSES = [BitTiming(500_000), BitTiming(500_000, 2_000_000), BitTiming(1_000_000, 8_000_000)]
+SIZE = 1 << 19
+LARGE = {
+    "random": random.Random(1).randbytes(SIZE),
+    "firmware": (FOLDER / "bmu-1.1.0.bin").read_bytes(),
+    "erased": b"\xff" * SIZE,
+    "two halves": bytes(SIZE // 2) + b"\x55" * (SIZE // 2),
+    "pages": b"".join((b"\x0f" if page % 2 else b"\x55") * 4096 for page in range(SIZE // 4096)),
+    "table": (b"\x0f" * 63 + b"\x55" * 63) * (SIZE // 126),
+    "any of two": b"".join(random.Random(n).choice((b"\x0f", b"\x55")) * 63 for n in range(SIZE // 63)),
+}
+
+
+@pytest.mark.parametrize("timing", BUSES)
+@pytest.mark.parametrize("can_id", [REQUEST_ID, 0x98DA10F1])
+def test_full_frames_differ_by_less_than_a_quarter(timing: BitTiming, can_id: int) -> None:
+    """Which the error bound of a sample rests on.  The bytes of any value: among them those with most stuff bits."""
+    size = 7 if timing.data_bitrate is None else 63
+    times = [ideal_wire_time_s(bytes([byte]) * size, can_id, timing) for byte in range(256)]
+    assert 1.1 < max(times) / min(times) < 1.25
+
+
+@pytest.mark.parametrize("timing", BUSES[:2])
+@pytest.mark.parametrize("content", list(LARGE))
+def test_of_a_large_image_some_frames_stand_for_all(
+    content: str, timing: BitTiming, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = LARGE[content]
+    sampled = ideal_wire_time_s(image, REQUEST_ID, timing)
+    assert sampled == ideal_wire_time_s(image, REQUEST_ID, timing)
+    monkeypatch.setattr(transfer_meter, "SAMPLE_FRAMES", len(image))
+    exact = ideal_wire_time_s(image, REQUEST_ID, timing)
+    assert sampled != exact
+    assert sampled == pytest.approx(exact, rel=0.003)
+    if content in ("random", "firmware", "erased"):
+        assert sampled == pytest.approx(exact, rel=0.0005)
+
+
+def test_up_to_the_sample_the_figure_is_exact_and_beyond_as_many_frames_are_worked_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    worked_out = 0
+
+    def count(frame: CanFrame, timing: BitTiming) -> float:
+        nonlocal worked_out
+        worked_out += 1
+        return frame_duration_s(frame, timing)
+
+    monkeypatch.setattr(transfer_meter, "frame_duration_s", count)
+    data = random.Random(2).randbytes(7 * SAMPLE_FRAMES + 1)
+    exact = sum(ideal_wire_time_s(data[at : at + 7 * 16], REQUEST_ID, TIMING) for at in range(0, len(data) - 1, 7 * 16))
+    worked_out = 0
+    assert ideal_wire_time_s(data[:-1], REQUEST_ID, TIMING) == pytest.approx(exact)
+    assert worked_out == SAMPLE_FRAMES
+    for more in (data, data * 3):
+        worked_out = 0
+        ideal_wire_time_s(more, REQUEST_ID, TIMING)
+        assert worked_out == SAMPLE_FRAMES
+
+
+def test_a_large_image_is_not_held() -> None:
+    class Endless:
+        size = 48 << 20
+
+        def read(self, offset: int, size: int) -> bytes:
+            assert 0 <= offset < self.size
+            assert size <= 63
+            return offset.to_bytes(size, "big")
+
+    gc.collect()
+    tracemalloc.start()
+    figure = ideal_wire_time_s(Endless(), REQUEST_ID, BitTiming(500_000, 2_000_000))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert figure > 200
+    assert peak < 1 << 20
+
+
+def test_what_was_resumed_counts_from_its_offset() -> None:
+    assert ideal_wire_time_s(DATA, REQUEST_ID, TIMING, 70) == pytest.approx(
+        ideal_wire_time_s(DATA[70:], REQUEST_ID, TIMING)
+    )
+    assert ideal_wire_time_s(DATA, REQUEST_ID, TIMING, len(DATA)) == 0.0
+    resumed = ideal_wire_time_s(DATA[75:], REQUEST_ID, TIMING)
+    assert measure(resumed).efficiency(DATA, 75) == pytest.approx(1.0)
+    assert measure(resumed).efficiency(DATA, len(DATA)) is None
 
 
 def measure(pause_s: float, *others: CanFrame, timing: BitTiming | None = TIMING) -> TransferMeter:
