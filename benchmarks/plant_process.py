@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 GROUP = "239.74.163.2"
-_LONGEST_S = "300"
+_LONGEST_S = "1800"
 
 
 def free_port() -> int:
