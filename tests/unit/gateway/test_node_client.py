@@ -124,6 +124,29 @@ def test_progress_tells_the_offset_that_the_node_accepted() -> None:
     assert with_node(work) == [200, 400, 600, 772]
 
 
+def test_a_download_reads_no_more_than_a_block_at_a_time() -> None:
+    class Recorded:
+        size = CONTENT.size
+
+        def __init__(self) -> None:
+            self.read_at_once: list[int] = []
+
+        def read(self, offset: int, size: int) -> bytes:
+            self.read_at_once.append(size)
+            return CONTENT.read(offset, size)
+
+    recorded, link = Recorded(), MemoryLink(Bench())
+
+    async def work(node: NodeClient, _: MemoryLink) -> None:
+        await to_download(node)
+        await node.download(0, recorded, block=200)
+
+    with_node(work, link)
+    assert bytes(link.bench.target.bank) == IMAGE
+    assert len(recorded.read_at_once) >= 4
+    assert max(recorded.read_at_once) <= 200
+
+
 def test_a_download_resumes_at_an_offset() -> None:
     async def work(node: NodeClient, link: MemoryLink) -> list[int]:
         seen: list[int] = []
