@@ -249,3 +249,16 @@ def test_importing_the_commands_loads_nothing_heavy() -> None:
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert "ess_can.cli.image" in loaded
     assert not {"cryptography", "bincopy", "rich", "cantools", "can"} & set(loaded)
+
+
+def test_verifying_loads_nothing_that_it_does_not_need(folder: Path) -> None:
+    sign(folder)
+    arguments = ["verify", str(folder / "bmu.img"), "--trusted-key", str(folder / "firmware.pub.pem")]
+    code = (
+        f"import sys, ess_can.cli.main as m\ntry: m.main(['image', *{arguments}])\n"
+        "except SystemExit as end: print(end.code, *sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    code_and_modules = done.stdout.splitlines()[-1].split()
+    assert code_and_modules[0] == "0", done.stderr
+    assert not {"bincopy", "rich", "cantools", "can", "udsoncan", "asyncio"} & set(code_and_modules)
