@@ -22,9 +22,9 @@ E2E_MAX_DELTA = 3
 _USABLE = (None, Verdict.OK, Verdict.OK_SOME_LOST)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Received(Generic[M]):
-    """A message that arrived and may be used.
+    """A message that arrived and may be used.  Not frozen: it is made for every receiver of every frame.
 
     `verdict` is OK or OK_SOME_LOST, or None for a message without end-to-end protection; `at` is the receive time.
     """
@@ -111,22 +111,27 @@ class StationLink:
         receive: Callable[[Received[M]], None],
         reject: Callable[[Rejected], None] | None,
     ) -> Callable[[CanFrame, float], None]:
+        length, index = route.length, route.index
+
         def on_frame(frame: CanFrame, at: float) -> None:
-            plain = not frame.remote and not frame.fd and len(frame.data) == route.length
-            verdict = monitor.receive(frame.data, at) if monitor is not None and plain else None
-            if verdict in _USABLE and plain:
-                decoded = self.codec.decode(frame.can_id, frame.data)
-                if decoded is not None and isinstance(decoded.message, message_type):
-                    receive(Received(decoded.message, decoded.index, at, verdict))
-                    return
-                if decoded is not None:  # another page of the same multiplexed message
-                    return
+            data = frame.data
+            verdict = None
+            if len(data) == length and not frame.fd and not frame.remote:
+                if monitor is not None:
+                    verdict = monitor.receive(data, at)
+                if verdict in _USABLE:
+                    decoded = self.codec.decode(frame.can_id, data)
+                    if decoded is not None:
+                        message = decoded.message
+                        if isinstance(message, message_type):  # else another page of the same multiplexed message
+                            receive(Received(message, index, at, verdict))
+                        return
             if verdict in _USABLE:
                 self.counters.undecodable += 1
             else:
                 self.counters.e2e_rejected += 1
             if reject is not None:
-                reject(Rejected(message_type, route.index, at, verdict))
+                reject(Rejected(message_type, index, at, verdict))
 
         return on_frame
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from ess_can.bus.station import Received, StationLink
 from ess_can.can.frame import CanFrame
@@ -27,8 +27,7 @@ from ess_can.signals.messages import (
 M_co = TypeVar("M_co", bound=Message, covariant=True)
 
 
-@dataclass(frozen=True, slots=True)
-class Sample(Generic[M_co]):
+class Sample(NamedTuple, Generic[M_co]):
     """A message and the loop time of its reception."""
 
     value: M_co

@@ -13,8 +13,9 @@ from dataclasses import dataclass, fields
 from decimal import Decimal
 from enum import Enum, IntEnum
 from types import NoneType
-from typing import TYPE_CHECKING, Any, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args, get_type_hints
 
+from ess_can.signals.layout import Layout
 from ess_can.signals.messages import (
     BmsAlarms,
     BmsCellGroup,
@@ -68,38 +69,41 @@ FAMILIES: Mapping[type[Message], Family] = {
 }
 
 PAGE = "Page"
+_PAGE_MASK = 0xFF
 E2E_HEADER: Mapping[str, tuple[int, int]] = {"E2eCrc": (0, 16), "E2eCounter": (16, 8)}
 """Name, start bit and length of the Profile 5 header's signals."""
 
-_Conversion = tuple[Callable[[int], object], Callable[[Any], int]]
+_Conversion = tuple[Callable[[int], Any], Callable[[Any], int]]
 _UNITS = {"v": "V", "a": "A", "kw": "kW", "s": "s", "percent": "%", "degc": "degC"}
 _NO_YES = {0: "No", 1: "Yes"}
 _INVALID = "Invalid"
 _SATURATES = {(BmsHvNotice, "off_duration_s")}
 """Fields whose DBC maximum means "that or more"."""
+_TYPE_HINTS: dict[type[Message], Mapping[str, Any]] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class BoundField:
-    """One field and its signal.
+class BoundField(NamedTuple):
+    """One field and its signal, which is `shift` and `mask` away in the number that `Layout` makes of the bytes.
 
-    `read` turns a raw value into the field's and raises ValueError if the value table lacks it; `write` is the inverse
-    and raises ValueError or OverflowError for a value that does not fit.
+    `read` turns the signal's bits into the field's value and raises KeyError if the value table lacks them; `write` is
+    the inverse and raises ValueError or OverflowError for a value that does not fit.  Of what it gives `mask` counts.
     """
 
     name: str
     signal: str
-    read: Callable[[Any], Any]
+    shift: int
+    mask: int
+    read: Callable[[int], Any]
     write: Callable[[Any], int]
 
 
 @dataclass(frozen=True, slots=True)
 class BoundMessage:
-    """One dataclass on one page of one DBC message; `constants` are the signals that no field stands for."""
+    """One dataclass on one page of one DBC message; `constants` has the bits that no field stands for."""
 
     message_type: type[Message]
     fields: tuple[BoundField, ...]
-    constants: Mapping[str, int]
+    constants: int
 
 
 class _Mismatch(Exception):
@@ -110,20 +114,20 @@ def bind(message_type: type[Message], message: DbcMessage, page: int | None, pro
     """Bind a dataclass to a page (None if not multiplexed) of a DBC message; disagreements go to `problems`."""
     family = FAMILIES[message_type]
     signals = {s.name: s for s in message.signals if not s.multiplexer_ids or page in s.multiplexer_ids}
-    constants: dict[str, int] = {}
+    layout = Layout.of(message)
+    used = set[str]()
     if page is not None:
-        constants[PAGE] = page
+        used.add(PAGE)
     if family.e2e:
-        constants.update(dict.fromkeys(E2E_HEADER, 0))
+        used.update(E2E_HEADER)
         problems.extend(_header_problems(message_type, message, signals))
     suffix = f"_{page}" if len(family.pages) > 1 else ""
     bound: list[BoundField] = []
-    used = set(constants)
-    hints = get_type_hints(message_type)
+    hints = _type_hints(message_type)
     for field in fields(message_type):
         where = f"{message_type.__name__}.{field.name}"
         if field.name == "page" and page is not None:
-            bound.append(BoundField(field.name, PAGE, int, int))
+            bound.append(BoundField(field.name, PAGE, 0, _PAGE_MASK, int, int))
             continue
         name, unit = signal_name(field.name)
         name += suffix
@@ -137,11 +141,19 @@ def bind(message_type: type[Message], message: DbcMessage, page: int | None, pro
         except _Mismatch as mismatch:
             problems.append(f"{where} {mismatch}".replace("{signal}", f"{message.name}.{name}"))
         else:
-            bound.append(BoundField(field.name, name, read, write))
+            bound.append(BoundField(field.name, name, layout.shift(signal), (1 << signal.length) - 1, read, write))
     problems.extend(
         f"{message.name}.{name} has no field in {message_type.__name__}" for name in signals if name not in used
     )
-    return BoundMessage(message_type, tuple(bound), constants)
+    return BoundMessage(message_type, tuple(bound), page or 0)  # the page is in the first byte, see `page_problems`
+
+
+def _type_hints(message_type: type[Message]) -> Mapping[str, Any]:
+    """What the fields' annotations mean; a message type has many DBC messages."""
+    hints = _TYPE_HINTS.get(message_type)
+    if hints is None:
+        hints = _TYPE_HINTS[message_type] = get_type_hints(message_type)
+    return hints
 
 
 def page_problems(ours: str, message: DbcMessage, pages: tuple[int, ...]) -> Iterator[str]:
@@ -189,7 +201,7 @@ def _conversion(hint: Any, signal: Signal, unit: str, saturates: bool) -> _Conve
     if hint is bool:
         if signal.length != 1 or values != _NO_YES:
             raise _Mismatch("is a bool, {signal} is not one bit with the values No and Yes")
-        return bool, int
+        return bool, bool
     if hint is int:
         if values:
             raise _Mismatch(f"is a number, {{signal}} has the values {', '.join(values.values())}")
@@ -210,12 +222,16 @@ def _enumeration(enumeration: type[IntEnum], signal: Signal, values: Mapping[int
         raise _Mismatch(f"({enumeration.__name__}) does not fit the {signal.length} bits of {{signal}}")
 
     def write(value: int) -> int:
-        return enumeration(value).value
+        if value not in members:
+            raise ValueError(f"{value!r} is not a valid {enumeration.__qualname__}")
+        return value
 
-    return enumeration, write
+    return {member.value: member for member in enumeration}.__getitem__, write
 
 
 def _float(signal: Signal, values: Mapping[int, str], *, optional: bool, saturates: bool) -> _Conversion:
+    if signal.is_float:
+        raise _Mismatch("is a scaled whole number, {signal} is a floating-point number")
     low, high = _raw_range(signal)
     limits = _raw_limits(signal)
     if not limits[0] <= low < high <= limits[1]:
@@ -223,22 +239,18 @@ def _float(signal: Signal, values: Mapping[int, str], *, optional: bool, saturat
     if not optional:
         if values or (low, high) != limits:
             raise _Mismatch("must always be valid, {signal} has values or a range that say otherwise")
-        return _float_reader(signal), _float_writer(signal, low, high, saturates)
+        return _float_reader(signal, low, high), _float_writer(signal, low, high, saturates)
     if list(values.values()) != [_INVALID]:
         raise _Mismatch(f"may be None, {{signal}} does not have the one value {_INVALID}")
     invalid = next(iter(values))
     if low <= invalid <= high or not limits[0] <= invalid <= limits[1]:
         raise _Mismatch(f"may be None, but {_INVALID} of {{signal}} is in its range or exceeds its bits")
-    read_valid = _float_reader(signal)
     write_valid = _float_writer(signal, low, high, saturates)
-
-    def read(raw: int) -> float | None:
-        return read_valid(raw) if low <= raw <= high else None
 
     def write(value: float | None) -> int:
         return invalid if value is None else write_valid(value)
 
-    return read, write
+    return _float_reader(signal, low, high), write
 
 
 def _raw_limits(signal: Signal) -> tuple[int, int]:
@@ -262,12 +274,14 @@ def _bounded_int(low: int, high: int) -> Callable[[int], int]:
     return write
 
 
-def _float_reader(signal: Signal) -> Callable[[int], float]:
+def _float_reader(signal: Signal, low: int, high: int) -> Callable[[int], float | None]:
     scale, offset = signal.scale, signal.offset
     digits = _decimals(scale)
+    sign = 1 << signal.length - 1 if signal.is_signed else 0
 
-    def read(raw: int) -> float:
-        return round(float(raw * scale + offset), digits)  # 3 * 0.1 is 0.3 here
+    def read(bits: int) -> float | None:
+        raw = (bits ^ sign) - sign
+        return round(float(raw * scale + offset), digits) if low <= raw <= high else None  # 3 * 0.1 is 0.3 here
 
     return read
 

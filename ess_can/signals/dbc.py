@@ -1,6 +1,6 @@
 """The DBC as typed values: loads it, refuses it unless it fits the code, encodes and decodes.
 
-cantools does the bits.  Identifiers, lengths, scaling, cycle times and E2E data IDs come from the DBC and from nowhere
+cantools reads the file.  Identifiers, places, scaling, cycle times and E2E data IDs come from the DBC and from nowhere
 else; `ess_can.signals.binding` has the rules by which both sides are matched.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -17,6 +17,8 @@ from ess_can.errors import DbcMismatch, UsageError
 from ess_can.identity import NodeAddress, NodeType
 from ess_can.resources import dbc_path
 from ess_can.signals.binding import FAMILIES, BoundMessage, Each, Family, bind, page_problems
+from ess_can.signals.e2e import HEADER_BYTES
+from ess_can.signals.layout import Layout
 from ess_can.signals.messages import Message, NodeInfo
 
 if TYPE_CHECKING:
@@ -29,6 +31,11 @@ _E2E_PROFILE = "P05"
 _GATEWAY = "EMS"
 _LISTED = 8
 """How many mismatches an error lists."""
+_REMEMBERED = 64
+"""How many contents of one message are known without decoding them again.
+
+A frame has several receivers, and telemetry repeats itself.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +84,17 @@ class DecodeCounters:
 
 @dataclass(frozen=True, slots=True)
 class _Bound:
-    """One DBC message, ready for use; `pages` has only page 0 when it is not multiplexed."""
+    """One DBC message, ready for use; `pages` has only page 0 when it is not multiplexed.
+
+    `known` has what was decoded, by the bytes behind the E2E header.
+    """
 
     route: Route
-    dbc: DbcMessage
+    layout: Layout
     multiplexed: bool
     pages: Mapping[int, BoundMessage]
+    content_at: int
+    known: dict[bytes, Decoded] = field(default_factory=dict)
 
 
 class StationCodec:
@@ -174,17 +186,17 @@ class StationCodec:
         page = bound.pages.get(getattr(message, "page", 0))
         if page is None or page.message_type is not message_type:
             raise UsageError(f"{message} does not fit {bound.route.name}", why="there is no such multiplexer page")
-        raw = dict(page.constants)
-        for field in page.fields:
-            value = getattr(message, field.name)
+        number = page.constants
+        for name, signal, shift, mask, _, write in page.fields:
+            value = getattr(message, name)
             try:
-                raw[field.signal] = field.write(value)
+                number |= (write(value) & mask) << shift
             except (ValueError, OverflowError) as error:
-                where = f"{message_type.__name__}.{field.name}"
+                where = f"{message_type.__name__}.{name}"
                 raise UsageError(
-                    f"{where} = {value!r} does not fit {bound.route.name}.{field.signal}", why=str(error)
+                    f"{where} = {value!r} does not fit {bound.route.name}.{signal}", why=str(error)
                 ) from None
-        return bound.dbc.encode(raw, scaling=False, strict=False)
+        return bound.layout.data(number)
 
     def decode(self, can_id: int, data: bytes) -> Decoded | None:
         """A frame's content, or None (and a count in `counters`) if it is none of the station's messages.
@@ -200,17 +212,17 @@ class StationCodec:
         if len(data) != bound.route.length:
             self.counters.wrong_length += 1
             return None
-        page = bound.pages.get(data[0] if bound.multiplexed else 0)
-        if page is None:
-            self.counters.bad_value += 1
-            return None
-        raw = bound.dbc.decode_simple(data, decode_choices=False, scaling=False)
-        try:
-            message = page.message_type(*[field.read(raw[field.signal]) for field in page.fields])
-        except ValueError:
-            self.counters.bad_value += 1
-            return None
-        return Decoded(message, bound.route)
+        content = data[bound.content_at :]
+        decoded = bound.known.get(content)
+        if decoded is None:
+            decoded = _decode(bound, data)
+            if decoded is None:
+                self.counters.bad_value += 1
+                return None
+            if len(bound.known) >= _REMEMBERED:
+                bound.known.clear()
+            bound.known[content] = decoded
+        return decoded
 
     def _find(self, message_type: type[Message], index: int | NodeAddress) -> _Bound:
         family = self._routed[message_type]
@@ -219,6 +231,19 @@ class StationCodec:
         except KeyError:
             known = ", ".join(str(key) for key in family)
             raise UsageError(f"The DBC has no {message_type.__name__} of {index}", why=f"it has {known}") from None
+
+
+def _decode(bound: _Bound, data: bytes) -> Decoded | None:
+    """The content of bytes of the right length; None if they hold a page or a value that the DBC does not have."""
+    page = bound.pages.get(data[0] if bound.multiplexed else 0)
+    if page is None:
+        return None
+    number = bound.layout.number(data)
+    try:
+        message = page.message_type(*[read(number >> shift & mask) for _, _, shift, mask, read, _ in page.fields])
+    except KeyError:
+        return None
+    return Decoded(message, bound.route)
 
 
 class _Binder:
@@ -289,7 +314,8 @@ class _Binder:
         for message_type in message_types:
             for page in FAMILIES[message_type].pages or (None,):
                 pages[page or 0] = bind(message_type, message, page, self.problems)
-        multiplexed = bool(FAMILIES[message_types[0]].pages)
+        family = FAMILIES[message_types[0]]
+        multiplexed = bool(family.pages)
         self.problems.extend(page_problems(ours, message, tuple(pages) if multiplexed else ()))
         cycle_ms = message.cycle_time
         route = Route(
@@ -297,11 +323,11 @@ class _Binder:
             name=name,
             length=message.length,
             cycle_s=cycle_ms / 1000 if cycle_ms else None,
-            e2e_data_id=self._data_id(message, ours, FAMILIES[message_types[0]].e2e),
+            e2e_data_id=self._data_id(message, ours, family.e2e),
             index=1 if node is None else node.index,
             node=node,
         )
-        return _Bound(route, message, multiplexed, pages)
+        return _Bound(route, Layout.of(message), multiplexed, pages, HEADER_BYTES if family.e2e else 0)
 
     def _data_id(self, message: DbcMessage, ours: str, protected: bool) -> int | None:
         profile = _attribute(message, "E2EProfile")

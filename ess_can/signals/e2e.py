@@ -31,9 +31,10 @@ class Verdict(Enum):
     NO_NEW_DATA = "no new data"
 
 
-def _crc(data: bytes | bytearray, data_id: int) -> bytes:
-    value: int = _crc16(bytes(data[_COUNTER:]) + data_id.to_bytes(2, "little"))
-    return value.to_bytes(2, "little")
+def _crc(data: bytes | bytearray, data_id: bytes) -> int:
+    """The CRC that belongs to a frame; the data ID as it goes into it."""
+    value: int = _crc16(bytes(data[_COUNTER:]) + data_id)
+    return value
 
 
 def protect(data: bytes | bytearray, data_id: int, counter: int) -> bytes:
@@ -45,15 +46,17 @@ def protect(data: bytes | bytearray, data_id: int, counter: int) -> bytes:
         raise ValueError(f"{len(data)} bytes have no room for the E2E header of {HEADER_BYTES}")
     if not 0 <= counter < _COUNTERS or not 0 <= data_id < _DATA_IDS:
         raise ValueError(f"counter {counter} or data ID {data_id} is out of range")
-    protected = bytearray(data)
-    protected[_COUNTER] = counter
-    protected[:_COUNTER] = _crc(protected, data_id)
-    return bytes(protected)
+    body = bytes((0, 0, counter)) + data[HEADER_BYTES:]
+    return _crc(body, data_id.to_bytes(2, "little")).to_bytes(2, "little") + body[_COUNTER:]
 
 
 def check(data: bytes | bytearray, data_id: int) -> bool:
     """Whether the CRC fits the bytes and the data ID.  A frame too short for a header does not; never raises."""
-    return len(data) >= HEADER_BYTES and bytes(data[:_COUNTER]) == _crc(data, data_id)
+    return _fits(data, data_id.to_bytes(2, "little"))
+
+
+def _fits(data: bytes | bytearray, data_id: bytes) -> bool:
+    return len(data) >= HEADER_BYTES and data[0] | data[1] << 8 == _crc(data, data_id)
 
 
 class E2eSender:
@@ -90,32 +93,30 @@ class E2eMonitor:
         self.max_delta = max_delta
         self.consecutive_ok = 0
         self.last_good_at: float | None = None
+        self._id_bytes = data_id.to_bytes(2, "little")
         self._last_counter = _COUNTERS - 1
 
     def receive(self, data: bytes | bytearray | None, now: float) -> Verdict:
         """Judge a frame's bytes, or None when a cycle passed without one.  Never raises."""
-        verdict = self._judge(data)
-        if verdict is Verdict.OK:
-            self.consecutive_ok += 1
-        elif verdict is not Verdict.NO_NEW_DATA:
+        if data is None:
+            return Verdict.NO_NEW_DATA
+        if not _fits(data, self._id_bytes):
             self.consecutive_ok = 0
-        if verdict in (Verdict.OK, Verdict.OK_SOME_LOST):
+            return Verdict.ERROR
+        delta = (data[_COUNTER] - self._last_counter) % _COUNTERS
+        self._last_counter = data[_COUNTER]
+        if delta == 1:
+            self.consecutive_ok += 1
             self.last_good_at = now
-        return verdict
+            return Verdict.OK
+        self.consecutive_ok = 0
+        if delta == 0:
+            return Verdict.REPEATED
+        if delta > self.max_delta:
+            return Verdict.WRONG_SEQUENCE
+        self.last_good_at = now
+        return Verdict.OK_SOME_LOST
 
     def age(self, now: float) -> float:
         """Seconds since the last good frame; infinite before the first."""
         return float("inf") if self.last_good_at is None else now - self.last_good_at
-
-    def _judge(self, data: bytes | bytearray | None) -> Verdict:
-        if data is None:
-            return Verdict.NO_NEW_DATA
-        if not check(data, self.data_id):
-            return Verdict.ERROR
-        delta = (data[_COUNTER] - self._last_counter) % _COUNTERS
-        self._last_counter = data[_COUNTER]
-        if delta == 0:
-            return Verdict.REPEATED
-        if delta == 1:
-            return Verdict.OK
-        return Verdict.OK_SOME_LOST if delta <= self.max_delta else Verdict.WRONG_SEQUENCE

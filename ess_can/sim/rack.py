@@ -6,6 +6,7 @@ Sensors and inputs may be made to lie; the circuit underneath goes on telling th
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from ess_can.signals.messages import BmsCellGroup, BmsCellSummary
 from ess_can.sim.electrical import RackCircuit, StationCircuit
@@ -23,8 +24,7 @@ class SensorFault:
     stuck_at: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class RackReadings:
+class RackReadings(NamedTuple):
     """What the BMU measures at one instant; None where a sensor says that it is broken.
 
     `across_plus_v` and `across_minus_v` are the voltages across the open poles of the rack's contactors.
