@@ -5,12 +5,13 @@ from __future__ import annotations
 from udsoncan.Request import Request
 from udsoncan.Response import Response
 
+from ess_can.uds.messages import make_response
 from ess_can.uds.target import Nrc
 
 
 def negative(request: Request, nrc: Nrc) -> bytes:
     """A negative response."""
-    return Response(request.service, nrc).get_payload()
+    return make_response(request.service, nrc).get_payload()
 
 
 def encode(request: Request, outcome: bytes | Nrc, *, pending_sent: bool = False) -> bytes | None:
@@ -19,7 +20,7 @@ def encode(request: Request, outcome: bytes | Nrc, *, pending_sent: bool = False
         return negative(request, outcome)
     if request.suppress_positive_response and not pending_sent:
         return None
-    return Response(request.service, Response.Code.PositiveResponse, outcome).get_payload()
+    return make_response(request.service, Response.Code.PositiveResponse, outcome).get_payload()
 
 
 def u32(value: int) -> bytes:

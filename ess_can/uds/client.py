@@ -17,6 +17,7 @@ from udsoncan.Response import Response
 
 from ess_can.errors import AccessDenied, UdsError, UdsNegativeResponse, UdsProtocolError, UdsTimeout, UsageError
 from ess_can.uds.exchange import SessionTimes
+from ess_can.uds.messages import parse_positive_response
 from ess_can.uds.rules import NEGATIVE_RESPONSE, Session, Sid
 from ess_can.uds.target import Nrc
 
@@ -178,7 +179,7 @@ class UdsClientSession:
         if payload[0] != sid | 0x40:
             self.stale += 1
             return None
-        response = Response.from_payload(payload)
+        response = parse_positive_response(payload)
         length = _ECHO_LENGTH.get(sid, 0)
         if not response.valid or len(payload) < 1 + length:
             self.malformed += 1

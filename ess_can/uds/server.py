@@ -24,6 +24,7 @@ from udsoncan.Request import Request
 
 from ess_can.uds.access import AccessGuard
 from ess_can.uds.answers import encode, negative, u32
+from ess_can.uds.messages import parse_request
 from ess_can.uds.rules import (
     ADDRESS_AND_LENGTH_FORMAT,
     DATA_FORMAT_PLAIN,
@@ -173,7 +174,7 @@ class UdsServerSession:
     # --- dispatch -------------------------------------------------------------------------------
 
     def _serve(self, payload: bytes, now: float) -> bytes | None:
-        request = Request.from_payload(payload)
+        request = parse_request(payload)
         service = self._services.get(payload[0])
         if request.service is None or service is None:
             # udsoncan cannot encode the answer for a service that it does not know.
