@@ -250,13 +250,19 @@ class StationCircuit:
 
     def step(self, now: float) -> None:
         """Advance to `now`, moving each contactor at its own instant.  A `now` in the past changes nothing."""
-        while True:
-            mover = min(self.contactors, key=_due)
-            if mover.due > now:
+        for contactor in self.contactors:
+            if contactor.due <= now:
+                self._move_contactors(now)
                 break
-            self._advance(mover.due)
+        if now > self._time:
+            self._advance(now)
+
+    def _move_contactors(self, now: float) -> None:
+        """Advance to each movement that ends by `now`, and let it end."""
+        while (mover := min(self.contactors, key=_due)).due <= now:
+            if mover.due > self._time:
+                self._advance(mover.due)
             self._settle(mover)
-        self._advance(now)
 
     def place(self, contactor: Contactor, closed: bool) -> None:
         """Put a contactor at once where it is seen to be: one that moves elsewhere, and wears there."""
@@ -301,8 +307,6 @@ class StationCircuit:
 
     def _advance(self, time: float) -> None:
         dt = time - self._time
-        if dt <= 0.0:
-            return
         self._time = time
         bridge_a = self.bridge_current_a = self._bridge()
         conductance, source_a = self._sources()

@@ -12,6 +12,9 @@ from ess_can.signals.messages import ContactorState, PcsState, PcsStatus
 from ess_can.sim.rack import RackHardware, RackReadings
 
 
+_ALL_OPEN = (ContactorState.OPEN, ContactorState.OPEN, ContactorState.OPEN)
+
+
 @dataclass(frozen=True, slots=True)
 class EvidenceSpec:
     """Thresholds and times of the evidence.
@@ -83,16 +86,15 @@ class RackEvidence:
 
     def update(self, weld_latched: bool, now: float) -> None:
         """Read the hardware at `now` and judge."""
-        if self._updated_at is not None and now - self._updated_at > self._spec.step_age_s:
+        spec = self._spec
+        if self._updated_at is not None and now - self._updated_at > spec.step_age_s:
             self._off.since = None  # nobody looked meanwhile
         self._updated_at = now
         readings = self.readings = self._hardware.read()
         rack = self._hardware.rack
         plus, minus, precharge = rack.main_plus, rack.main_minus, rack.precharge
         feedbacks = (plus.feedback, minus.feedback, precharge.feedback)
-        self.feedbacks_open = feedbacks == (ContactorState.OPEN, ContactorState.OPEN, ContactorState.OPEN)
-        ordered_open = not (plus.coil or minus.coil or precharge.coil)
-        self._ordered_open.update(ordered_open, now)
+        self.feedbacks_open = feedbacks == _ALL_OPEN
         self.link_voltage_v = self._believable_link_voltage(readings)
         self.known = (
             self.link_voltage_v is not None
@@ -100,17 +102,23 @@ class RackEvidence:
             and readings.current_a is not None
             and ContactorState.INVALID not in feedbacks
         )
-        self.weld_plus = self.weld_minus = poles_open = False
-        if self._ordered_open.for_at_least(self._spec.contactor_timeout_s, now):
-            self.weld_plus = ContactorState.CLOSED in (feedbacks[0], feedbacks[2])
-            self.weld_minus = feedbacks[1] is ContactorState.CLOSED
+        self.weld_plus = self.weld_minus = False
+        if plus.coil or minus.coil or precharge.coil:
+            self._ordered_open.since = self._off.since = None
+            return
+        poles_open = False
+        self._ordered_open.update(True, now)
+        if self._ordered_open.for_at_least(spec.contactor_timeout_s, now):
+            if not self.feedbacks_open:
+                self.weld_plus = ContactorState.CLOSED in (feedbacks[0], feedbacks[2])
+                self.weld_minus = feedbacks[1] is ContactorState.CLOSED
             poles_open = self._check_poles(readings, now)
         self._off.update(
-            poles_open  # which implies that no coil is energised and that both voltages are valid
+            poles_open  # which implies that both voltages are valid
             and self.feedbacks_open
             and not (self.weld_plus or self.weld_minus or weld_latched)
-            and _below(self.link_voltage_v, self._spec.off_voltage_v)
-            and _below(readings.current_a, self._spec.off_current_a),
+            and _below(self.link_voltage_v, spec.off_voltage_v)
+            and _below(readings.current_a, spec.off_current_a),
             now,
         )
 
@@ -140,18 +148,24 @@ class RackEvidence:
             return False
         gap_v = string_v - link_v
         telling = gap_v >= spec.pole_gap_min_v
+        if not telling:
+            self._gap_plus.since = self._gap_minus.since = None
+            current_a = readings.current_a
+            self._leak.update(current_a is not None and abs(current_a) >= spec.leak_current_a, now)
+            if self._leak.for_at_least(spec.leak_settling_s, now):
+                self.weld_plus = self.weld_minus = True
+            return False
+        self._leak.since = None
+        across_plus_v, across_minus_v = readings.across_plus_v, readings.across_minus_v
         welded_v = spec.welded_fraction * gap_v
-        self._gap_plus.update(telling and readings.across_plus_v < welded_v, now)
-        self._gap_minus.update(telling and readings.across_minus_v < welded_v, now)
-        current_a = readings.current_a
-        self._leak.update(not telling and current_a is not None and abs(current_a) >= spec.leak_current_a, now)
-        leak = self._leak.for_at_least(spec.leak_settling_s, now)
-        if leak or self._gap_plus.for_at_least(spec.weld_settling_s, now):
+        self._gap_plus.update(across_plus_v < welded_v, now)
+        self._gap_minus.update(across_minus_v < welded_v, now)
+        if self._gap_plus.for_at_least(spec.weld_settling_s, now):
             self.weld_plus = True
-        if leak or self._gap_minus.for_at_least(spec.weld_settling_s, now):
+        if self._gap_minus.for_at_least(spec.weld_settling_s, now):
             self.weld_minus = True
         open_v = spec.open_fraction * gap_v
-        return telling and readings.across_plus_v >= open_v and readings.across_minus_v >= open_v
+        return across_plus_v >= open_v and across_minus_v >= open_v
 
 
 class PcsEvidence:

@@ -16,6 +16,7 @@ from udsoncan.ResponseCode import ResponseCode
 _service_of = cache(BaseService.from_request_id)
 _service_answering = cache(BaseService.from_response_id)
 _name_of = cache(ResponseCode.get_name)
+_is_negative = cache(ResponseCode.is_negative)
 
 
 def parse_request(payload: bytes) -> Request:
@@ -51,6 +52,6 @@ def make_response(service: type[BaseService] | None, code: int, data: bytes = b"
     """As `Response(service, code, data)`."""
     response = Response(service, data=data)
     response.code, response.code_name = code, _name_of(code)
-    response.positive = not ResponseCode.is_negative(code)
+    response.positive = not _is_negative(code)
     response.valid, response.invalid_reason = service is not None, ""
     return response
