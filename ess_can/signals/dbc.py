@@ -86,7 +86,7 @@ class DecodeCounters:
 class _Bound:
     """One DBC message, ready for use; `pages` has only page 0 when it is not multiplexed.
 
-    `known` has what was decoded, by the bytes behind the E2E header.
+    `known` has what was decoded, by the bytes behind the E2E header, and `said` what was encoded last, by page.
     """
 
     route: Route
@@ -95,6 +95,7 @@ class _Bound:
     pages: Mapping[int, BoundMessage]
     content_at: int
     known: dict[bytes, Decoded] = field(default_factory=dict)
+    said: dict[int, tuple[Message, bytes]] = field(default_factory=dict)
 
 
 class StationCodec:
@@ -183,7 +184,11 @@ class StationCodec:
         """
         message_type = type(message)
         bound = self._find(message_type, index)
-        page = bound.pages.get(getattr(message, "page", 0))
+        page_number = getattr(message, "page", 0)
+        said = bound.said.get(page_number)
+        if said is not None and said[0] == message:  # telemetry repeats itself
+            return said[1]
+        page = bound.pages.get(page_number)
         if page is None or page.message_type is not message_type:
             raise UsageError(f"{message} does not fit {bound.route.name}", why="there is no such multiplexer page")
         number = page.constants
@@ -196,7 +201,9 @@ class StationCodec:
                 raise UsageError(
                     f"{where} = {value!r} does not fit {bound.route.name}.{signal}", why=str(error)
                 ) from None
-        return bound.layout.data(number)
+        data = bound.layout.data(number)
+        bound.said[page_number] = message, data
+        return data
 
     def decode(self, can_id: int, data: bytes) -> Decoded | None:
         """A frame's content, or None (and a count in `counters`) if it is none of the station's messages.

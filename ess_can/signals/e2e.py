@@ -7,17 +7,14 @@ every error of up to three bits.
 
 from __future__ import annotations
 
+from binascii import crc_hqx
 from enum import Enum
-
-import crcmod.predefined
 
 HEADER_BYTES = 3
 _COUNTER = 2
 _COUNTERS = 256
 _DATA_IDS = 0x1_0000
-
-# crcmod's own name for init 0xFFFF, not reflected, no final xor
-_crc16 = crcmod.predefined.mkCrcFun("crc-ccitt-false")
+_CRC_START = 0xFFFF
 
 
 class Verdict(Enum):
@@ -31,12 +28,6 @@ class Verdict(Enum):
     NO_NEW_DATA = "no new data"
 
 
-def _crc(data: bytes | bytearray, data_id: bytes) -> int:
-    """The CRC that belongs to a frame; the data ID as it goes into it."""
-    value: int = _crc16(bytes(data[_COUNTER:]) + data_id)
-    return value
-
-
 def protect(data: bytes | bytearray, data_id: int, counter: int) -> bytes:
     """The frame with its header filled in; what the first three bytes of `data` are does not matter.
 
@@ -46,8 +37,8 @@ def protect(data: bytes | bytearray, data_id: int, counter: int) -> bytes:
         raise ValueError(f"{len(data)} bytes have no room for the E2E header of {HEADER_BYTES}")
     if not 0 <= counter < _COUNTERS or not 0 <= data_id < _DATA_IDS:
         raise ValueError(f"counter {counter} or data ID {data_id} is out of range")
-    body = bytes((0, 0, counter)) + data[HEADER_BYTES:]
-    return _crc(body, data_id.to_bytes(2, "little")).to_bytes(2, "little") + body[_COUNTER:]
+    body = bytes((counter,)) + data[HEADER_BYTES:]
+    return crc_hqx(body + data_id.to_bytes(2, "little"), _CRC_START).to_bytes(2, "little") + body
 
 
 def check(data: bytes | bytearray, data_id: int) -> bool:
@@ -56,7 +47,8 @@ def check(data: bytes | bytearray, data_id: int) -> bool:
 
 
 def _fits(data: bytes | bytearray, data_id: bytes) -> bool:
-    return len(data) >= HEADER_BYTES and data[0] | data[1] << 8 == _crc(data, data_id)
+    """`data_id` as it goes into the CRC."""
+    return len(data) >= HEADER_BYTES and data[0] | data[1] << 8 == crc_hqx(data[_COUNTER:] + data_id, _CRC_START)
 
 
 class E2eSender:
@@ -103,8 +95,9 @@ class E2eMonitor:
         if not _fits(data, self._id_bytes):
             self.consecutive_ok = 0
             return Verdict.ERROR
-        delta = (data[_COUNTER] - self._last_counter) % _COUNTERS
-        self._last_counter = data[_COUNTER]
+        counter = data[_COUNTER]
+        delta = (counter - self._last_counter) % _COUNTERS
+        self._last_counter = counter
         if delta == 1:
             self.consecutive_ok += 1
             self.last_good_at = now

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from ess_can.signals.messages import ContactorState, PcsState, PcsStatus
 from ess_can.sim.rack import RackHardware, RackReadings
 
-
 _ALL_OPEN = (ContactorState.OPEN, ContactorState.OPEN, ContactorState.OPEN)
 
 
