@@ -76,6 +76,7 @@ class StationLink:
         self._send(self.codec.node_route(address), self.codec.encode(info, address), None)
 
     def _send(self, route: Route, data: bytes, on_sent: Sent | None) -> None:
+        sender: E2eSender | None = None
         if route.e2e_data_id is not None:
             sender = self._senders.get(route.can_id)
             if sender is None:
@@ -85,8 +86,8 @@ class StationLink:
         try:
             self.bus.send(frame, on_sent)
         except BusError:
-            if route.e2e_data_id is not None:
-                self._senders[route.can_id].take_back()
+            if sender is not None:
+                sender.take_back()
             raise
         if self.on_send is not None:
             self.on_send(frame)
@@ -114,13 +115,13 @@ class StationLink:
         length, index = route.length, route.index
 
         def on_frame(frame: CanFrame, at: float) -> None:
-            data = frame.data
+            can_id, data, fd, _, remote = frame
             verdict = None
-            if len(data) == length and not frame.fd and not frame.remote:
+            if len(data) == length and not (fd or remote):
                 if monitor is not None:
                     verdict = monitor.receive(data, at)
                 if verdict in _USABLE:
-                    decoded = self.codec.decode(frame.can_id, data)
+                    decoded = self.codec.decode(can_id, data)
                     if decoded is not None:
                         message = decoded.message
                         if isinstance(message, message_type):  # else another page of the same multiplexed message

@@ -72,7 +72,10 @@ class PlantView:
 
     def rack(self, index: int) -> RackView:
         """The view of one rack, empty if nothing was heard."""
-        return self.racks.setdefault(index, RackView())
+        view = self.racks.get(index)
+        if view is None:
+            view = self.racks[index] = RackView()
+        return view
 
     def attach(self, link: StationLink) -> Callable[[], None]:
         """Record everything that `link` hears.  Gives a function that stops listening to raw traffic.

@@ -133,7 +133,7 @@ class Contactor:
 
 
 class RackCircuit:
-    """One rack's string and contactors.
+    """One rack's string and contactors: `contactors` are main+, main- and precharge.
 
     `current_a` is the string's current at the circuit's time; `inrush_a` the greatest peak when a contactor
     closed the path to the link.  `closed` in the constructor starts with both main contactors closed.
@@ -142,6 +142,7 @@ class RackCircuit:
     __slots__ = (
         "_charge_as",
         "conductance_s",
+        "contactors",
         "current_a",
         "inrush_a",
         "main_minus",
@@ -165,16 +166,12 @@ class RackCircuit:
         self.main_plus = Contactor(contactor, closed=closed)
         self.main_minus = Contactor(contactor, closed=closed)
         self.precharge = Contactor(contactor)
+        self.contactors = (self.main_plus, self.main_minus, self.precharge)
         self.current_a = 0.0
         self.inrush_a = 0.0
         self.conductance_s = 0.0
         self.set_soc(soc_percent)
         self.rewire()
-
-    @property
-    def contactors(self) -> tuple[Contactor, Contactor, Contactor]:
-        """Main+, main- and precharge."""
-        return self.main_plus, self.main_minus, self.precharge
 
     @property
     def string_voltage_v(self) -> float:

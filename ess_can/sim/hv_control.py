@@ -25,7 +25,6 @@ from ess_can.signals.messages import (
     RackState,
 )
 from ess_can.sim.alarms import AlarmSpec, rack_alarms
-from ess_can.sim.electrical import Contactor
 from ess_can.sim.hv_evidence import EvidenceSpec, PcsEvidence, RackEvidence
 from ess_can.sim.latches import WELDS, Latch, LatchStore
 from ess_can.sim.rack import RackHardware
@@ -83,6 +82,7 @@ class RackControl:
         self.refusal: CloseRefusal | None = None
         rack = hardware.rack
         self.rack_state = RackState.CLOSED if rack.main_plus.coil and rack.main_minus.coil else RackState.INIT
+        self._contactors = rack.contactors
         self._plus, self._minus, self._precharge = rack.contactors
         self._store = store
         self._latches = store.load()
@@ -221,26 +221,28 @@ class RackControl:
     def step(self, now: float) -> None:
         """Act on what is measured and ordered at `now`.  Steps the circuit first."""
         self.hardware.circuit.step(now)
-        self._own.update(bool(self._latches & WELDS), now)
+        self._own.update(not WELDS.isdisjoint(self._latches), now)
         self._latch_inputs()
         if self._latches and self.rack_state is not RackState.FAULT and self.rack_state is not RackState.CLOSED:
             self._release_all(now)
             self._fire(RackEvent.LATCH, now)
         order = self._order if now - self._order_at <= self.spec.heartbeat_timeout_s else None
-        if order is not PcsCommandCode.CLOSE:
+        to_close = order is PcsCommandCode.CLOSE
+        if not to_close:
             self.refusal = None
-        if self.rack_state is RackState.CLOSED:
+        state = self.rack_state
+        if state is RackState.CLOSED:
             self._stay_closed(order, now)
-        elif self.rack_state is RackState.PRECHARGING:
+        elif state is RackState.PRECHARGING:
             self._precharging(order, now)
-        elif self.rack_state is RackState.OPEN:
-            if order is PcsCommandCode.CLOSE:
+        elif state is RackState.OPEN:
+            if to_close:
                 self.refusal = self._reason_against_closing(now)
                 if self.refusal is None:
                     self._minus.drive(True, now)
                     self._next_step(_Step.MINUS, now)
                     self._fire(RackEvent.CLOSE, now)
-        elif self.rack_state is RackState.INIT and now - self._entered_at >= self.spec.self_test_s:
+        elif state is RackState.INIT and now - self._entered_at >= self.spec.self_test_s:
             self._fire(RackEvent.STARTED, now)
 
     def _stay_closed(self, order: PcsCommandCode | None, now: float) -> None:
@@ -366,10 +368,6 @@ class RackControl:
         if latch not in self._latches:
             self._latches |= {latch}
             self._store.save(self._latches)
-
-    @property
-    def _contactors(self) -> tuple[Contactor, Contactor, Contactor]:
-        return self._plus, self._minus, self._precharge
 
     def _release_all(self, now: float) -> None:
         for contactor in self._contactors:

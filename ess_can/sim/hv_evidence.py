@@ -89,34 +89,33 @@ class RackEvidence:
         if self._updated_at is not None and now - self._updated_at > spec.step_age_s:
             self._off.since = None  # nobody looked meanwhile
         self._updated_at = now
-        readings = self.readings = self._hardware.read()
-        rack = self._hardware.rack
-        plus, minus, precharge = rack.main_plus, rack.main_minus, rack.precharge
+        hardware = self._hardware
+        readings = self.readings = hardware.read()
+        plus, minus, precharge = hardware.rack.contactors
         feedbacks = (plus.feedback, minus.feedback, precharge.feedback)
-        self.feedbacks_open = feedbacks == _ALL_OPEN
-        self.link_voltage_v = self._believable_link_voltage(readings)
+        self.feedbacks_open = feedbacks_open = feedbacks == _ALL_OPEN
+        self.link_voltage_v = link_v = self._believable_link_voltage(readings)
         self.known = (
-            self.link_voltage_v is not None
+            link_v is not None
             and readings.string_voltage_v is not None
             and readings.current_a is not None
-            and ContactorState.INVALID not in feedbacks
+            and (feedbacks_open or ContactorState.INVALID not in feedbacks)
         )
-        self.weld_plus = self.weld_minus = False
+        self.weld_plus = self.weld_minus = poles_open = False
         if plus.coil or minus.coil or precharge.coil:
             self._ordered_open.since = self._off.since = None
             return
-        poles_open = False
         self._ordered_open.update(True, now)
         if self._ordered_open.for_at_least(spec.contactor_timeout_s, now):
-            if not self.feedbacks_open:
+            if not feedbacks_open:
                 self.weld_plus = ContactorState.CLOSED in (feedbacks[0], feedbacks[2])
                 self.weld_minus = feedbacks[1] is ContactorState.CLOSED
             poles_open = self._check_poles(readings, now)
         self._off.update(
             poles_open  # which implies that both voltages are valid
-            and self.feedbacks_open
+            and feedbacks_open
             and not (self.weld_plus or self.weld_minus or weld_latched)
-            and _below(self.link_voltage_v, spec.off_voltage_v)
+            and _below(link_v, spec.off_voltage_v)
             and _below(readings.current_a, spec.off_current_a),
             now,
         )
