@@ -7,7 +7,7 @@ ordinary loop's monotonic clock; in simulation it is virtual time.  Nothing else
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self, TypeVar
@@ -150,6 +150,44 @@ async def until(condition: Callable[[], bool], within_s: float) -> bool:
             return False
         await pause(_POLL_S)
     return True
+
+
+async def together(
+    works: Iterable[Coroutine[None, None, None]], on_further: Callable[[BaseException], None] | None = None
+) -> None:
+    """Do several things at the same time, each in a task of its own, until all have ended.
+
+    The first failure cancels the others, and is raised when they have ended; `on_further` is told of every failure
+    that came after it.  A cancellation cancels them all, and comes through when they have ended.
+    """
+    loop = asyncio.get_running_loop()
+    failures: list[BaseException] = []
+    cancelled: asyncio.CancelledError | None = None
+
+    def ended(task: asyncio.Task[None]) -> None:
+        error = asyncio.CancelledError() if task.cancelled() else task.exception()
+        if error is None or (task.cancelled() and (failures or cancelled is not None)):
+            return
+        failures.append(error)
+        for each in tasks:
+            each.cancel()
+
+    tasks = [loop.create_task(work) for work in works]
+    for task in tasks:
+        task.add_done_callback(ended)
+    while not all(task.done() for task in tasks):
+        try:
+            await asyncio.wait(tasks)
+        except asyncio.CancelledError as error:
+            cancelled = error
+            for task in tasks:
+                task.cancel()
+    first: BaseException | None = cancelled or (failures[0] if failures else None)
+    for failure in failures:
+        if failure is not first and on_further is not None:
+            on_further(failure)
+    if first is not None:
+        raise first
 
 
 async def uninterrupted(work: Coroutine[None, None, T]) -> T:

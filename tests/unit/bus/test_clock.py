@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from ess_can.bus.clock import Cycle, Guard, now, pause, until
+from ess_can.bus.clock import Cycle, Guard, now, pause, together, uninterrupted, until
 from ess_can.errors import EssCanError, HvClosed, HvPermitRevoked
 from ess_can.sim.loop import run_virtual
 
@@ -357,3 +357,100 @@ class TestGuard:
         finally:
             loop.close()
         assert isinstance(seen[0], RuntimeError)
+
+
+class TestTogether:
+    def test_all_run_at_the_same_time(self) -> None:
+        async def scenario() -> float:
+            await together(pause(seconds) for seconds in (0.3, 0.1, 0.2))
+            return now()
+
+        assert run_virtual(scenario()) == pytest.approx(0.3)
+
+    def test_nothing_to_do(self) -> None:
+        run_virtual(together([]))
+
+    def test_the_first_failure_ends_the_others_and_is_raised_when_they_have_ended(self) -> None:
+        ended: list[float] = []
+
+        async def slow_to_end() -> None:
+            try:
+                await pause(10.0)
+            finally:
+                await pause(0.5)
+                ended.append(now())
+
+        async def fails(after_s: float, error: EssCanError) -> None:
+            await pause(after_s)
+            raise error
+
+        async def scenario() -> None:
+            with pytest.raises(HvPermitRevoked):
+                await together([slow_to_end(), fails(0.1, LOST), fails(0.2, GRAVE)])
+            assert now() == pytest.approx(0.6)
+
+        run_virtual(scenario())
+        assert ended == pytest.approx([0.6])
+
+    def test_failures_that_come_after_the_first_are_told(self) -> None:
+        further: list[BaseException] = []
+
+        async def fails() -> None:
+            await pause(0.1)
+            raise LOST
+
+        async def fails_while_it_ends() -> None:
+            try:
+                await pause(10.0)
+            finally:
+                raise GRAVE
+
+        async def scenario() -> None:
+            with pytest.raises(HvPermitRevoked):
+                await together([fails_while_it_ends(), fails()], further.append)
+
+        run_virtual(scenario())
+        assert further == [GRAVE]
+
+    @pytest.mark.parametrize("times", [1, 3])
+    def test_a_cancellation_comes_through_when_all_have_ended(self, times: int) -> None:
+        ended: list[float] = []
+
+        async def slow_to_end() -> None:
+            try:
+                await pause(10.0)
+            finally:
+                await uninterrupted(pause(0.5))
+                ended.append(now())
+
+        async def scenario() -> None:
+            task = asyncio.create_task(together([slow_to_end(), slow_to_end()]))
+            for number in range(times):
+                at(0.1 * (number + 1), task.cancel)
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+        run_virtual(scenario())
+        assert ended == pytest.approx([0.6, 0.6])
+
+    def test_a_guard_around_it_gives_its_own_error(self) -> None:
+        async def scenario() -> None:
+            guard = Guard()
+            at(0.1, lambda: guard.trip(GRAVE))
+            with pytest.raises(HvClosed):
+                async with guard:
+                    await together([pause(1.0), pause(2.0)])
+            assert now() == pytest.approx(0.1)
+
+        run_virtual(scenario())
+
+    def test_one_that_somebody_else_cancels_never_passes_as_done(self) -> None:
+        async def gives_up() -> None:
+            raise asyncio.CancelledError
+
+        async def scenario() -> None:
+            with pytest.raises(asyncio.CancelledError):
+                await together([gives_up(), pause(5.0)])
+            assert now() < 1.0
+
+        run_virtual(scenario())
