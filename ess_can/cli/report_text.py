@@ -13,6 +13,7 @@ from ess_can.gateway.phases import Phase
 from ess_can.gateway.plant_view import Connection
 from ess_can.gateway.progress import Event, NodeStepEntered, Noted, PhaseEntered, Transferred
 from ess_can.gateway.report import NodeRecord, Report
+from ess_can.identity import NodeAddress
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -32,8 +33,8 @@ class ProgressPrinter:
         self._silent = silent
         self._began_at: float | None = None
         self._live: Progress | None = None
-        self._task: TaskID | None = None
-        self._next_percent = 0
+        self._tasks: dict[NodeAddress, TaskID] = {}
+        self._next_percent: dict[NodeAddress, int] = {}
 
     def __enter__(self) -> Self:
         from rich.console import Console
@@ -67,9 +68,12 @@ class ProgressPrinter:
             self._began_at = event.at
         match event:
             case PhaseEntered(phase=phase, detail=detail):
+                for node in list(self._tasks):
+                    self._end_bar(node)
                 self._line(event.at, phase.value, detail)
             case NodeStepEntered(node=node, step=step, detail=detail):
-                self._next_percent = _PLAIN_STEP_PERCENT
+                self._end_bar(node)
+                self._next_percent[node] = _PLAIN_STEP_PERCENT
                 self._line(event.at, f"  {node}: {step.value}", detail)
             case Transferred():
                 self._transferred(event)
@@ -79,24 +83,27 @@ class ProgressPrinter:
     def _line(self, at: float, text: str, detail: str) -> None:
         line = f"[{at - (self._began_at or 0.0):8.2f} s] {text}" + (f" ({detail})" if detail else "")
         if self._live is not None:
-            if self._task is not None:
-                self._live.remove_task(self._task)
-                self._task = None
             self._live.console.print(line, highlight=False, markup=False)
         else:
             click.echo(line)
+
+    def _end_bar(self, node: NodeAddress) -> None:
+        task = self._tasks.pop(node, None)
+        if task is not None and self._live is not None:
+            self._live.remove_task(task)
 
     def _transferred(self, event: Transferred) -> None:
         rate = f"{event.bytes_per_s / 1000:.1f} kB/s, ETA {event.eta_s:.0f} s"
         percent = 100 * event.done_bytes // event.total_bytes
         if self._live is not None:
-            if self._task is None:
-                self._task = self._live.add_task(f"{event.node}: transfer", total=event.total_bytes, rate="")
-            self._live.update(self._task, completed=event.done_bytes, rate=rate)
-        if percent < self._next_percent and event.done_bytes < event.total_bytes:
+            if event.node not in self._tasks:
+                task = self._live.add_task(f"{event.node}: transfer", total=event.total_bytes, rate="")
+                self._tasks[event.node] = task
+            self._live.update(self._tasks[event.node], completed=event.done_bytes, rate=rate)
+        due = self._next_percent.get(event.node, 0)
+        if percent < due and event.done_bytes < event.total_bytes:
             return
-        while self._next_percent <= percent:
-            self._next_percent += _PLAIN_STEP_PERCENT
+        self._next_percent[event.node] = (percent // _PLAIN_STEP_PERCENT + 1) * _PLAIN_STEP_PERCENT
         if self._live is None:
             self._line(event.at, f"  {event.node}: {percent:3d} % of {_kib(event.total_bytes)}", rate)
 

@@ -64,7 +64,8 @@ class HvLimits:
 class TimeLimits:
     """Every wait of the upgrade has one of these deadlines, in seconds.
 
-    `revert_s` must exceed the time after which a node gives up a trial that nobody confirms.
+    `revert_s` must exceed the time after which a node gives up a trial that nobody confirms.  Beside them two numbers:
+    how often a node's programming is attempted, and how many nodes at most are programmed at the same time.
     """
 
     bus_silent_s: float = 1.0
@@ -82,6 +83,7 @@ class TimeLimits:
     revert_s: float = 75.0
     reconnect_s: float = 20.0
     program_attempts: int = 4
+    nodes_at_once: int = 64
 
     def __post_init__(self) -> None:
         for each in fields(self):

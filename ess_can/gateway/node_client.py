@@ -141,6 +141,13 @@ class NodeClient:
         except ValueError as error:  # UnicodeDecodeError is one
             raise UdsProtocolError("the node's identification makes no sense", why=str(error)) from error
 
+    async def boot_state(self) -> BootState:
+        """What the node runs, and how that image stands.  Raises UdsProtocolError for senseless values."""
+        try:
+            return BootState.unpack(await self._ask(exchange.read_identifier(Did.BOOT_STATE)))
+        except ValueError as error:
+            raise UdsProtocolError("the node's boot state makes no sense", why=str(error)) from error
+
     async def enter_default(self) -> None:
         """10 01: leave any session; the node locks itself and gives up a download, which can be resumed."""
         await self._enter(Session.DEFAULT)

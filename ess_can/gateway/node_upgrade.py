@@ -6,6 +6,8 @@ verified already is not sent twice.
 
 from __future__ import annotations
 
+from math import inf
+
 from ess_can.bus.clock import now, pause, until
 from ess_can.errors import (
     AccessDenied,
@@ -39,12 +41,16 @@ _ASK_AGAIN_S = 0.5
 
 
 class NodeUpgrade:
-    """Takes one node from its old image to its new one."""
+    """Takes one node from its old image to its new one.
+
+    `runs_since` is when the node said what `see_it_run` waited for.
+    """
 
     def __init__(self, master: StationMaster, plan: NodePlan, on_progress: OnProgress) -> None:
         self.address = plan.address
         self.activated = False
         self.confirm_sent = False
+        self.runs_since = 0.0
         self.record = NodeRecord(
             plan.address, plan.identity.boot_state.version, plan.image.facts.version, plan.image.size
         )
@@ -55,6 +61,8 @@ class NodeUpgrade:
         self._boots_before_trial = plan.identity.boot_state.boot_counter
         self._gave_up_trial = False
         self._verified = False
+        self._at_once = 1
+        self._acted_at = inf
         self._trial_boots: int | None = None
         self._confirmed = False
         self._last_transfer: tuple[TransferMeter, int] | None = None
@@ -89,8 +97,12 @@ class NodeUpgrade:
 
     # --- programming ----------------------------------------------------------------------------
 
-    async def program(self) -> None:
-        """Bring the image into the inactive bank and have the node verify what it reads back."""
+    async def program(self, at_once: int = 1) -> None:
+        """Bring the image into the inactive bank and have the node verify what it reads back.
+
+        `at_once` nodes, this one included, are programmed at the same time.
+        """
+        self._at_once = at_once
         self._step(NodeStep.IDENTIFY)
         identity = await self._identify_again()
         if identity.boot_state.standing == ImageState.TRIAL:
@@ -143,9 +155,11 @@ class NodeUpgrade:
     async def _transfer(self, client: NodeClient, offset: int) -> None:
         image = self._plan.image
         began_at, told, accepted = now(), offset, offset
+        meter = TransferMeter(self._master.traffic, self.address)
 
         def progress(done: int) -> None:
             nonlocal told, accepted
+            meter.accept(done - accepted)
             accepted = done
             if done - told >= _PROGRESS_STEP_BYTES or done == image.size:
                 told = done
@@ -153,10 +167,10 @@ class NodeUpgrade:
                 rate = (done - offset) / elapsed if elapsed > 0 else 0.0
                 self._tell(Transferred(now(), self.address, done, image.size, rate))
 
-        meter = TransferMeter(self._master.link, self.address, self._master.bit_timing)
+        block = self._master.longest_block(self.address, self._at_once)
         try:
             with meter:
-                await client.download(offset, image.content, progress, block=self._master.longest_block(self.address))
+                await client.download(offset, image.content, progress, block=block)
         finally:  # an attempt that failed took its time, too, and what it brought need not be sent again
             self.record.bytes_sent += accepted - offset
             self.record.transfer_s += meter.elapsed_s
@@ -185,6 +199,7 @@ class NodeUpgrade:
         """Restart the node and forget its session.  Whether it did restart is for `see_it_run` to find out."""
         sample = self._master.view.nodes.get(self.address)
         self._heard_before_restart = None if sample is None else sample.value
+        self._acted_at = now()
         try:
             await self._master.client(self.address).reset()
         except (UdsTimeout, IsoTpError) as error:  # the answer may be what was lost
@@ -197,7 +212,8 @@ class NodeUpgrade:
         Raises TrialBootFailed, or ConfirmFailed for a confirmation that does not show.
         """
         version = self.record.from_version if reverted else self.record.to_version
-        since = now()
+        # What it says once it was asked counts, even before anybody looks; but it goes back by itself, too.
+        since = now() if reverted else min(self._acted_at, now())
 
         def heard() -> NodeInfo | None:
             sample = self._master.view.nodes.get(self.address)
@@ -215,11 +231,13 @@ class NodeUpgrade:
             return info is not None and restarted and not reverted and _same(info.version, self.record.from_version)
 
         await until(lambda: runs() or gave_up(), within_s)
-        if not runs():
+        sample = self._master.view.nodes.get(self.address)
+        if sample is None or not runs():
             info = heard()
             why = f"it runs {info.version} ({info.image_state.name})" if info else f"silent for {within_s:g} s"
             failure = ConfirmFailed if state is ImageState.CONFIRMED and not reverted else TrialBootFailed
             raise failure(f"{self.address} does not run {version} as {state.name.lower()}", why=why)
+        self.runs_since = sample.at
         identity = await self._identify_again()
         if identity.boot_state.version != version or identity.boot_state.standing != state:
             raise TrialBootFailed(
@@ -256,6 +274,7 @@ class NodeUpgrade:
         """Make the image on trial permanent.  Repeated after a lost answer it changes nothing more."""
         if not self._confirmed:
             self.confirm_sent = True
+            self._acted_at = now()
             await self._master.client(self.address).confirm()
 
     def _is_confirmed(self, identity: NodeIdentity) -> bool:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 
 from ess_can.bus.clock import Cycle
 from ess_can.bus.station import StationLink
@@ -25,6 +27,7 @@ class Orders:
         self._on_bus_error = on_bus_error
         self._command = EmsPcsCommand(PcsCommandCode.ZERO_POWER, upgrade_active=True)
         self._notice = EmsUpgradeNotice(UpgradePhase.PREPARING, NodeType.BMU, 0, 0.0, session)
+        self._targets: deque[NodeAddress] = deque()
         self._commands = Cycle(link.codec.route(EmsPcsCommand).cycle_s or 0.05, self._send_command)
         self._notices = Cycle(_NOTICE_PERIOD_S, self._send_notice)
         self.running = False
@@ -47,17 +50,20 @@ class Orders:
         if self.running:
             self._commands.start()
 
-    def announce(self, phase: UpgradePhase, target: NodeAddress | None = None, silent_up_to_s: float = 0.0) -> None:
-        """Say what is being done, to whom (None: nobody in particular), and how long that node may be silent."""
-        address = NodeAddress(NodeType.BMU, 0) if target is None else target
-        self._notice = EmsUpgradeNotice(phase, address.node_type, address.index, silent_up_to_s, self._session)
+    def announce(self, phase: UpgradePhase, *targets: NodeAddress, silent_up_to_s: float = 0.0) -> None:
+        """Say what is being done, to whom (nobody in particular unless given), and how long those nodes may be silent.
+
+        A notice names one node: the first goes out at once, then every cycle the next one, in turn.
+        """
+        self._notice = EmsUpgradeNotice(phase, NodeType.BMU, 0, silent_up_to_s, self._session)
+        self._targets = deque(targets)
         if self.running:
             self._notices.start()
 
     def stop(self) -> None:
         """Say that the upgrade has ended, and fall silent."""
         if self.running:
-            self._notice = EmsUpgradeNotice(UpgradePhase.NONE, NodeType.BMU, 0, 0.0, self._session)
+            self.announce(UpgradePhase.NONE)
             self._send_notice(0.0)
         self.running = False
         self._commands.stop()
@@ -67,6 +73,10 @@ class Orders:
         self._send(self._command)
 
     def _send_notice(self, _at: float) -> None:
+        if self._targets:
+            target = self._targets[0]
+            self._targets.rotate(-1)
+            self._notice = replace(self._notice, target_type=target.node_type, target_index=target.index)
         self._send(self._notice)
 
     def _send(self, message: EmsPcsCommand | EmsUpgradeNotice) -> None:

@@ -5,16 +5,18 @@ Listen first, transmit only once the plant is known to be ours; then the policy;
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ess_can.bus.clock import now, pause, until
-from ess_can.errors import BusSilent, DbcMismatch, NoValidTraffic, WrongNodeType
+from ess_can.errors import BusSilent, DbcMismatch, EssCanError, NoValidTraffic, WrongNodeType
 from ess_can.gateway.node_client import NodeIdentity
 from ess_can.gateway.phases import NodeStep
+from ess_can.gateway.plant_view import Sample
 from ess_can.gateway.policy import diagnostics_refusal, refusals, targets_of_type
 from ess_can.gateway.progress import NodeStepEntered, OnProgress
 from ess_can.gateway.station_master import StationMaster
 from ess_can.identity import NodeAddress, NodeType, Version
+from ess_can.signals.messages import ImageState
 from ess_can.trust.compatibility import Compatibility, NodeFacts, check_compatibility, check_dependencies
 from ess_can.trust.verify import VerifiedImage, VerifiedUpgrade
 
@@ -97,6 +99,8 @@ async def make_plan(master: StationMaster, upgrade: VerifiedUpgrade, on_progress
                 why=f"expected nodes are {', '.join(map(str, master.config.expected))}",
             )
         for address in targets:
+            if any(node.address == address for node in (*to_do, *up_to_date)):
+                continue  # of another hardware than its neighbour, and planned with the image for that
             on_progress(NodeStepEntered(now(), address, NodeStep.IDENTIFY))
             identity = await identify(master, address)
             image = upgrade.image_for(entry.node_type, identity.hardware_id)
@@ -116,6 +120,27 @@ async def identify(master: StationMaster, address: NodeAddress) -> NodeIdentity:
     if identity.dbc_sha256 != master.link.codec.sha256:
         raise DbcMismatch(f"{address} runs with another DBC", why="the SHA-256 that it reports is not ours")
     return identity
+
+
+async def ask_state(master: StationMaster, address: NodeAddress) -> None:
+    """Have a node say now what it runs, as if its Node_Info had come; one that cannot be asked sends that anyway."""
+    heard = master.view.nodes.get(address)
+    try:
+        state = await master.client(address).boot_state()
+        image_state = ImageState(state.standing)
+    except (EssCanError, ValueError):
+        return
+    if heard is not None:
+        said = replace(
+            heard.value,
+            bank=state.bank,
+            boot_counter=state.boot_counter % 16,
+            image_state=image_state,
+            version_major=state.version.major,
+            version_minor=state.version.minor,
+            version_revision=state.version.revision,
+        )
+        master.view.nodes[address] = Sample(said, now())
 
 
 def facts_of(identity: NodeIdentity) -> NodeFacts:

@@ -18,7 +18,7 @@ from ess_can.gateway.isolation import Isolation
 from ess_can.gateway.node_client import NodeClient, OnError, OnMessage
 from ess_can.gateway.orders import Orders
 from ess_can.gateway.plant_view import PlantView
-from ess_can.gateway.transfer_meter import ideal_wire_time_s
+from ess_can.gateway.transfer_meter import StationTraffic, ideal_wire_time_s
 from ess_can.gateway.watch import PlantWatch
 from ess_can.identity import NodeAddress
 from ess_can.isotp import IsoTpAddress, IsoTpParams
@@ -30,6 +30,8 @@ USER_ISOTP = UserIsoTp()
 _UNSTOPPABLE_S = 0.050
 _SLOWEST = BitTiming(125_000)
 _SAMPLE_BYTES = 630
+_LEAST_BLOCK = 64
+"""Below this a request is mostly its own frame, flow control and answer."""
 
 
 class StationMaster:
@@ -60,6 +62,7 @@ class StationMaster:
         self.orders = Orders(self.link, entropy.getrandbits(16), self.watch.trip)
         self.interlock = Interlock(self.link, config.racks, config.hv, entropy)
         self.isolation = Isolation(self.view, self.orders, config)
+        self.traffic = StationTraffic(self.link, bit_timing)
         self.transport = transport
         self._isotp = isotp
         self._clients: dict[NodeAddress, NodeClient] = {}
@@ -76,17 +79,18 @@ class StationMaster:
             client = self._clients[address] = NodeClient(connect)
         return client
 
-    def longest_block(self, address: NodeAddress) -> int:
-        """How many bytes of an image one request to this node may carry.
+    def longest_block(self, address: NodeAddress, at_once: int = 1) -> int:
+        """How many bytes of an image one request to this node may carry while `at_once` nodes are programmed.
 
-        A transport that cannot stop in the middle of a message gets short ones: what is on its way when the permit is
-        revoked must be over soon.
+        A transport that cannot stop in the middle of a message gets short ones: what is on its way to all of them when
+        the permit is revoked must be over soon.
         """
         if self.transport.stops_at_once:
             return MAX_BLOCK_DATA
         timing = self.bit_timing or _SLOWEST
         wire_time_s = ideal_wire_time_s(bytes(_SAMPLE_BYTES), self.link.codec.diagnostic_ids(address)[0], timing)
-        return min(int(_SAMPLE_BYTES * _UNSTOPPABLE_S / wire_time_s), MAX_BLOCK_DATA)
+        fits = _SAMPLE_BYTES * _UNSTOPPABLE_S / (at_once * wire_time_s)
+        return min(max(int(fits), _LEAST_BLOCK), MAX_BLOCK_DATA)
 
     async def hang_up(self, address: NodeAddress) -> None:
         """Forget the client of one node: the next one starts afresh.

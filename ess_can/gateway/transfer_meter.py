@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from contextlib import suppress
 from itertools import pairwise
 from types import TracebackType
@@ -19,53 +20,103 @@ SAMPLE_FRAMES: Final = 4096
 """Of how many frames at most the wire time is worked out."""
 
 
-class TransferMeter:
-    """Times a transfer, and adds up the wire time of the station's other traffic meanwhile.
+class StationTraffic:
+    """What is on the wire while transfers are measured: each frame is worked out once, however many there are.
+
+    `wire_s` is what the station's messages took so far, by identifier, and `accepted` how many bytes of images nodes
+    have accepted, by the identifier of their requests.  Both only mean something as differences.
 
     Traffic that the DBC does not know is not listened to, so that adapters may filter it out; it counts against us.
-
-    Efficiency = (exact wire time of the fewest full frames that carry the bytes as ISO-TP consecutive frames) /
-    (elapsed time less other traffic's own wire time).  1.00 is the physical limit.
     """
 
-    def __init__(self, link: StationLink, address: NodeAddress, timing: BitTiming | None) -> None:
+    def __init__(self, link: StationLink, timing: BitTiming | None) -> None:
+        self.timing = timing
+        self.codec = link.codec
+        self.wire_s: dict[int, float] = {}
+        self.accepted: dict[int, int] = {}
         self._link = link
-        self._timing = timing
-        self._request_id, self._response_id = link.codec.diagnostic_ids(address)
+        self._measuring = 0
+        self._unsubscribe: Callable[[], None] | None = None
+
+    def begin(self) -> None:
+        """Count from now on, until as many have called `end`."""
+        self._measuring += 1
+        if self._measuring == 1 and self.timing is not None:
+            self._link.on_send = self._count
+            self._unsubscribe = self._link.bus.subscribe(self.codec.can_ids, lambda frame, _at: self._count(frame))
+
+    def end(self) -> None:
+        """One measurement less."""
+        self._measuring -= 1
+        if self._measuring == 0 and self._unsubscribe is not None:
+            self._link.on_send = None
+            self._unsubscribe()
+            self._unsubscribe = None
+
+    def _count(self, frame: CanFrame) -> None:
+        if self.timing is not None:
+            with suppress(ValueError):  # a CAN FD frame of somebody else, on a bus whose data bit rate we do not know
+                seconds = frame_duration_s(frame, self.timing)
+                self.wire_s[frame.can_id] = self.wire_s.get(frame.can_id, 0.0) + seconds
+
+
+class TransferMeter:
+    """Times one transfer, and what else was on the wire meanwhile: telemetry, and transfers to other nodes.
+
+    Efficiency = (exact wire time of the fewest full frames that carry the bytes as ISO-TP consecutive frames) /
+    (elapsed time less other traffic's own wire time).  1.00 is the physical limit.  The bytes are those of this
+    transfer and those that other nodes accepted meanwhile, which count as if they were of the same image: it says how
+    close to its limit the wire was used while this transfer ran.
+    """
+
+    def __init__(self, traffic: StationTraffic, address: NodeAddress) -> None:
+        self._traffic = traffic
+        self._request_id, self._response_id = traffic.codec.diagnostic_ids(address)
         self._began_at = 0.0
         self.elapsed_s = 0.0
         self.other_traffic_s = 0.0
+        self.other_bytes = 0
 
     def __enter__(self) -> Self:
         self._began_at = now()
-        self._link.on_send = self._count
-        self._unsubscribe = self._link.bus.subscribe(self._link.codec.can_ids, lambda frame, _at: self._count(frame))
+        self._traffic.begin()
+        self.other_traffic_s, self.other_bytes = self._others()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.elapsed_s = now() - self._began_at
-        self._link.on_send = None
-        self._unsubscribe()
+        wire_s, accepted = self._others()
+        self.other_traffic_s, self.other_bytes = wire_s - self.other_traffic_s, accepted - self.other_bytes
+        self._traffic.end()
 
-    def _count(self, frame: CanFrame) -> None:
-        if self._timing is not None and frame.can_id not in (self._request_id, self._response_id):
-            with suppress(ValueError):  # a CAN FD frame of somebody else, on a bus whose data bit rate we do not know
-                self.other_traffic_s += frame_duration_s(frame, self._timing)
+    def _others(self) -> tuple[float, int]:
+        """Wire time and bytes so far of all but this transfer."""
+        own = (self._request_id, self._response_id)
+        wire_s = sum(seconds for can_id, seconds in self._traffic.wire_s.items() if can_id not in own)
+        return wire_s, sum(count for can_id, count in self._traffic.accepted.items() if can_id != self._request_id)
+
+    def accept(self, count: int) -> None:
+        """The node has accepted so many bytes more."""
+        accepted = self._traffic.accepted
+        accepted[self._request_id] = accepted.get(self._request_id, 0) + count
 
     def efficiency(self, image: ImageContent | bytes, offset: int = 0) -> float | None:
         """The efficiency of having transferred `image` from byte `offset` on.
 
         None without a known bit timing or a measurable time.
         """
-        content = as_content(image)
-        if self._timing is None or content.size <= offset:
+        timing, content = self._traffic.timing, as_content(image)
+        sent = content.size - offset
+        if timing is None or sent <= 0:
             return None
+        ideal_s = ideal_wire_time_s(content, self._request_id, timing, offset)
         spent = self.elapsed_s - self.other_traffic_s
         if spent <= 0.0:
             return None
-        return ideal_wire_time_s(content, self._request_id, self._timing, offset) / spent
+        # Others' bytes come in whole blocks: of a short transfer beside long ones the first block may be too many.
+        return min(ideal_s * (1 + self.other_bytes / sent) / spent, max(1.0, ideal_s / spent))
 
 
 def ideal_wire_time_s(image: ImageContent | bytes, can_id: int, timing: BitTiming, offset: int = 0) -> float:

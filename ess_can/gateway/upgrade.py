@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from itertools import groupby
 
-from ess_can.bus.clock import now, pause, uninterrupted, until
+from ess_can.bus.clock import now, pause, together, uninterrupted, until
 from ess_can.errors import (
     AdapterLost,
     BusError,
@@ -31,21 +32,27 @@ from ess_can.errors import (
     IsoTpError,
     PcsFault,
     RolledBack,
+    TrialBootFailed,
     UdsError,
+    VerificationFailed,
 )
 from ess_can.gateway.config import Afterwards
 from ess_can.gateway.node_upgrade import NodeUpgrade
 from ess_can.gateway.phases import Phase
-from ess_can.gateway.plan import Plan
+from ess_can.gateway.plan import Plan, ask_state
 from ess_can.gateway.plant_view import Connection, RackView
 from ess_can.gateway.policy import FRESH_S, reconnect_refusal
 from ess_can.gateway.progress import Noted, OnProgress, PhaseEntered
 from ess_can.gateway.report import PhaseLog, Report
 from ess_can.gateway.station_master import StationMaster
+from ess_can.identity import NodeAddress
 from ess_can.signals.messages import ImageState, PcsCommandCode, UpgradePhase
 
 _TRY_AGAIN = (HvPermitRevoked, IsoTpError, UdsError)
 """After these HV-off is proved again, the node is identified again, and the transfer resumes where it stood."""
+
+_OF_NODE = (IsoTpError, UdsError, VerificationFailed, TrialBootFailed)
+"""What is about one node, and has to name it where several are worked on."""
 
 _BREATH_S = 0.5
 """Between two tries, longer each time: a node may be restarting, or still collecting its own proof."""
@@ -127,11 +134,43 @@ class Upgrade:
     # --- each node ----------------------------------------------------------------------------
 
     async def _program_all(self) -> None:
-        """Program and verify every node's inactive bank.  What runs is not touched."""
+        """Program and verify every node's inactive bank.  What runs is not touched.
+
+        Nodes of one type are programmed at the same time, so that one erases while another receives; the types follow
+        each other in the release's order.
+        """
         self._enter(Phase.PROGRAM)
-        for node in self._nodes:
-            self._master.orders.announce(UpgradePhase.PROGRAMMING, node.address)
-            await self._persist(node.program, [node])
+        for _, nodes in groupby(self._nodes, key=lambda node: node.address.node_type):
+            await self._program_together(list(nodes))
+
+    async def _program_together(self, nodes: list[NodeUpgrade]) -> None:
+        """Each under permits of its own.  The first that fails for good ends the others where they are: resumable."""
+        at_once = min(len(nodes), self._times.nodes_at_once)
+        turns = asyncio.Semaphore(at_once)
+        at_work: list[NodeAddress] = []
+
+        async def program(node: NodeUpgrade) -> None:
+            async with turns:
+                at_work.insert(0, node.address)  # in front: whose work begins is announced at once
+                self._master.orders.announce(UpgradePhase.PROGRAMMING, *at_work)
+                try:
+                    await self._persist(lambda: node.program(at_once), [node])
+                except _OF_NODE as error:
+                    _name(error, node.address)
+                    raise
+                finally:
+                    at_work.remove(node.address)
+                if at_work:
+                    self._master.orders.announce(UpgradePhase.PROGRAMMING, *at_work)
+
+        further: list[BaseException] = []
+        try:
+            await together((program(node) for node in nodes), further.append)
+        except EssCanError as first:
+            for text in dict.fromkeys(map(str, further)):
+                if text != str(first):
+                    self._tell(Noted(now(), f"also failed: {text}"))
+            raise
 
     async def _persist(self, work: Callable[[], Awaitable[None]], nodes: list[NodeUpgrade]) -> None:
         """Do the work under a permit; after a fault that may pass, prove HV-off again and do it again."""
@@ -161,15 +200,17 @@ class Upgrade:
             # A rack that restarts falls silent, and the permit ends with it: it is asked for once, before the first.
             permit.require()
             self._trial_began_at = now()
+            restarting: list[NodeAddress] = []
             for node in self._nodes:
-                self._master.orders.announce(UpgradePhase.ACTIVATING, node.address, self._config.silent_up_to_s)
+                restarting.insert(0, node.address)
+                silent_s = self._config.silent_up_to_s
+                self._master.orders.announce(UpgradePhase.ACTIVATING, *restarting, silent_up_to_s=silent_s)
                 await node.restart()
         finally:
             self._master.interlock.release(permit)
-        for node in self._nodes:
-            await node.see_it_run(ImageState.TRIAL, self._times.node_boot_s)
-        all_run_at = now()
-        await pause(self._times.trial_soak_s)
+        await together(node.see_it_run(ImageState.TRIAL, self._times.node_boot_s) for node in self._nodes)
+        all_run_at = max(node.runs_since for node in self._nodes)
+        await pause(all_run_at + self._times.trial_soak_s - now())
         # Valid HV status from every rack again is part of the proof that the new firmware works.
         permit = await self._master.interlock.prove_off(self._times.trial_s)
         self._master.interlock.release(permit)
@@ -185,13 +226,11 @@ class Upgrade:
         """Make every trial permanent.  Only now may a security counter rise."""
         self._enter(Phase.CONFIRM)
         await self._persist(self._confirm_together, self._nodes)
-        for node in self._nodes:
-            await node.see_it_run(ImageState.CONFIRMED, self._times.node_boot_s)
+        await together(node.see_it_run(ImageState.CONFIRMED, self._times.node_boot_s) for node in self._nodes)
 
     async def _confirm_together(self) -> None:
         """First see that every node is ready, then confirm one right after the other: either none or all."""
-        for node in self._nodes:
-            await node.prepare_to_confirm()
+        await together(node.prepare_to_confirm() for node in self._nodes)
         on_trial_s = now() - self._trial_began_at
         if on_trial_s > self._times.trial_limit_s and not any(node.confirm_sent for node in self._nodes):
             raise ConfirmFailed(
@@ -240,8 +279,8 @@ class Upgrade:
         if live:  # restarting a BMU drops its contactors, whatever they carry
             return HeldOpen("no node is restarted while high voltage is on", why=f"{live}; {cause}")
         await asyncio.gather(*(node.revert() for node in self._nodes if node.activated))
-        for node in self._nodes:
-            await node.see_it_run(ImageState.CONFIRMED, self._times.revert_s, reverted=True)
+        revert_s = self._times.revert_s
+        await together(node.see_it_run(ImageState.CONFIRMED, revert_s, reverted=True) for node in self._nodes)
         return RolledBack("every node runs its old firmware again", why=str(cause))
 
     async def _put_back(self, found: Connection, error: EssCanError | None) -> None:
@@ -256,14 +295,18 @@ class Upgrade:
         close = self._config.afterwards is Afterwards.CONNECT or found is Connection.CONNECTED
         async with self._master.watch:
             self._master.orders.announce(UpgradePhase.RECONNECTING)
-            for node in self._nodes:
-                await node.end_session()
+            await together(node.end_session() for node in self._nodes)
             asked_at = now()
 
             def refusal() -> EssCanError | None:
                 return reconnect_refusal(view, self._config, now(), asked_at)
 
-            await until(lambda: refusal() is None, self._times.listen_s)
+            # Each node's word is due with its next Node_Info, but here at once if it can be asked.
+            asking = asyncio.ensure_future(together(ask_state(self._master, node) for node in self._config.expected))
+            try:
+                await until(lambda: refusal() is None, self._times.listen_s)
+            finally:
+                asking.cancel()
             if (reason := refusal()) is not None:
                 raise reason
             if self._config.afterwards is Afterwards.HOLD_OPEN:
@@ -302,6 +345,12 @@ class Upgrade:
     def _enter(self, phase: Phase, detail: str = "") -> None:
         self._log.enter(phase, now())
         self._tell(PhaseEntered(now(), phase, detail))
+
+
+def _name(error: EssCanError, address: NodeAddress) -> None:
+    """Have an error say which node it is about."""
+    if str(address) not in str(error):
+        error.why = f"{address}, {error.why}" if error.why else str(address)
 
 
 def _internal(bug: Exception) -> EssCanError:

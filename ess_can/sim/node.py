@@ -110,6 +110,7 @@ class SimulatedNode:
         self._server: UdsServerSession | None = None
         self._channel: IsoTpChannel | None = None
         self._link: StationLink | None = None
+        self._told = ImageState.CONFIRMED
         self._timers: list[asyncio.TimerHandle] = []
         self._server_timer: asyncio.TimerHandle | None = None
         controller.detach()
@@ -218,6 +219,7 @@ class SimulatedNode:
         memory, link = self._memory, self._link
         if memory is None or link is None:
             return
+        self._told = memory.standing
         version = memory.version
         info = NodeInfo(
             node_type=self.address.node_type,
@@ -259,6 +261,8 @@ class SimulatedNode:
         server, channel = self._server, self._channel
         if server is None or channel is None:
             return
+        if self._memory is not None and self._memory.standing is not self._told:  # at once, and not only in its cycle
+            self._send_node_info(asyncio.get_running_loop().time())
         for message in messages:
             with suppress(TransmitQueueFull):  # a tester that takes no answers gets none
                 channel.send_nowait(message)

@@ -249,7 +249,9 @@ def test_one_frame_that_only_we_should_send_ends_it(name: str) -> None:
         can_id = next(can_id for can_id, each in scene.plant.codec.gateway_messages.items() if each == name)
         scene.plant.wire.controller("intruder").send(CanFrame(can_id, b"\x02\x3e\x80"))
 
-    outcome = play(intrude)
+    outcome = play(
+        intrude, spec=ONE_RACK
+    )  # nobody else is just sending on these identifiers: that would be a collision
     outcome.require(Phase.HELD_OPEN, "ID_CONFLICT", 17)
     assert name in str(outcome.report.error)
     assert outcome.report.proved_safe

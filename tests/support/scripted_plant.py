@@ -83,7 +83,7 @@ class ScriptedPlant:
     """Obeys every order at once, unless it is in `ignores`.  What is in `silent` is not sent.
 
     `pcs`, `racks` and the rest may be set at any time.  `orders` are the orders heard, without repetition; `notices`
-    the phases announced.
+    the phases announced, `targets` the indices of the nodes named in each.
     """
 
     bus: MemoryBus
@@ -99,6 +99,7 @@ class ScriptedPlant:
     orders: list[PcsCommandCode] = field(default_factory=list)
     notices: list[UpgradePhase] = field(default_factory=list)
     polls: list[int] = field(default_factory=list)
+    targets: dict[UpgradePhase, list[int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.link = StationLink(self.bus, CODEC)
@@ -134,6 +135,7 @@ class ScriptedPlant:
 
     def _on_notice(self, received: Received[EmsUpgradeNotice]) -> None:
         phase = received.message.phase
+        self.targets.setdefault(phase, []).append(received.message.target_index)
         if not self.notices or self.notices[-1] is not phase:
             self.notices.append(phase)
 

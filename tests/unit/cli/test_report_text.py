@@ -14,7 +14,7 @@ from ess_can.gateway.report import NodeRecord, PhaseRecord, Report
 from ess_can.identity import NodeAddress, NodeType, Version
 from tests.unit.cli.run import REPORT_KEYS
 
-BMU1 = NodeAddress(NodeType.BMU, 1)
+BMU1, BMU2 = NodeAddress(NodeType.BMU, 1), NodeAddress(NodeType.BMU, 2)
 KIB = 1024
 EVENTS: tuple[Event, ...] = (
     PhaseEntered(100.0, Phase.STATUS_CHECK),
@@ -41,6 +41,18 @@ def test_plain_lines_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> N
         for event in EVENTS:
             progress(event)
     assert capsys.readouterr().out.splitlines() == LINES
+
+
+def test_nodes_that_are_programmed_at_the_same_time_have_steps_of_their_own(capsys: pytest.CaptureFixture[str]) -> None:
+    events: list[Event] = [NodeStepEntered(0.0, node, NodeStep.TRANSFER) for node in (BMU1, BMU2)]
+    for percent in range(10, 101, 10):
+        events += [Transferred(percent / 10, node, percent * KIB, 100 * KIB, 10_000.0) for node in (BMU1, BMU2)]
+    with ProgressPrinter(silent=False) as progress:
+        for event in events:
+            progress(event)
+    told = [line.split("] ")[1].split(" (")[0].split() for line in capsys.readouterr().out.splitlines()]
+    for node in ("bmu1:", "bmu2:"):
+        assert [words[1] for words in told if words[0] == node] == ["transfer", "30", "50", "80", "100"]
 
 
 def test_silence(capsys: pytest.CaptureFixture[str]) -> None:

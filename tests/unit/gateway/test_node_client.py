@@ -105,6 +105,24 @@ def test_identify() -> None:
     assert (identity.dbc_sha256, identity.security_counter) == (bytes(range(32)), 4)
 
 
+def test_what_it_runs_alone() -> None:
+    link = MemoryLink(Bench())
+    state = with_node(lambda node, _: node.boot_state(), link)
+    assert state.boot_counter == 7
+    assert link.requests == ["22fd01"]
+
+
+def test_a_senseless_boot_state_is_a_protocol_error() -> None:
+    link = MemoryLink(Bench())
+    link.lose_request = lambda number: True
+
+    async def work(node: NodeClient, _: MemoryLink) -> object:
+        asyncio.get_running_loop().call_at(0.1, lambda: link.deliver(bytes.fromhex("62fd01ffff")))
+        return await node.boot_state()
+
+    assert isinstance(refused(work, link), UdsProtocolError)
+
+
 def test_the_whole_sequence_programs_the_node() -> None:
     link = MemoryLink(Bench())
     with_node(whole, link)

@@ -30,6 +30,7 @@ from ess_can.gateway.plan import NodePlan
 from ess_can.gateway.plant_view import PlantView, Sample
 from ess_can.gateway.progress import Event, Noted, Transferred
 from ess_can.gateway.station_master import StationMaster
+from ess_can.gateway.transfer_meter import StationTraffic
 from ess_can.identity import NodeAddress
 from ess_can.image.content import ImageContent
 from ess_can.signals.messages import ImageState
@@ -61,6 +62,7 @@ class Bench:
         self.access = CmacAccess(bytes(16))
         self.bit_timing = BitTiming(500_000)
         self.link = StationLink(MemoryBus(), CODEC)
+        self.traffic = StationTraffic(self.link, self.bit_timing)
         self.view = PlantView()
         plan = NodePlan(BMU1, identity(BMU1), IMAGE)
         self.node = NodeUpgrade(cast(StationMaster, self), plan, self.events.append)
@@ -68,8 +70,8 @@ class Bench:
     def client(self, _address: NodeAddress) -> Bench:
         return self
 
-    def longest_block(self, address: NodeAddress) -> int:
-        assert address == BMU1
+    def longest_block(self, address: NodeAddress, at_once: int) -> int:
+        assert (address, at_once) == (BMU1, 1)
         return 1234
 
     async def hang_up(self, _address: NodeAddress) -> None:

@@ -14,7 +14,7 @@ from ess_can.signals.e2e import Verdict
 from ess_can.signals.messages import EmsPcsCommand, EmsUpgradeNotice, PcsCommandCode, UpgradePhase
 from ess_can.sim.loop import run_virtual
 from tests.support.memory_bus import bus_pair
-from tests.support.scripted_plant import BMU2, CODEC
+from tests.support.scripted_plant import BMU1, BMU2, CODEC
 
 
 class Bench:
@@ -80,7 +80,7 @@ def test_the_notice_names_the_node_and_how_long_it_may_be_silent() -> None:
     async def scenario(bench: Bench) -> None:
         bench.orders.start(PcsCommandCode.LOCK)
         await pause(0.01)
-        bench.orders.announce(UpgradePhase.ACTIVATING, BMU2, 15.0)
+        bench.orders.announce(UpgradePhase.ACTIVATING, BMU2, silent_up_to_s=15.0)
         await pause(0.01)
         notice = bench.notices[-1]
         assert (notice.phase, notice.target_type, notice.target_index) == (
@@ -89,6 +89,27 @@ def test_the_notice_names_the_node_and_how_long_it_may_be_silent() -> None:
             BMU2.index,
         )
         assert notice.silent_up_to_s == pytest.approx(15.0)
+
+    play(scenario)
+
+
+def test_of_several_nodes_each_is_named_in_turn_the_first_at_once() -> None:
+    async def scenario(bench: Bench) -> None:
+        bench.orders.start(PcsCommandCode.LOCK)
+        await pause(0.01)
+        bench.notices.clear()
+        bench.orders.announce(UpgradePhase.PROGRAMMING, BMU2, BMU1, silent_up_to_s=3.0)
+        await pause(0.01)
+        assert [notice.target_index for notice in bench.notices] == [BMU2.index]
+        await pause(1.5)
+        assert [notice.target_index for notice in bench.notices] == [2, 1, 2, 1]
+        assert {notice.silent_up_to_s for notice in bench.notices} == {3.0}
+        bench.orders.announce(UpgradePhase.RECONNECTING)
+        await pause(0.6)
+        assert [(notice.phase, notice.target_index) for notice in bench.notices[4:]] == [
+            (UpgradePhase.RECONNECTING, 0),
+            (UpgradePhase.RECONNECTING, 0),
+        ]
 
     play(scenario)
 

@@ -21,6 +21,7 @@ from ess_can.errors import (
     NodeMissing,
     NoValidTraffic,
     SecurityDowngrade,
+    UdsTimeout,
     VersionDowngrade,
     WrongHardware,
     WrongNodeType,
@@ -29,14 +30,14 @@ from ess_can.errors import (
 from ess_can.gateway.config import GatewayConfig
 from ess_can.gateway.node_client import NodeIdentity
 from ess_can.gateway.phases import NodeStep
-from ess_can.gateway.plan import facts_of, identify, listen, make_plan, require_allowed, require_askable
+from ess_can.gateway.plan import ask_state, facts_of, identify, listen, make_plan, require_allowed, require_askable
 from ess_can.gateway.plant_view import PlantView
 from ess_can.gateway.progress import NodeStepEntered, ignore
 from ess_can.gateway.station_master import StationMaster
 from ess_can.gateway.watch import PlantWatch
 from ess_can.identity import NodeAddress, NodeType, Version
 from ess_can.image.manifest import Dependency
-from ess_can.signals.messages import EmsUpgradeNotice, UpgradePhase
+from ess_can.signals.messages import EmsUpgradeNotice, ImageState, NodeInfo, UpgradePhase
 from ess_can.sim.loop import run_virtual
 from ess_can.trust.verify import VerifiedUpgrade, open_upgrade_file
 from ess_can.uds.target import BootState, ResumeState
@@ -45,6 +46,10 @@ from tests.support.memory_bus import MemoryBus, bus_pair
 from tests.support.scripted_plant import BMU1, BMU2, CODEC, NEW, OLD, RACK_CLOSED, ScriptedPlant
 
 COMM = NodeAddress(NodeType.COMM_GATEWAY)
+
+
+SILENT = 99
+"""The boot counter of a node that does not say what it runs."""
 
 
 def identity(address: NodeAddress, version: Version = OLD, hardware_id: int = 0x11) -> NodeIdentity:
@@ -79,6 +84,12 @@ class _Client:
     async def identify(self) -> NodeIdentity:
         await pause(0.01)
         return self.answer
+
+    async def boot_state(self) -> BootState:
+        await pause(0.01)
+        if self.answer.boot_state.boot_counter == SILENT:
+            raise UdsTimeout("silent")
+        return self.answer.boot_state
 
 
 def station(bus: MemoryBus, *identities: NodeIdentity) -> StationMaster:
@@ -247,6 +258,59 @@ class TestMakePlan:
         upgrade = release(depends=(Dependency(NodeType.COMM_GATEWAY, Version(3, 0, 0)),))
         with pytest.raises(DependencyUnmet):
             plan_for(upgrade)
+
+    def test_a_node_is_planned_once_with_the_image_for_its_hardware(self) -> None:
+        upgrade = release(small_image(hardware_ids=(0x11,)), small_image(payload=b"other", hardware_ids=(0x12,)))
+
+        async def scenario() -> None:
+            bus, peer = bus_pair()
+            master, plant = station(bus, identity(BMU1), identity(BMU2, hardware_id=0x12)), ScriptedPlant(peer)
+            plant.nodes[BMU2] = replace(plant.nodes[BMU2], hardware_id=0x12)
+            plant.start()
+            await pause(0.2)
+            plan = await make_plan(master, upgrade, ignore)
+            assert [(node.address, node.image.sha256) for node in plan.nodes] == [
+                (BMU1, upgrade.images[0].sha256),
+                (BMU2, upgrade.images[1].sha256),
+            ]
+
+        run_virtual(scenario())
+
+
+class TestAskState:
+    """A node's word on what it runs, without waiting for its next Node_Info."""
+
+    def ask(self, answer: BootState) -> tuple[NodeInfo, NodeInfo, float]:
+        async def scenario() -> tuple[NodeInfo, NodeInfo, float]:
+            bus, peer = bus_pair()
+            master, plant = station(bus, replace(identity(BMU1), boot_state=answer)), ScriptedPlant(peer)
+            plant.speak()
+            await pause(1.0)
+            before = master.view.nodes[BMU1]
+            await ask_state(master, BMU1)
+            after = master.view.nodes[BMU1]
+            return before.value, after.value, after.at - before.at
+
+        return run_virtual(scenario())
+
+    def test_it_counts_as_heard_now(self) -> None:
+        before, after, later_s = self.ask(BootState(1, ImageState.TRIAL, 20, NEW))
+        assert later_s == pytest.approx(1.01, abs=0.01)
+        assert (after.bank, after.boot_counter, after.image_state, after.version) == (1, 4, ImageState.TRIAL, NEW)
+        assert (after.hardware_id, after.dbc_fingerprint) == (before.hardware_id, before.dbc_fingerprint)
+
+    @pytest.mark.parametrize("answer", [BootState(1, 9, 20, NEW), BootState(1, 0, SILENT, NEW)])
+    def test_a_senseless_or_missing_answer_changes_nothing(self, answer: BootState) -> None:
+        before, after, later_s = self.ask(answer)
+        assert (after, later_s) == (before, 0.0)
+
+    def test_who_was_never_heard_is_not_made_up(self) -> None:
+        async def scenario() -> None:
+            master = station(MemoryBus())
+            await ask_state(master, BMU1)
+            assert not master.view.nodes
+
+        run_virtual(scenario())
 
 
 class TestIdentify:

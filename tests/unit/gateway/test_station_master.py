@@ -223,7 +223,11 @@ def test_a_transport_that_cannot_stop_gets_blocks_that_are_over_in_50_ms(
     async def scenario() -> None:
         async with station(MemoryBus(), KernelIsoTp("can0"), timing) as master:
             assert least <= master.longest_block(BMU1) <= most
+            for at_once in (2, 4):  # together they are over as soon
+                assert at_once * master.longest_block(BMU1, at_once) <= max(most, 4 * least)
+            assert master.longest_block(BMU1, 1000) == 64
         async with station(MemoryBus(), bit_timing=timing) as master:
             assert master.longest_block(BMU1) == MAX_BLOCK_DATA
+            assert master.longest_block(BMU1, 8) == MAX_BLOCK_DATA
 
     run_virtual(scenario())

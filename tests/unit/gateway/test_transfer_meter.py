@@ -13,11 +13,11 @@ from ess_can.bus.station import StationLink
 from ess_can.can.frame import CanFrame
 from ess_can.can.timing import BitTiming, frame_duration_s
 from ess_can.gateway import transfer_meter
-from ess_can.gateway.transfer_meter import SAMPLE_FRAMES, TransferMeter, ideal_wire_time_s
+from ess_can.gateway.transfer_meter import SAMPLE_FRAMES, StationTraffic, TransferMeter, ideal_wire_time_s
 from ess_can.signals.messages import BmsState
 from ess_can.sim.loop import run_virtual
 from tests.support.memory_bus import MemoryBus
-from tests.support.scripted_plant import BMU1, CODEC, STATE
+from tests.support.scripted_plant import BMU1, BMU2, CODEC, STATE
 from tests.unit.trust.samples import FOLDER
 
 TIMING = BitTiming(500_000)
@@ -136,7 +136,7 @@ def measure(pause_s: float, *others: CanFrame, timing: BitTiming | None = TIMING
     async def scenario() -> TransferMeter:
         bus = MemoryBus()
         link = StationLink(bus, CODEC)
-        with TransferMeter(link, BMU1, timing) as meter:
+        with TransferMeter(StationTraffic(link, timing), BMU1) as meter:
             for frame in others:
                 bus.deliver(frame)
             await pause(pause_s)
@@ -171,7 +171,7 @@ def test_our_own_station_messages_are() -> None:
     async def scenario() -> None:
         bus = MemoryBus()
         link = StationLink(bus, CODEC)
-        with TransferMeter(link, BMU1, TIMING) as meter:
+        with TransferMeter(StationTraffic(link, TIMING), BMU1) as meter:
             link.send(STATE)
         assert meter.other_traffic_s == pytest.approx(frame_duration_s(bus.sent[0], TIMING))
 
@@ -186,3 +186,55 @@ def test_without_timing_data_or_time_there_is_no_figure() -> None:
 
 def test_foreign_fd_frames_of_unknown_duration_are_left_out() -> None:
     assert measure(1.0, CanFrame(CODEC.route(BmsState).can_id, bytes(64), fd=True, brs=True)).other_traffic_s == 0.0
+
+
+def test_two_transfers_at_the_same_time_share_the_limit() -> None:
+    """Each is told how well the wire was used while it ran; other traffic is worked out once, and counts for both."""
+    other = CanFrame(CODEC.route(BmsState).can_id, bytes(8))
+
+    async def scenario() -> None:
+        bus = MemoryBus()
+        traffic = StationTraffic(StationLink(bus, CODEC), TIMING)
+        first, second = TransferMeter(traffic, BMU1), TransferMeter(traffic, BMU2)
+        with first, second:
+            assert bus.listeners == 1
+            bus.deliver(other)
+            await pause(2 * IDEAL_S + frame_duration_s(other, TIMING))
+            first.accept(len(DATA))
+            second.accept(len(DATA))
+        assert bus.listeners == 0
+        for meter in (first, second):
+            assert meter.other_traffic_s == pytest.approx(frame_duration_s(other, TIMING))
+            assert meter.other_bytes == len(DATA)
+            assert meter.efficiency(DATA) == pytest.approx(1.0)
+
+    run_virtual(scenario())
+
+
+def test_what_others_brought_before_and_after_does_not_count() -> None:
+    async def scenario() -> None:
+        traffic = StationTraffic(StationLink(MemoryBus(), CODEC), TIMING)
+        first, second = TransferMeter(traffic, BMU1), TransferMeter(traffic, BMU2)
+        with second:
+            second.accept(1000)
+            with first:
+                await pause(2 * IDEAL_S)
+                first.accept(len(DATA))
+            second.accept(1000)
+        assert first.other_bytes == 0
+        assert first.efficiency(DATA) == pytest.approx(0.5)
+
+    run_virtual(scenario())
+
+
+def test_a_block_that_began_before_never_makes_more_of_it_than_the_limit() -> None:
+    async def scenario() -> None:
+        traffic = StationTraffic(StationLink(MemoryBus(), CODEC), TIMING)
+        first, second = TransferMeter(traffic, BMU1), TransferMeter(traffic, BMU2)
+        with second, first:
+            second.accept(10 * len(DATA))
+            first.accept(len(DATA))
+            await pause(2 * IDEAL_S)
+        assert first.efficiency(DATA) == 1.0
+
+    run_virtual(scenario())

@@ -43,7 +43,7 @@ from ess_can.gateway.report import NodeRecord, PhaseLog, Report
 from ess_can.gateway.station_master import StationMaster
 from ess_can.identity import NodeAddress, NodeType, Version
 from ess_can.isotp import IsoTpParams
-from ess_can.signals.messages import ContactorState, EmsPcsCommand, ImageState, PcsCommandCode, PcsState
+from ess_can.signals.messages import ContactorState, EmsPcsCommand, ImageState, PcsCommandCode, PcsState, UpgradePhase
 from ess_can.sim.loop import run_virtual
 from ess_can.trust.verify import VerifiedImage, verify_node_image
 from ess_can.uds.access import CmacAccess
@@ -72,6 +72,7 @@ class Bench:
     hooks: dict[str, Hook] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
     steps: list[str] = field(default_factory=list)
+    at_once: list[int] = field(default_factory=list)
     task: asyncio.Task[None] | None = None
     report: Report = field(default_factory=Report)
     listener: OnProgress | None = None
@@ -101,6 +102,7 @@ class FakeNode:
         self.running_version = OLD
         self.confirmed = False
         self.silent = False
+        self.runs_since = 0.0
 
     async def _do(self, step: str) -> None:
         name = f"{step}:{self.address}"
@@ -125,7 +127,8 @@ class FakeNode:
     def complete_record(self) -> None:
         self.record.runs = self.running_version
 
-    async def program(self) -> None:
+    async def program(self, at_once: int = 1) -> None:
+        self.bench.at_once.append(at_once)
         await self._do("program")
 
     async def activate_on_trial(self) -> None:
@@ -138,6 +141,7 @@ class FakeNode:
 
     async def see_it_run(self, state: ImageState, within_s: float, *, reverted: bool = False) -> None:
         await self._do("see reverted" if reverted else f"see {state.name.lower()}")
+        self.runs_since = now()
 
     async def prepare_to_confirm(self) -> None:
         await self._do("prepare")
@@ -174,6 +178,7 @@ def play(
     afterwards: Afterwards = Afterwards.AS_FOUND,
     at: tuple[float, Callable[[Bench], object]] | None = None,
     nodes: tuple[NodeAddress, ...] = (BMU1, BMU2),
+    times: TimeLimits = TIMES,
 ) -> Bench:
     """Upgrade both racks; the bench afterwards.  Whatever happens the report is complete and nothing waits for ever."""
 
@@ -183,7 +188,7 @@ def play(
         _BENCH.append(bench)
         prepare(bench)
         bench.plant.start()
-        async with station(bus, GatewayConfig((BMU1, BMU2), times=TIMES, afterwards=afterwards)) as master:
+        async with station(bus, GatewayConfig((BMU1, BMU2), times=times, afterwards=afterwards)) as master:
             await pause(1.0)
             log = PhaseLog(bench.report, now())
             plan = Plan(tuple(NodePlan(address, identity(), IMAGE) for address in nodes), ())
@@ -349,8 +354,9 @@ class TestBeforeActivation:
 
     def test_tries_are_counted(self) -> None:
         bench = play({"program:bmu1": raising(UdsTimeout("no answer"))})
-        assert bench.steps == ["program:bmu1"] * TIMES.program_attempts
+        assert [step for step in bench.steps if step.endswith("bmu1")] == ["program:bmu1"] * TIMES.program_attempts
         assert isinstance(bench.report.error, UdsTimeout)
+        assert "bmu1" in str(bench.report.error)
 
     def test_a_permit_that_is_lost_stops_the_work_and_is_proved_again(self) -> None:
         stopped: list[float] = []
@@ -367,7 +373,7 @@ class TestBeforeActivation:
 
         bench = play({"program:bmu1": lose_once})
         assert bench.report.result is Phase.DONE
-        assert bench.steps[:2] == ["program:bmu1", "program:bmu1"]
+        assert bench.steps[:3] == ["program:bmu1", "program:bmu2", "program:bmu1"]
         assert any(isinstance(e, Noted) and HvPermitRevoked("").name in e.text for e in bench.events)
 
     def test_hv_that_is_closed_behind_our_back_is_never_reconnected(self) -> None:
@@ -379,6 +385,116 @@ class TestBeforeActivation:
         assert HvClosed("").name in str(bench.report.error)
         assert C.CLOSE not in bench.plant.orders
         assert is_open_and_locked(bench)
+
+
+class TestSeveralNodes:
+    """Nodes of one type are programmed at the same time, each by attempts and permits of its own."""
+
+    def test_they_are_programmed_at_the_same_time(self) -> None:
+        bench = play({"program": doing(id, 2.0)})
+        assert bench.report.error is None
+        phase = next(p for p in bench.report.phases if p.phase is Phase.PROGRAM)
+        assert phase.end_s - phase.start_s < 2.2
+        assert bench.at_once == [2, 2]
+
+    def test_as_many_as_the_site_wants(self) -> None:
+        bench = play({"program": doing(id, 2.0)}, times=replace(TIMES, nodes_at_once=1))
+        phase = next(p for p in bench.report.phases if p.phase is Phase.PROGRAM)
+        assert 4.0 < phase.end_s - phase.start_s < 4.3
+        assert bench.at_once == [1, 1]
+
+    def test_types_follow_each_other_in_the_releases_order(self) -> None:
+        began: list[float] = []
+
+        async def note(_bench: Bench) -> None:
+            began.append(now())
+            await pause(1.0)
+
+        gateway = NodeAddress(NodeType.COMM_GATEWAY)
+        bench = play({"program": note}, nodes=(gateway, BMU1, BMU2))
+        assert bench.steps[:3] == [f"program:{address}" for address in (gateway, BMU1, BMU2)]
+        assert began[1] - began[0] == pytest.approx(1.0)
+        assert began[2] == began[1]
+
+    def test_a_fault_of_one_that_passes_does_not_stop_the_other(self) -> None:
+        ends: list[float] = []
+
+        async def work(_bench: Bench) -> None:
+            began = now()
+            await pause(3.0)
+            ends.append(now() - began)
+
+        tries: list[float] = []
+
+        async def fail_once(_bench: Bench) -> None:
+            tries.append(now())
+            await pause(0.1)
+            if len(tries) == 1:
+                raise UdsTimeout("no answer")
+
+        bench = play({"program:bmu1": fail_once, "program:bmu2": work})
+        assert bench.report.error is None
+        assert bench.steps.count("program:bmu2") == 1
+        assert ends == pytest.approx([3.0])
+        assert len(tries) == 2
+
+    def test_one_that_fails_for_good_stops_the_other_before_the_plant_is_put_back(self) -> None:
+        stopped: list[float] = []
+
+        async def work(bench: Bench) -> None:
+            try:
+                await pause(30.0)
+            finally:
+                stopped.append(now())
+                assert Phase.RECONNECT not in bench.phases
+
+        bench = play({"program:bmu1": work, "program:bmu2": raising(VerificationFailed("bad flash"))})
+        assert len(stopped) == 1
+        assert bench.report.result is Phase.FAILED
+        assert str(bench.report.error) == "bad flash: bmu2"
+        assert is_back(bench)
+
+    def test_the_first_error_is_reported_and_the_others_are_told(self) -> None:
+        async def fail_while_stopping(_bench: Bench) -> None:
+            try:
+                await pause(30.0)
+            finally:
+                raise VerificationFailed("bad flash, too")
+
+        bench = play({"program:bmu1": fail_while_stopping, "program:bmu2": raising(VerificationFailed("bad flash"))})
+        assert str(bench.report.error) == "bad flash: bmu2"
+        notes = [event.text for event in bench.events if isinstance(event, Noted)]
+        assert "also failed: bad flash, too: bmu1" in notes
+
+    def test_a_permit_that_is_lost_stops_all_in_the_same_instant(self) -> None:
+        stopped: list[tuple[str, float]] = []
+
+        def work(name: str) -> Hook:
+            async def hook(bench: Bench) -> None:
+                if any(each == name for each, _ in stopped):
+                    return
+                if not stopped:
+                    bench.plant.silent.add(("notice", 2))
+                    asyncio.get_running_loop().call_later(1.0, bench.plant.silent.clear)
+                try:
+                    await pause(30.0)
+                finally:
+                    stopped.append((name, now()))
+
+            return hook
+
+        bench = play({"program:bmu1": work("bmu1"), "program:bmu2": work("bmu2")})
+        assert bench.report.error is None
+        assert [name for name, _ in stopped] == ["bmu1", "bmu2"]
+        assert stopped[0][1] == stopped[1][1]
+        assert [bench.steps.count(f"program:bmu{rack}") for rack in (1, 2)] == [2, 2]
+
+    def test_each_is_announced_while_it_is_programmed(self) -> None:
+        bench = play({"program:bmu1": doing(id, 2.0), "program:bmu2": doing(id, 4.0)})
+        named = bench.plant.targets[UpgradePhase.PROGRAMMING]
+        assert named[:4] in ([1, 2, 1, 2], [2, 1, 2, 1])
+        assert set(named[-3:]) == {2}
+        assert bench.plant.targets[UpgradePhase.ACTIVATING][:2] == [1, 2]
 
 
 class TestAfterActivation:
@@ -459,7 +575,11 @@ class TestAfterActivation:
             bench.plant.racks[2] = replace(RACK_OFF, main_plus=ContactorState.CLOSED, current_a=40.0)
             bench.plant.ignores.add(C.ZERO_POWER)
 
-        bench = play({"see trial:bmu1": doing(close, 0.3), "see trial:bmu2": raising(TrialBootFailed("no"))})
+        async def fail_later(_bench: Bench) -> None:
+            await pause(0.4)
+            raise TrialBootFailed("no")
+
+        bench = play({"see trial:bmu1": doing(close), "see trial:bmu2": fail_later})
         assert bench.report.result is Phase.HELD_OPEN
         assert not any(name.startswith("revert") for name in bench.steps)
         assert "treat the plant as live" in str(bench.report.error)

@@ -223,7 +223,11 @@ def test_a_confirmed_image_stays_and_its_trial_timer_does_nothing() -> None:
         await pause(1.0)
         await rig.ask("1003")
         await rig.unlock()
-        assert await rig.ask("3101fd12") == "7101fd12"
+        told = len(rig.infos)
+        asked_at = rig.time
+        assert await rig.ask("3101fd12", 0.02) == "7101fd12"
+        assert [info.image_state for _, info in rig.infos[told:]] == [ImageState.CONFIRMED]  # and not in its next cycle
+        assert rig.infos[-1][0] - asked_at < 0.005
         assert not rig.application.held
         await pause(70.0)
         assert (rig.node.memory.version, rig.node.memory.standing) == (NEW, ImageState.CONFIRMED)
