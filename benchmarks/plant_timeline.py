@@ -24,6 +24,7 @@ SAMPLE_S = 0.001
 SAFE_V = 60.0
 _GAP_S = 5e-6
 """Between two frames of a saturated wire: less than a bit."""
+_DOWNLOAD = bytes((Sid.REQUEST_DOWNLOAD, 0x00, 0x44))
 _VERIFY = bytes((Sid.ROUTINE_CONTROL, START_ROUTINE, *Rid.VERIFY_MEMORY.to_bytes(2, "big")))
 _VERIFIED = bytes((Sid.ROUTINE_CONTROL + 0x40, *_VERIFY[1:]))
 _NOT_VERIFIED = bytes((NEGATIVE_RESPONSE, Sid.ROUTINE_CONTROL))
@@ -66,7 +67,7 @@ class PlantTimeline:
     `answers` the diagnostic identifiers: of a node's answers by those of its requests.
     """
 
-    def __init__(self, plant: Plant) -> None:
+    def __init__(self, plant: Plant, sample_s: float = SAMPLE_S) -> None:
         self.samples: list[Sample] = []
         self.frames: list[tuple[float, float, int, bytes]] = []
         self._plant = plant
@@ -78,7 +79,7 @@ class PlantTimeline:
             node.flash.observer = self._on_flash
         self._record = plant.wire.on_frame
         plant.wire.on_frame = self._on_frame
-        self._cycle = Cycle(SAMPLE_S, self._sample)
+        self._cycle = Cycle(sample_s, self._sample)
         self._cycle.start()
 
     def stop(self) -> None:
@@ -131,6 +132,18 @@ class PlantTimeline:
         """When everything was connected again after `since`, by the main contacts themselves."""
         opened = next((s.at for s in self.samples if s.at >= since and not s.connected), inf)
         return next((s.at for s in self.samples if s.at > opened and s.connected), inf)
+
+    def programming(self) -> Span:
+        """From the first request to download to the last answer that an image is verified."""
+        began = next((start for start, _, can_id, data in self.frames if can_id in self.answers and _DOWNLOAD in data))
+        answers = frozenset(self.answers.values())
+        return began, max(end for _, end, can_id, data in self.frames if can_id in answers and _VERIFIED in data)
+
+    def other_traffic_s(self, begin: float, end: float) -> float:
+        """Wire time between two instants of all frames that are not diagnostic."""
+        diagnostic = {*self.answers, *self.answers.values()}
+        spans = ((start, stop) for start, stop, can_id, _ in self.frames if can_id not in diagnostic)
+        return sum(max(0.0, min(stop, end) - max(start, begin)) for start, stop in spans)
 
     def parts(self, begin: float, end: float) -> tuple[dict[Part, float], list[Span]]:
         """Seconds of each part between two instants, and the spans that belong to none."""
