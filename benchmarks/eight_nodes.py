@@ -7,21 +7,32 @@ every machine.
 from __future__ import annotations
 
 import argparse
-import tempfile
-from dataclasses import dataclass, replace
-from pathlib import Path
+import hashlib
+import random
+from dataclasses import dataclass
+from datetime import date
+from functools import cache
 
-from benchmarks.gateway_memory import large_release
 from benchmarks.plant_timeline import PlantTimeline
-from ess_can.cli.embedded import open_sample_upgrade, plant_spec, upgrade_simulated_plant
+from ess_can.bus.clock import pause
+from ess_can.cli.embedded import SETTLED_S, plant_spec, simulated_setup
 from ess_can.gateway.config import GatewayConfig
-from ess_can.gateway.progress import ignore
+from ess_can.gateway.run import upgrade_station
 from ess_can.gateway.transfer_meter import ideal_wire_time_s
-from ess_can.sim.plant import Plant, PlantSpec
-from ess_can.trust.verify import VerifiedUpgrade
+from ess_can.identity import NodeType, Version
+from ess_can.image.node_image import NodeImage, build_node_image
+from ess_can.image.upgrade_file import Content, build_upgrade_file
+from ess_can.signals.dbc import StationCodec
+from ess_can.sim.loop import run_virtual
+from ess_can.sim.plant import BMU_HARDWARE_ID, COMM_GATEWAY_HARDWARE_ID, Plant, PlantSpec
+from ess_can.trust.keys import KeyRing, SigningKey
+from ess_can.trust.verify import VerifiedUpgrade, open_upgrade_file, verify_node_image
 
 RACKS = 8
-IMAGE_KIB = 256
+IMAGE_KIB = 128
+_OLD, _NEW = Version(1, 0, 0), Version(1, 1, 0)
+_KEY = SigningKey.from_seed(hashlib.sha256(b"eight nodes").digest(), "eight nodes")
+_RING = KeyRing.of(_KEY.public)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,28 +54,64 @@ class ManyNodes:
         return (self.elapsed_s - self.other_traffic_s) / self.wire_s
 
 
-def measure(spec: PlantSpec, upgrade: VerifiedUpgrade, config: GatewayConfig | None = None) -> ManyNodes:
-    """Upgrade all BMUs of a plant.  Raises RuntimeError if that fails."""
-    watched: list[PlantTimeline] = []
+def measure(spec: PlantSpec, image_kib: int = IMAGE_KIB, config: GatewayConfig | None = None) -> ManyNodes:
+    """Upgrade all BMUs of a plant, whose flash holds older images of the same size.
 
-    def prepare(plant: Plant) -> None:
-        watched.append(PlantTimeline(plant, 1.0))
+    Raises RuntimeError if that fails, ValueError for an image that their slots do not hold.
+    """
+    image = _image(NodeType.BMU, _NEW, image_kib)
+    olds = {
+        NodeType.BMU: _image(NodeType.BMU, _OLD, image_kib),
+        NodeType.COMM_GATEWAY: _image(NodeType.COMM_GATEWAY, _OLD, 4),
+    }
+    codec = StationCodec.load()
 
-    report = upgrade_simulated_plant(upgrade, spec, ignore, config=config, prepare=prepare).report
-    if report.error is not None:
-        raise RuntimeError(f"the upgrade failed: {report.error}")
-    timeline = watched[0]
+    async def run() -> PlantTimeline:
+        plant = Plant(spec, codec, olds, _verify)
+        timeline = PlantTimeline(plant, 1.0)
+        plant.start()
+        await pause(SETTLED_S)
+        report = await upgrade_station(plant.gateway_controller(), _release(image), simulated_setup(plant, config))
+        plant.stop()
+        if report.error is not None:
+            raise RuntimeError(f"the upgrade failed: {report.error}")
+        return timeline
+
+    timeline = run_virtual(run())
     begin, end = timeline.programming()
-    image = upgrade.images[0].data
-    requests = sorted(timeline.answers)[: spec.racks]
-    wire_s = sum(ideal_wire_time_s(image, request, spec.bit_timing) for request in requests)
-    return ManyNodes(len(report.nodes), end - begin, timeline.other_traffic_s(begin, end), wire_s)
+    bmus = [address for address in spec.addresses if address.node_type is NodeType.BMU]
+    wire_s = sum(ideal_wire_time_s(image, codec.diagnostic_ids(bmu)[0], spec.bit_timing) for bmu in bmus)
+    return ManyNodes(len(bmus), end - begin, timeline.other_traffic_s(begin, end), wire_s)
 
 
-def release(kib: int) -> VerifiedUpgrade:
-    """A release with an image of `kib` KiB for BMUs."""
-    with tempfile.TemporaryDirectory() as folder:
-        return open_sample_upgrade(large_release(Path(folder), kib))
+@cache
+def _image(node_type: NodeType, version: Version, kib: int) -> bytes:
+    hardware = {NodeType.BMU: BMU_HARDWARE_ID, NodeType.COMM_GATEWAY: COMM_GATEWAY_HARDWARE_ID}
+    return build_node_image(
+        random.Random(f"{node_type.name} {version}").randbytes(kib * 1024),  # noqa: S311 - the same every time
+        version=version,
+        node_type=node_type,
+        hardware_ids=(hardware[node_type],),
+        security_counter=version.minor + 1,
+        signer=_KEY,
+    )
+
+
+def _verify(content: bytes) -> NodeImage:
+    return verify_node_image(content, _RING).facts
+
+
+@cache
+def _release(image: bytes) -> VerifiedUpgrade:
+    content = build_upgrade_file(
+        [Content(image, ())],
+        release_name="Eight nodes",
+        release_version=_NEW,
+        created=date(2026, 1, 1),
+        expires=None,
+        signer=_KEY,
+    )
+    return open_upgrade_file(content, _RING)
 
 
 def main() -> None:
@@ -73,10 +120,8 @@ def main() -> None:
     parser.add_argument("--racks", type=int, default=RACKS)
     parser.add_argument("--kib", type=int, default=IMAGE_KIB)
     options = parser.parse_args()
-    upgrade = release(options.kib)
     for name, fd in (("500k", False), ("FD 500k/2M", True)):
-        spec = replace(plant_spec(None, fd, None, RACKS, 1), racks=options.racks)
-        figure = measure(spec, upgrade)
+        figure = measure(plant_spec(None, fd, None, options.racks, 1), options.kib)
         times = f"{figure.elapsed_s:.3f} s, of which other traffic {figure.other_traffic_s:.3f} s"
         print(f"{name:<12}{figure.nodes} nodes: {times}; least {figure.wire_s:.3f} s; ratio {figure.ratio:.4f}")  # noqa: T201
 
