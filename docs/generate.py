@@ -15,7 +15,7 @@ from typing import Any
 
 from ess_can import errors, resources
 from ess_can.gateway import phases
-from ess_can.gateway.config import HvLimits, PolicyLimits, TimeLimits
+from ess_can.gateway.config import BusLimits, HvLimits, PolicyLimits, TimeLimits
 from ess_can.sim.pcs import PCS_TRANSITIONS
 from ess_can.sim.rack_states import RACK_TRANSITIONS
 from ess_can.uds.target import Did, Rid
@@ -128,11 +128,17 @@ def identifiers() -> str:
     return _table(("request", "meaning"), (*dids, *rids))
 
 
+def _limit(value: float | bool | None) -> str:
+    if value is None:
+        return "none"
+    return str(value).lower() if isinstance(value, bool) else f"{value:g}"
+
+
 def limits() -> str:
     """Every limit that a file may set, with its default."""
-    tables = (("policy", PolicyLimits()), ("hv", HvLimits()), ("times", TimeLimits()))
+    tables = (("policy", PolicyLimits()), ("hv", HvLimits()), ("times", TimeLimits()), ("bus", BusLimits()))
     rows = (
-        (f"`[{name}] {field.name}`", f"{getattr(defaults, field.name):g}")
+        (f"`[{name}] {field.name}`", _limit(getattr(defaults, field.name)))
         for name, defaults in tables
         for field in fields(defaults)
     )

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import can
 
     from ess_can.bus.kernel_isotp import IsoTpTransport
+    from ess_can.bus.load_limit import LoadLimit
     from ess_can.bus.port import Bus
     from ess_can.bus.python_can import PythonCanBus
     from ess_can.can.timing import BitTiming
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 
 DEFAULT_BITRATE = 500_000
+DEFAULT_DATA_BITRATE = 2_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +98,15 @@ class BusOptions:
         except Exception:  # python-can raises whatever it likes; opening says what is wrong
             return self
         interface, channel, bitrate = found.get("interface"), found.get("channel"), found.get("bitrate")
+        data_bitrate = found.get("data_bitrate")
         return replace(
             self,
             interface=None if interface is None else str(interface),
             channel=None if channel is None else str(channel),
             bitrate=bitrate if self.bitrate is None and isinstance(bitrate, int) else self.bitrate,
+            data_bitrate=data_bitrate
+            if self.data_bitrate is None and isinstance(data_bitrate, int)
+            else self.data_bitrate,
         )
 
     def _timing(self) -> can.BitTiming | can.BitTimingFd | None:
@@ -119,13 +125,44 @@ class BusOptions:
 
     def bit_timing(self) -> BitTiming:
         """Bit rates as given, configured, or set on the SocketCAN interface; else the station's defaults."""
-        from ess_can.bus.link_facts import read_link
         from ess_can.can.timing import BitTiming
 
+        bitrate, data_bitrate = self._known_bitrates()
+        return BitTiming(bitrate or DEFAULT_BITRATE, (data_bitrate or DEFAULT_DATA_BITRATE) if self.fd else None)
+
+    def bit_timing_for(self, limit: LoadLimit) -> BitTiming:
+        """Bit rates for a cap on the bus load, which needs the real ones.  Raises UsageError if they are not known."""
+        from ess_can.can.timing import BitTiming
+
+        if limit.yields and self.filters:
+            raise UsageError(
+                "--yield-to-traffic and --filter contradict each other",
+                why="traffic that is not heard is not yielded to",
+            )
+        bitrate, data_bitrate = self._known_bitrates()
+        missing = [] if bitrate else ["--bitrate"]
+        missing += ["--data-bitrate"] if self.fd and not data_bitrate else []
+        if bitrate is None or missing:
+            raise UsageError(
+                "a cap on the bus load needs the bus's bit rate",
+                why="neither the options nor python-can's configuration nor the interface tell it",
+                remedy=f"Say {' and '.join(missing)}; on SocketCAN it can be set on the interface as well.",
+            )
+        return BitTiming(bitrate, data_bitrate if self.fd else None)
+
+    def _known_bitrates(self) -> tuple[int | None, int | None]:
+        """The nominal bit rate and that of the data phase, as far as anything tells them."""
+        from ess_can.bus.link_facts import read_link
+
+        timing = self._timing()
+        if timing is not None:
+            nominal = getattr(timing, "nom_bitrate", None) or getattr(timing, "bitrate", None)
+            return nominal, getattr(timing, "data_bitrate", None)
         where = self.resolved()
         link = read_link(where.channel) if where.interface == "socketcan" and where.channel else None
-        data_bitrate = self.data_bitrate or (link and link.data_bitrate) or 2_000_000
-        return BitTiming(where.bitrate or (link and link.bitrate) or DEFAULT_BITRATE, data_bitrate if self.fd else None)
+        return where.bitrate or (link and link.bitrate) or None, where.data_bitrate or (
+            link and link.data_bitrate
+        ) or None
 
     def isotp(self) -> IsoTpParams:
         """ISO-TP over this kind of bus."""
@@ -133,10 +170,21 @@ class BusOptions:
 
         return IsoTpParams(tx_dl=64, fd=True, brs=True) if self.fd else IsoTpParams()
 
-    def transport(self, isotp: str) -> IsoTpTransport:
-        """Who speaks ISO-TP on this bus: ``auto``, ``kernel`` or ``user``.  Raises InterfaceUnavailable."""
-        from ess_can.bus.kernel_isotp import IsoTpChoice, choose_isotp
+    def transport(self, isotp: str, *, paced: bool = False) -> IsoTpTransport:
+        """Who speaks ISO-TP on this bus: ``auto``, ``kernel`` or ``user``; ours if our frames are to be `paced`.
 
+        Raises InterfaceUnavailable; UsageError for the kernel's if they are.
+        """
+        from ess_can.bus.kernel_isotp import IsoTpChoice, UserIsoTp, choose_isotp
+
+        if paced:
+            if IsoTpChoice(isotp) is IsoTpChoice.KERNEL:
+                raise UsageError(
+                    "--isotp kernel keeps to no bus load",
+                    why="the kernel sends its frames when it likes",
+                    remedy="Leave --isotp kernel out, or --max-bus-load and --yield-to-traffic.",
+                )
+            return UserIsoTp()
         where = self.resolved()
         return choose_isotp(IsoTpChoice(isotp), where.interface, where.channel)
 
@@ -174,7 +222,8 @@ isotp_option = click.option(
     type=click.Choice(["auto", "kernel", "user"]),
     default="auto",
     show_default=True,
-    help="Who speaks ISO-TP: Linux (SocketCAN only) or ess-can; auto takes Linux where it can.",
+    help="Who speaks ISO-TP: Linux (SocketCAN only) or ess-can; auto takes Linux where it can, "
+    "and ess-can where the bus load is to be kept.",
 )
 
 

@@ -13,6 +13,7 @@ import click
 
 from ess_can.cli.bus_options import BusOptions, bus_options, isotp_option
 from ess_can.cli.errors import handle_upgrade_errors
+from ess_can.cli.load_options import LoadOptions, load_options
 from ess_can.cli.slot_option import slot_option
 from ess_can.cli.station_options import (
     StationOptions,
@@ -37,6 +38,7 @@ _PATH = click.Path(path_type=Path)
 @click.argument("file", type=_PATH)
 @bus_options
 @isotp_option
+@load_options
 @station_options
 @click.option("--trusted-key", "trusted_keys", type=_PATH, multiple=True, help="PEM public key of a release signer.")
 @click.option(
@@ -67,6 +69,7 @@ def upgrade(
     file: Path,
     bus: BusOptions,
     isotp: str,
+    load: LoadOptions,
     station: StationOptions,
     trusted_keys: tuple[Path, ...],
     firmware_keys: tuple[Path, ...],
@@ -104,7 +107,7 @@ def upgrade(
                 remedy="Leave those out, or leave --sim out to upgrade the station on that bus.",
             )
         racks = station.racks or 2
-        config = gateway_config(racks, station.comm_gateway, afterwards, limits_file)
+        config = load.applied_to(gateway_config(racks, station.comm_gateway, afterwards, limits_file))
         spec = replace(plant_spec(bus.bitrate, bus.fd, bus.data_bitrate, racks, seed), flash=flash_for(slot_kib))
         keys = KeyRing.load(firmware_keys or trusted_keys)
         with ProgressPrinter(silent=as_json) as progress:
@@ -115,10 +118,17 @@ def upgrade(
     else:
         from ess_can.gateway.run import GatewaySetup
 
-        config = gateway_config(station.racks, station.comm_gateway, afterwards, limits_file)
+        config = load.applied_to(gateway_config(station.racks, station.comm_gateway, afterwards, limits_file))
+        limit = config.bus.load
+        timing = bus.bit_timing() if limit is None else bus.bit_timing_for(limit)
         access = _test_access() if bench and access_secret is None else load_access(access_secret)
         setup = GatewaySetup(
-            station.codec(), config, access, bus.bit_timing(), isotp=bus.isotp(), transport=bus.transport(isotp)
+            station.codec(),
+            config,
+            access,
+            timing,
+            isotp=bus.isotp(),
+            transport=bus.transport(isotp, paced=limit is not None),
         )
         with ProgressPrinter(silent=as_json) as progress:
             report = asyncio.run(_on_bus(bus, release, setup, progress, dry_run=dry_run))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from enum import Enum
 
+from ess_can.bus.load_limit import YIELD_SHARE, LoadLimit
 from ess_can.errors import UsageError
 from ess_can.identity import NodeAddress, NodeType
 
@@ -93,6 +94,30 @@ class TimeLimits:
 
 
 @dataclass(frozen=True, slots=True)
+class BusLimits:
+    """How much of the bus our requests may take, in percent of the wire's time; None, and 100, for no cap.
+
+    With `yield_to_traffic` it is what all traffic together may take, and `YIELD_SHARE` unless given: see `LoadLimit`.
+    Raises UsageError for what is no share.
+    """
+
+    max_load_percent: float | None = None
+    yield_to_traffic: bool = False
+
+    def __post_init__(self) -> None:
+        if self.max_load_percent is not None:
+            LoadLimit(self.max_load_percent / 100)
+
+    @property
+    def load(self) -> LoadLimit | None:
+        """The cap; None if none was asked for."""
+        percent = self.max_load_percent
+        if self.yield_to_traffic:
+            return LoadLimit(YIELD_SHARE if percent is None else percent / 100, yields=True)
+        return None if percent is None or percent == 100 else LoadLimit(percent / 100)
+
+
+@dataclass(frozen=True, slots=True)
 class GatewayConfig:
     """One station as the gateway knows it.
 
@@ -104,6 +129,7 @@ class GatewayConfig:
     policy: PolicyLimits = field(default_factory=PolicyLimits)
     hv: HvLimits = field(default_factory=HvLimits)
     times: TimeLimits = field(default_factory=TimeLimits)
+    bus: BusLimits = field(default_factory=BusLimits)
     afterwards: Afterwards = Afterwards.AS_FOUND
     silent_up_to_s: float = 15.0
 

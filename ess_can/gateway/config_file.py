@@ -1,6 +1,7 @@
-"""Thresholds and time limits from a TOML file with the tables ``[policy]``, ``[hv]`` and ``[times]``.
+"""Thresholds and time limits from a TOML file with the tables ``[policy]``, ``[hv]``, ``[times]`` and ``[bus]``.
 
-The keys are the fields of `PolicyLimits`, `HvLimits` and `TimeLimits`; what is not given keeps its default.
+The keys are the fields of `PolicyLimits`, `HvLimits`, `TimeLimits` and `BusLimits`; what is not given
+keeps its default.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from ess_can.errors import FileUnreadable, UsageError
-from ess_can.gateway.config import HvLimits, PolicyLimits, TimeLimits
+from ess_can.gateway.config import BusLimits, HvLimits, PolicyLimits, TimeLimits
 
-L = TypeVar("L", PolicyLimits, HvLimits, TimeLimits)
+L = TypeVar("L", PolicyLimits, HvLimits, TimeLimits, BusLimits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,7 @@ class Limits:
     policy: PolicyLimits = field(default_factory=PolicyLimits)
     hv: HvLimits = field(default_factory=HvLimits)
     times: TimeLimits = field(default_factory=TimeLimits)
+    bus: BusLimits = field(default_factory=BusLimits)
 
 
 def load_limits(path: Path) -> Limits:
@@ -38,13 +40,16 @@ def load_limits(path: Path) -> Limits:
         ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is not TOML", why=str(error)) from error
-    unknown = sorted(set(document) - {"policy", "hv", "times"})
+    unknown = sorted(set(document) - {"policy", "hv", "times", "bus"})
     if unknown:
-        raise UsageError(f"{path} has what nobody reads: {', '.join(unknown)}", why="tables are policy, hv and times")
+        raise UsageError(
+            f"{path} has what nobody reads: {', '.join(unknown)}", why="tables are policy, hv, times and bus"
+        )
     return Limits(
         _table(path, "policy", document.get("policy", {}), PolicyLimits),
         _table(path, "hv", document.get("hv", {}), HvLimits),
         _table(path, "times", document.get("times", {}), TimeLimits),
+        _table(path, "bus", document.get("bus", {}), BusLimits),
     )
 
 
@@ -56,8 +61,11 @@ def _table(path: Path, name: str, values: object, limits: type[L]) -> L:
     for key, value in values.items():
         if key not in known:
             raise UsageError(f"{where} {key} is not known", why=f"known are {', '.join(known)}")
-        if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
+        if known[key] is bool:
+            if not isinstance(value, bool):
+                raise UsageError(f"{where} {key} is neither true nor false", why=repr(value))
+        elif isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
             raise UsageError(f"{where} {key} is not a number", why=repr(value))
-        if known[key] is int and not isinstance(value, int):
+        elif known[key] is int and not isinstance(value, int):
             raise UsageError(f"{where} {key} is not a whole number", why=repr(value))
     return limits(**values)

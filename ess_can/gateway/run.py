@@ -7,10 +7,11 @@ import random
 from dataclasses import dataclass, field
 
 from ess_can.bus.clock import now
-from ess_can.bus.kernel_isotp import IsoTpTransport
+from ess_can.bus.kernel_isotp import IsoTpTransport, KernelIsoTp
+from ess_can.bus.load_limit import LoadLimit, load_limited
 from ess_can.bus.port import Bus
 from ess_can.can.timing import BitTiming
-from ess_can.errors import EssCanError, Interrupted
+from ess_can.errors import EssCanError, Interrupted, UsageError
 from ess_can.gateway.config import Afterwards, GatewayConfig
 from ess_can.gateway.phases import Phase
 from ess_can.gateway.plan import Plan, listen, make_plan, require_allowed
@@ -31,9 +32,10 @@ from ess_can.uds.access import AccessAlgorithm
 class GatewaySetup:
     """How the gateway reaches a station.
 
-    `bit_timing` is for figures and for how much a request carries (None: unknown).  `transport` carries the diagnostic
-    messages, our own core unless given (`ess_can.bus.kernel_isotp.choose_isotp`).  `entropy` gives poll tokens and the
-    session number: a random.SystemRandom in the field, a seeded one in simulation.
+    `bit_timing` is for figures, for how much a request carries, and for a cap on the bus load (None: unknown).
+    `transport` carries the diagnostic messages, our own core unless given (`ess_can.bus.kernel_isotp.choose_isotp`).
+    `entropy` gives poll tokens and the session number: a random.SystemRandom in the field, a seeded one in simulation.
+    Raises UsageError for a cap on the bus load that cannot be kept here.
     """
 
     codec: StationCodec
@@ -43,6 +45,23 @@ class GatewaySetup:
     isotp: IsoTpParams = field(default_factory=IsoTpParams)
     entropy: random.Random = field(default_factory=random.SystemRandom)
     transport: IsoTpTransport = USER_ISOTP
+
+    def __post_init__(self) -> None:
+        load = self.load
+        if load is None:
+            return
+        if self.bit_timing is None:
+            raise UsageError("a cap on the bus load needs the bus's bit rate", remedy="Give the bit timing.")
+        if isinstance(self.transport, KernelIsoTp):
+            raise UsageError(
+                "the kernel's ISO-TP keeps to no bus load", remedy="Use our own ISO-TP (`UserIsoTp`), or no cap."
+            )
+        load.require(self.bit_timing, self.isotp)
+
+    @property
+    def load(self) -> LoadLimit | None:
+        """The cap on the bus load; None if there is none."""
+        return self.config.bus.load
 
     def master(self, bus: Bus) -> StationMaster:
         """A hold on the station behind `bus`."""
@@ -79,7 +98,7 @@ async def upgrade_station(
         log.enter(phase, now())
         tell(PhaseEntered(now(), phase, detail))
 
-    async with setup.master(bus) as master:
+    async with load_limited(bus, setup.load, setup.bit_timing) as paced, setup.master(paced) as master:
         master.watch.on_warning = lambda warning: tell(Noted(now(), f"{warning.name}: {warning}"))
         tell(PhaseEntered(now(), Phase.STATUS_CHECK))
         try:

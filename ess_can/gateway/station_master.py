@@ -86,11 +86,27 @@ class StationMaster:
         the permit is revoked must be over soon.
         """
         if self.transport.stops_at_once:
-            return MAX_BLOCK_DATA
+            return self._longest_paced_block()
         timing = self.bit_timing or _SLOWEST
         wire_time_s = ideal_wire_time_s(bytes(_SAMPLE_BYTES), self.link.codec.diagnostic_ids(address)[0], timing)
         fits = _SAMPLE_BYTES * _UNSTOPPABLE_S / (at_once * wire_time_s)
         return min(max(int(fits), _LEAST_BLOCK), MAX_BLOCK_DATA)
+
+    def _longest_paced_block(self) -> int:
+        """With a cap on the bus load a request must still leave long before its client gives it up."""
+        load = self.config.bus.load
+        if load is None or self.bit_timing is None:
+            return MAX_BLOCK_DATA
+        longest = load.longest_message(self.bit_timing, self._isotp, self.streams)
+        return min(longest, MAX_BLOCK_DATA)
+
+    @property
+    def streams(self) -> int:
+        """How many nodes may be sent images at the same time: all, unless a cap on the bus load is too low for that."""
+        load, nodes = self.config.bus.load, len(self.config.expected)
+        if load is None or self.bit_timing is None:
+            return nodes
+        return max(1, min(nodes, load.streams(self.bit_timing, self._isotp)))
 
     async def hang_up(self, address: NodeAddress) -> None:
         """Forget the client of one node: the next one starts afresh.
