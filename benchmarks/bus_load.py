@@ -29,8 +29,9 @@ BUSES = (BitTiming(125_000), BitTiming(500_000), BitTiming(1_000_000), BitTiming
 CAPS = (0.10, 0.25, 0.50, 0.80)
 BLOCK = 4095
 _REQUEST, _RESPONSE = 0x610, 0x510
-_FOREIGN = 0x0A0
+FOREIGN = 0x0A0
 _SETTLING_S = 0.5
+_IDLE_S = 0.010
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +50,12 @@ class Figure:
 
 
 class ForeignTraffic:
-    """A node that occupies a share of the wire with frames of a high priority, evenly spaced."""
+    """A node that occupies a share of the wire with frames of 8 bytes, evenly spaced."""
 
-    def __init__(self, controller: Controller, timing: BitTiming) -> None:
+    def __init__(self, controller: Controller, timing: BitTiming, can_id: int = FOREIGN) -> None:
         self.share = 0.0
         self._controller = controller
-        self._frame = CanFrame(_FOREIGN, bytes(range(8)))
+        self._frame = CanFrame(can_id, bytes(range(8)))
         self._frame_s = frame_duration_s(self._frame, timing)
 
     async def run(self) -> None:
@@ -62,7 +63,7 @@ class ForeignTraffic:
         while True:
             if self.share:
                 self._controller.send(self._frame)
-            await pause(self._frame_s / self.share if self.share else self._frame_s)
+            await pause(self._frame_s / self.share if self.share else _IDLE_S)
 
 
 def isotp_for(timing: BitTiming) -> IsoTpParams:
@@ -131,15 +132,15 @@ def measure(
         bus = LoadLimitedBus(wire.controller("gateway"), LoadLimit(asked, yields), timing)
         foreign = ForeignTraffic(wire.controller("others"), timing)
         senders = [Stream(wire, bus, number, isotp_for(timing)) for number in range(streams)]
-        tasks = [asyncio.ensure_future(sender.run()) for sender in (*senders, foreign)]
+        tasks = [asyncio.ensure_future(work) for work in (*(sender.run() for sender in senders), foreign.run())]
         figures = []
         for share in others:
             foreign.share = share
             await pause(_SETTLING_S)
             ours = [sender.request_id for sender in senders]
-            before = wire.busy_s(ours), wire.busy_s([_FOREIGN]), wire.busy_s()
+            before = wire.busy_s(ours), wire.busy_s([FOREIGN]), wire.busy_s()
             await pause(seconds)
-            after = wire.busy_s(ours), wire.busy_s([_FOREIGN]), wire.busy_s()
+            after = wire.busy_s(ours), wire.busy_s([FOREIGN]), wire.busy_s()
             taken = [(then - since) / seconds for since, then in zip(before, after, strict=True)]
             figures.append(Figure(asked, *taken))
         for task in tasks:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable, Iterable
-from contextvars import Context
 from itertools import groupby, pairwise
-from typing import TypeVarTuple, Unpack
 
 import hypothesis.strategies as st
 import pytest
@@ -20,11 +18,11 @@ from ess_can.can.frame import EXTENDED_FLAG, CanFrame
 from ess_can.can.timing import BitTiming, frame_duration_s
 from ess_can.errors import AdapterLost, BusError, BusOff, ErrorPassive, TransmitQueueFull, UsageError
 from ess_can.isotp import IsoTpParams
-from ess_can.sim.loop import VirtualTimeLoop, run_virtual
+from ess_can.sim.loop import run_virtual
 from ess_can.sim.wire import Wire
+from tests.support.late_loops import CoarseLoop, StoppedLoop
 from tests.support.memory_bus import MemoryBus
 
-Ts = TypeVarTuple("Ts")
 TIMING = BitTiming(500_000)
 FD_TIMING = BitTiming(500_000, 2_000_000)
 CLASSIC, FD = IsoTpParams(), IsoTpParams(tx_dl=64, fd=True, brs=True)
@@ -215,8 +213,13 @@ def test_what_is_no_stream_is_not_held_back() -> None:
         inner, sent = ExactBus(), list[float]()
         bus = LoadLimitedBus(inner, LoadLimit(0.01), TIMING)
         Stream(bus).start()
-        command = Cycle(0.003, lambda at: (bus.send(COMMAND, sent.append), due.append(at)))
         due: list[float] = []
+
+        def command_pcs(at: float) -> None:
+            due.append(at)
+            bus.send(COMMAND, sent.append)
+
+        command = Cycle(0.003, command_pcs)
         command.start()
         await pause(1.0)
         command.stop()
@@ -254,18 +257,6 @@ def test_a_turn_around_is_made_up_for() -> None:
     run_virtual(scenario())
 
 
-class CoarseLoop(VirtualTimeLoop):
-    """Fires timers late, at whole milliseconds only, as a selector does; `stand_still` is what a busy machine does."""
-
-    def call_at(
-        self, when: float, callback: Callable[[Unpack[Ts]], object], *args: Ts, context: Context | None = None
-    ) -> asyncio.TimerHandle:
-        return super().call_at(math.ceil(when / 0.001) * 0.001, callback, *args, context=context)
-
-    def stand_still(self, seconds: float) -> None:
-        self._now += seconds
-
-
 @pytest.mark.parametrize("share", [0.1, 0.25, 0.5, 0.8])
 def test_the_share_is_kept_on_a_loop_that_is_late(share: float) -> None:
     async def scenario() -> None:
@@ -282,7 +273,7 @@ def test_the_share_is_kept_on_a_loop_that_is_late(share: float) -> None:
 def test_time_that_a_loop_lost_altogether_is_not_made_up_for() -> None:
     async def scenario() -> None:
         loop = asyncio.get_running_loop()
-        assert isinstance(loop, CoarseLoop)
+        assert isinstance(loop, StoppedLoop)
         inner = MemoryBus()
         Stream(LoadLimitedBus(inner, LoadLimit(0.25), TIMING)).start()
         await pause(0.5)
@@ -291,7 +282,7 @@ def test_time_that_a_loop_lost_altogether_is_not_made_up_for() -> None:
         await pause(0.2)
         assert wire_time(inner.sent[before:]) < 0.25 * (0.2 + LAG_S + 0.002)
 
-    with asyncio.Runner(loop_factory=CoarseLoop) as runner:
+    with asyncio.Runner(loop_factory=StoppedLoop) as runner:
         runner.run(scenario())
 
 

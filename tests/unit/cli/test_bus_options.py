@@ -8,6 +8,8 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from ess_can.bus.kernel_isotp import UserIsoTp
+from ess_can.bus.load_limit import LoadLimit
 from ess_can.can.frame import CanFrame
 from ess_can.can.timing import BitTiming
 from ess_can.cli.bus_options import BusOptions, bus_options
@@ -34,6 +36,40 @@ def test_bit_timing_and_isotp_follow_the_options() -> None:
     assert options(fd=True, data_bitrate=5_000_000).bit_timing() == BitTiming(500_000, 5_000_000)
     assert (options().isotp().tx_dl, options().isotp().fd) == (8, False)
     assert (options(fd=True).isotp().tx_dl, options(fd=True).isotp().brs) == (64, True)
+
+
+def test_bit_rates_from_the_timing() -> None:
+    classic = ("f_clock=8000000", "brp=2", "tseg1=11", "tseg2=4", "sjw=2", "nof_samples=1")
+    assert options(timing=classic, bitrate=125_000).bit_timing() == BitTiming(250_000)
+    nominal = ("f_clock=80000000", "nom_brp=1", "nom_tseg1=63", "nom_tseg2=16", "nom_sjw=16")
+    data = ("data_brp=1", "data_tseg1=15", "data_tseg2=4", "data_sjw=4")
+    assert options(timing=nominal + data, fd=True).bit_timing_for(LoadLimit(0.4)) == BitTiming(1_000_000, 4_000_000)
+
+
+def test_a_cap_on_the_bus_load_needs_bit_rates_that_are_known() -> None:
+    cap = LoadLimit(0.4)
+    assert options(bitrate=250_000).bit_timing_for(cap) == BitTiming(250_000)
+    assert options(bitrate=250_000, fd=True, data_bitrate=1_000_000).bit_timing_for(cap) == BitTiming(
+        250_000, 1_000_000
+    )
+    for one, missing in (
+        (options(), "--bitrate;"),
+        (options(fd=True), "--bitrate and --data-bitrate"),
+        (options(bitrate=250_000, fd=True), "Say --data-bitrate"),
+    ):
+        with pytest.raises(UsageError, match="bit rate") as caught:
+            one.bit_timing_for(cap)
+        assert missing in caught.value.remedy
+    seeing = options(bitrate=250_000, filters=("100:7FF",))
+    assert seeing.bit_timing_for(cap) == BitTiming(250_000)
+    with pytest.raises(UsageError, match="--filter"):
+        seeing.bit_timing_for(LoadLimit(0.4, yields=True))
+
+
+def test_only_our_own_isotp_is_paced() -> None:
+    assert options().transport("auto", paced=True) == options().transport("user", paced=True) == UserIsoTp()
+    with pytest.raises(UsageError, match="--isotp kernel"):
+        options().transport("kernel", paced=True)
 
 
 def test_everything_goes_to_python_can(monkeypatch: pytest.MonkeyPatch) -> None:

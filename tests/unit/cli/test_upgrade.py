@@ -176,10 +176,33 @@ def test_limits_from_a_file(tmp_path: Path) -> None:
     assert run("upgrade", COMM_GATEWAY_UPGRADE, "--sim", "--config", limits).exit_code == 2
 
 
+def transfer_s(*arguments: object) -> float:
+    """How long the image of the simulated comm gateway takes."""
+    told = document(run("upgrade", COMM_GATEWAY_UPGRADE, "--sim", "--racks", 1, "--json", *arguments))
+    assert told["result"] == "done"
+    return float(told["nodes"][0]["transfer_s"])
+
+
+def test_a_cap_on_the_bus_load(tmp_path: Path) -> None:
+    quick = transfer_s()
+    capped = transfer_s("--max-bus-load", 5)
+    assert capped > 3 * quick
+    file = tmp_path / "station.toml"
+    file.write_text("[bus]\nmax_load_percent = 5\n")
+    assert transfer_s("--config", file) == capped
+    assert transfer_s("--config", file, "--max-bus-load", 100) == quick
+    file.write_text("[bus]\nyield_to_traffic = true\n")
+    assert quick < transfer_s("--config", file) < 1.5 * quick
+    assert transfer_s("--config", file, "--no-yield-to-traffic") == quick
+
+
 def test_hold_open() -> None:
     result = run("upgrade", COMM_GATEWAY_UPGRADE, "--sim", "--racks", 1, "--hold-open", "--json")
     told = document(result)
     assert (result.exit_code, told["result"], told["error"]["name"]) == (102, "held_open", "HELD_OPEN_BY_CHOICE")
+
+
+CAPPED = ("-i", "virtual", "-c", "capped", "--racks", 2, "--bench", "--max-bus-load")
 
 
 @pytest.mark.parametrize(
@@ -196,6 +219,12 @@ def test_hold_open() -> None:
         (("-i", "virtual", "--racks", 2, "--bench", "--config", "/"), "FILE_UNREADABLE", "--config"),
         (("-i", "virtual", "--racks", 2), "TEST_KEY_REFUSED", "production key"),
         (("--racks", 2), "TEST_KEY_REFUSED", "production key"),
+        ((*CAPPED, "40"), "USAGE_ERROR", "--bitrate"),
+        ((*CAPPED, "40", "-b", 500_000, "--fd"), "USAGE_ERROR", "--data-bitrate"),
+        ((*CAPPED, "40", "-b", 500_000, "--isotp", "kernel"), "USAGE_ERROR", "--isotp kernel"),
+        ((*CAPPED, "0.1", "-b", 500_000), "USAGE_ERROR", "at least 0.15 %"),
+        ((*CAPPED, "40", "-b", 500_000, "--yield-to-traffic", "--filter", "100:7FF"), "USAGE_ERROR", "--help"),
+        ((*CAPPED, "40", "-b", 500_000), "BUS_SILENT", "powered"),
     ],
     ids=str,
 )
@@ -206,7 +235,8 @@ def test_what_keeps_an_upgrade_from_beginning(
     result = run("upgrade", BMU_UPGRADE, *arguments, "--json")
     told = document(result)
     assert set(told) == REPORT_KEYS
-    assert (told["result"], told["error"]["name"], result.exit_code) == ("error", name, exit_code_of(name))
+    outcome = "refused" if name == "BUS_SILENT" else "error"
+    assert (told["result"], told["error"]["name"], result.exit_code) == (outcome, name, exit_code_of(name))
     assert says in told["error"]["remedy"]
     assert result.stderr == ""
 

@@ -1,7 +1,8 @@
 import pytest
 
+from ess_can.bus.load_limit import YIELD_SHARE, LoadLimit
 from ess_can.errors import UsageError
-from ess_can.gateway.config import GatewayConfig
+from ess_can.gateway.config import BusLimits, GatewayConfig
 from ess_can.identity import NodeAddress, NodeType
 from tests.support.scripted_plant import BMU1, BMU2
 
@@ -20,3 +21,25 @@ def test_without_a_rack_nothing_can_prove_that_hv_is_off() -> None:
 def test_no_node_twice() -> None:
     with pytest.raises(UsageError, match="twice"):
         GatewayConfig((BMU1, BMU1))
+
+
+@pytest.mark.parametrize(
+    ("limits", "load"),
+    [
+        (BusLimits(), None),
+        (BusLimits(100.0), None),
+        (BusLimits(40.0), LoadLimit(0.4)),
+        (BusLimits(yield_to_traffic=True), LoadLimit(YIELD_SHARE, yields=True)),
+        (BusLimits(100.0, yield_to_traffic=True), LoadLimit(1.0, yields=True)),
+        (BusLimits(40.0, yield_to_traffic=True), LoadLimit(0.4, yields=True)),
+    ],
+    ids=str,
+)
+def test_a_cap_on_the_bus_load(limits: BusLimits, load: LoadLimit | None) -> None:
+    assert limits.load == load
+
+
+@pytest.mark.parametrize("percent", [0.0, -1.0, 100.1])
+def test_what_is_no_share_of_the_bus(percent: float) -> None:
+    with pytest.raises(UsageError, match="no share"):
+        BusLimits(percent)

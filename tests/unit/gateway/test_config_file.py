@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ess_can.errors import EssCanError, FileUnreadable, UsageError
-from ess_can.gateway.config import HvLimits, PolicyLimits, TimeLimits
+from ess_can.gateway.config import BusLimits, HvLimits, PolicyLimits, TimeLimits
 from ess_can.gateway.config_file import Limits, load_limits
 
 
@@ -18,7 +18,7 @@ def load(tmp_path: Path, text: str) -> Limits:
 
 
 def test_what_is_not_given_keeps_its_default(tmp_path: Path) -> None:
-    assert load(tmp_path, "") == Limits(PolicyLimits(), HvLimits(), TimeLimits())
+    assert load(tmp_path, "") == Limits(PolicyLimits(), HvLimits(), TimeLimits(), BusLimits())
 
 
 def test_each_table_sets_its_limits(tmp_path: Path) -> None:
@@ -32,11 +32,15 @@ def test_each_table_sets_its_limits(tmp_path: Path) -> None:
         consecutive_good = 20
         [times]
         discharge_s = 300.0
+        [bus]
+        max_load_percent = 40
+        yield_to_traffic = true
         """,
     )
     assert limits.policy == PolicyLimits(soc_max_percent=80)
     assert limits.hv == HvLimits(link_voltage_off_v=50.0, consecutive_good=20)
     assert limits.times == TimeLimits(discharge_s=300.0)
+    assert limits.bus == BusLimits(40, yield_to_traffic=True)
 
 
 @pytest.mark.parametrize(
@@ -50,6 +54,9 @@ def test_each_table_sets_its_limits(tmp_path: Path) -> None:
         ("[times]\ndischarge_s = true", "not a number"),
         ("[times]\ndischarge_s = inf", "not a number"),
         ("[times]\nprogram_attempts = 2.5", "not a whole number"),
+        ("[bus]\nyield_to_traffic = 1", "neither true nor false"),
+        ("[bus]\nmax_load_percent = true", "not a number"),
+        ("[bus]\nmax_load_percent = 0", "no share"),
         ("[times]\ndischarge_s = 0.0", "outside"),
         ("[times]\ndischarge_s = 100000.0", "outside"),
     ],

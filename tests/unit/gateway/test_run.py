@@ -7,16 +7,19 @@ import random
 import pytest
 
 from ess_can.bus.clock import Cycle, pause
+from ess_can.bus.kernel_isotp import IsoTpTransport, KernelIsoTp
+from ess_can.bus.load_limit import LoadLimit, LoadLimitedBus
+from ess_can.bus.port import Bus
 from ess_can.can.timing import BitTiming
-from ess_can.errors import BusSilent, NodeMissing, OtherGateway
+from ess_can.errors import BusSilent, NodeMissing, OtherGateway, UsageError
 from ess_can.gateway import run as module
-from ess_can.gateway.config import GatewayConfig
+from ess_can.gateway.config import BusLimits, GatewayConfig
 from ess_can.gateway.phases import Phase
 from ess_can.gateway.plan import NodePlan, Plan
 from ess_can.gateway.progress import Event, OnProgress, PhaseEntered
 from ess_can.gateway.report import Report
 from ess_can.gateway.run import GatewaySetup, upgrade_station
-from ess_can.gateway.station_master import StationMaster
+from ess_can.gateway.station_master import USER_ISOTP, StationMaster
 from ess_can.gateway.transfer_meter import ideal_wire_time_s
 from ess_can.identity import NodeType
 from ess_can.signals.messages import EmsUpgradeNotice, UpgradePhase
@@ -123,4 +126,43 @@ def test_the_master_is_the_setups() -> None:
         master = made.master(MemoryBus())
         assert (master.config, master.access, master.bit_timing) == (made.config, made.access, TIMING)
 
+    run_virtual(scenario())
+
+
+def capped(timing: BitTiming | None = TIMING, percent: float = 40.0, transport: IsoTpTransport = USER_ISOTP) -> None:
+    config = GatewayConfig((BMU1, BMU2), bus=BusLimits(percent))
+    made = GatewaySetup(CODEC, config, CmacAccess(bytes(16)), timing, transport=transport)
+    assert made.load == LoadLimit(percent / 100)
+
+
+def test_a_cap_on_the_bus_load_that_cannot_be_kept() -> None:
+    capped()
+    with pytest.raises(UsageError, match="bit rate"):
+        capped(timing=None)
+    with pytest.raises(UsageError, match="kernel"):
+        capped(transport=KernelIsoTp("can0"))
+    with pytest.raises(UsageError, match="too little"):
+        capped(percent=0.1)
+
+
+@pytest.mark.parametrize("percent", [None, 40.0])
+def test_only_under_a_cap_something_stands_between_gateway_and_bus(
+    monkeypatch: pytest.MonkeyPatch, percent: float | None
+) -> None:
+    seen: list[Bus] = []
+
+    async def listen(master: StationMaster) -> None:
+        seen.append(master.link.bus)
+        raise BusSilent("as asked")
+
+    async def scenario() -> None:
+        bus = MemoryBus()
+        config = GatewayConfig((BMU1, BMU2), bus=BusLimits(percent))
+        report = await upgrade_station(bus, RELEASE, GatewaySetup(CODEC, config, CmacAccess(bytes(16)), TIMING))
+        assert isinstance(report.error, BusSilent)
+        assert isinstance(seen[0], LoadLimitedBus) is (percent is not None)
+        assert (seen[0] is bus) is (percent is None)
+        assert bus.listeners == 0
+
+    monkeypatch.setattr(module, "listen", listen)
     run_virtual(scenario())

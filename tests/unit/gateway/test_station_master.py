@@ -14,7 +14,7 @@ from ess_can.bus.port import Bus
 from ess_can.can.frame import CanFrame
 from ess_can.can.timing import BitTiming
 from ess_can.errors import HvPermitRevoked, IdConflict
-from ess_can.gateway.config import GatewayConfig
+from ess_can.gateway.config import BusLimits, GatewayConfig
 from ess_can.gateway.plan import require_askable
 from ess_can.gateway.policy import refusals
 from ess_can.gateway.station_master import USER_ISOTP, StationMaster
@@ -27,14 +27,19 @@ from ess_can.uds.exchange import MAX_BLOCK_DATA
 from tests.support.memory_bus import MemoryBus, bus_pair
 from tests.support.scripted_plant import BMU1, BMU2, CODEC, PCS_OFF, RACK_OFF, ScriptedPlant
 
+NO_LIMITS = BusLimits()
+
 
 def station(
-    bus: MemoryBus, transport: IsoTpTransport = USER_ISOTP, bit_timing: BitTiming | None = None
+    bus: MemoryBus,
+    transport: IsoTpTransport = USER_ISOTP,
+    bit_timing: BitTiming | None = None,
+    limits: BusLimits = NO_LIMITS,
 ) -> StationMaster:
     return StationMaster(
         bus,
         CODEC,
-        GatewayConfig((BMU1, BMU2)),
+        GatewayConfig((BMU1, BMU2), bus=limits),
         CmacAccess(bytes(16)),
         isotp=IsoTpParams(),
         bit_timing=bit_timing,
@@ -229,5 +234,22 @@ def test_a_transport_that_cannot_stop_gets_blocks_that_are_over_in_50_ms(
         async with station(MemoryBus(), bit_timing=timing) as master:
             assert master.longest_block(BMU1) == MAX_BLOCK_DATA
             assert master.longest_block(BMU1, 8) == MAX_BLOCK_DATA
+
+    run_virtual(scenario())
+
+
+@pytest.mark.parametrize(
+    ("percent", "streams", "least", "most"),
+    [(None, 2, MAX_BLOCK_DATA, MAX_BLOCK_DATA), (10.0, 2, MAX_BLOCK_DATA, MAX_BLOCK_DATA), (1.0, 1, 1500, 2000)],
+)
+def test_under_a_cap_on_the_bus_load_a_block_leaves_in_time(
+    percent: float | None, streams: int, least: int, most: int
+) -> None:
+    async def scenario() -> None:
+        async with station(MemoryBus(), bit_timing=BitTiming(125_000), limits=BusLimits(percent)) as master:
+            assert master.streams == streams
+            assert least <= master.longest_block(BMU1) <= most
+        async with station(MemoryBus(), limits=BusLimits(percent)) as master:  # for looking only: nothing is sent
+            assert master.longest_block(BMU1) == MAX_BLOCK_DATA
 
     run_virtual(scenario())

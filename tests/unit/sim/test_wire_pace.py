@@ -3,30 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import math
-from collections.abc import Callable
-from contextvars import Context
-from typing import TypeVarTuple, Unpack
 
 from ess_can.bus.clock import now, pause
 from ess_can.can.frame import CanFrame
 from ess_can.can.timing import BitTiming, frame_duration_s
 from ess_can.sim.bridge import Bridge
-from ess_can.sim.loop import VirtualTimeLoop, run_virtual
+from ess_can.sim.loop import run_virtual
 from ess_can.sim.wire import Wire
+from tests.support.late_loops import CoarseLoop, StoppedLoop
 
-Ts = TypeVarTuple("Ts")
 TIMING = BitTiming(500_000)
-GRAIN_S = 0.001
-
-
-class CoarseLoop(VirtualTimeLoop):
-    """Fires timers late, at whole milliseconds only, as a selector does."""
-
-    def call_at(
-        self, when: float, callback: Callable[[Unpack[Ts]], object], *args: *Ts, context: Context | None = None
-    ) -> asyncio.TimerHandle:
-        return super().call_at(math.ceil(when / GRAIN_S) * GRAIN_S, callback, *args, context=context)
 
 
 def test_urgent_frames_from_outside_do_not_wait_behind_a_transfer() -> None:
@@ -67,13 +53,9 @@ def test_a_wire_keeps_its_bit_rate_on_a_loop_that_is_late() -> None:
 
 
 def test_time_that_a_loop_lost_altogether_is_not_made_up_for() -> None:
-    class Stopped(VirtualTimeLoop):
-        def stand_still(self, seconds: float) -> None:
-            self._now += seconds
-
     async def run() -> None:
         loop = asyncio.get_running_loop()
-        assert isinstance(loop, Stopped)
+        assert isinstance(loop, StoppedLoop)
         wire = Wire(TIMING)
         sender = wire.controller("sender", depth=9000)
         wire.controller("receiver")
@@ -84,5 +66,5 @@ def test_time_that_a_loop_lost_altogether_is_not_made_up_for() -> None:
         await pause(0.001)
         assert 100 < wire.transmissions < 600  # a tenth of a second's worth, not a whole one's
 
-    with asyncio.Runner(loop_factory=Stopped) as runner:
+    with asyncio.Runner(loop_factory=StoppedLoop) as runner:
         runner.run(run())
