@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -23,8 +23,8 @@ from ess_can.identity import NodeType
 from ess_can.image.node_image import NodeImage
 from ess_can.isotp import IsoTpParams
 from ess_can.signals.dbc import StationCodec
-from ess_can.sim.flash_cells import FlashGeometry
 from ess_can.sim.loop import run_virtual
+from ess_can.sim.parts import STM32H743, FlashPart
 from ess_can.sim.plant import Plant, PlantSpec
 from ess_can.sim.state_files import StateFiles
 from ess_can.sim.test_secrets import TEST_ONLY_ACCESS_SECRET
@@ -79,7 +79,7 @@ def make_plant(
     keys = KeyRing((*test_firmware_keys().keys, *firmware_keys.keys))
 
     def verify(image: bytes) -> NodeImage:
-        return verify_node_image(image, keys, allow_test_keys=True, slot_size=spec.flash.slot_size).facts
+        return verify_node_image(image, keys, allow_test_keys=True, slot_size=spec.flash.geometry.slot_size).facts
 
     images = {
         node_type: resources.sample_path(f"{node_type.name.lower()}-1.0.0.signed.bin").read_bytes()
@@ -166,11 +166,9 @@ def plant_spec(bitrate: int | None, fd: bool, data_bitrate: int | None, racks: i
     return PlantSpec(racks=racks, bit_timing=timing, isotp=isotp, seed=seed)
 
 
-def flash_for(slot_kib: int) -> FlashGeometry:
-    """The nodes' usual flash, or a like one with as many sectors as it takes for image slots of `slot_kib` KiB."""
-    usual = FlashGeometry()
-    sectors = usual.protected_sectors + -(-slot_kib * 1024 // usual.sector_size)
-    return replace(usual, sectors_per_bank=max(usual.sectors_per_bank, sectors))
+def flash_for(slot_kib: int) -> FlashPart:
+    """The nodes' usual part, or a like one with as many sectors as it takes for image slots of `slot_kib` KiB."""
+    return STM32H743.with_slots_of(slot_kib * 1024)
 
 
 def rack_count(racks: int) -> str:

@@ -28,6 +28,8 @@ from ess_can.uds.exchange import MAX_BLOCK_DATA
 
 USER_ISOTP = UserIsoTp()
 _UNSTOPPABLE_S = 0.050
+_UNSTOPPABLE_BYTES = 4093
+"""With service and counter a message of 4095 bytes: no more is certain to be sent by a kernel."""
 _SLOWEST = BitTiming(125_000)
 _SAMPLE_BYTES = 630
 _LEAST_BLOCK = 64
@@ -90,7 +92,7 @@ class StationMaster:
         timing = self.bit_timing or _SLOWEST
         wire_time_s = ideal_wire_time_s(bytes(_SAMPLE_BYTES), self.link.codec.diagnostic_ids(address)[0], timing)
         fits = _SAMPLE_BYTES * _UNSTOPPABLE_S / (at_once * wire_time_s)
-        return min(max(int(fits), _LEAST_BLOCK), MAX_BLOCK_DATA)
+        return min(max(int(fits), _LEAST_BLOCK), _UNSTOPPABLE_BYTES)
 
     def _longest_paced_block(self) -> int:
         """With a cap on the bus load a request must still leave long before its client gives it up."""

@@ -163,14 +163,15 @@ class BootRecord:
 
 @dataclass(frozen=True, slots=True)
 class ResumeRecord:
-    """How far the image announced at the last erase has come in `bank`.
+    """How far the image announced last has come in `bank`.
 
-    The first `verified_offset` bytes are programmed and read back.  Until `erased`, the slot may hold anything.
+    The first `verified_offset` bytes are programmed and read back; what is behind them may be anything.  What is not
+    `resumable` has to be announced anew.
     """
 
     bank: int
     image: ImageId
-    erased: bool = False
+    resumable: bool = True
     verified_offset: int = 0
 
     _STRUCT: ClassVar[struct.Struct] = struct.Struct(">BBI")
@@ -178,16 +179,16 @@ class ResumeRecord:
 
     def pack(self) -> bytes:
         """Encode into `SIZE` bytes."""
-        return self._STRUCT.pack(self.bank, self.erased, self.verified_offset) + self.image.packed
+        return self._STRUCT.pack(self.bank, self.resumable, self.verified_offset) + self.image.packed
 
     @classmethod
     def unpack(cls, data: bytes) -> Self:
         """Decode `SIZE` bytes.  Raises ValueError if they name no image or no bank."""
-        bank, erased, verified_offset = cls._STRUCT.unpack_from(data)
+        bank, resumable, verified_offset = cls._STRUCT.unpack_from(data)
         image = ImageId.parse(data[cls._STRUCT.size :])
         if image is None or bank >= BANKS or verified_offset > image.size:
             raise ValueError("not a resume record")
-        return cls(bank, image, bool(erased), verified_offset)
+        return cls(bank, image, bool(resumable), verified_offset)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import asyncio
 import random
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Protocol
 
@@ -27,6 +27,7 @@ from ess_can.sim.bootloader import Bootloader, Verify, provision
 from ess_can.sim.controller import Controller
 from ess_can.sim.flash import Flash
 from ess_can.sim.fram import Fram
+from ess_can.sim.parts import STM32H743, FlashPart
 from ess_can.sim.programming import MemoryConfig, ProgrammingMemory
 from ess_can.uds.access import AccessAlgorithm, AccessGuard, AccessState
 from ess_can.uds.rules import Session
@@ -45,7 +46,10 @@ class Behaviour(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Board:
-    """What is fixed when a node is built.  Times are in seconds."""
+    """What is fixed when a node is built.  Times are in seconds.
+
+    Of `isotp` the longest message that can be received is not used: it follows from `part`.
+    """
 
     hardware_id: int
     serial: str
@@ -54,6 +58,7 @@ class Board:
     watchdog_s: float = 2.0
     trial_timeout_s: float = 60.0
     isotp: IsoTpParams = field(default_factory=IsoTpParams)
+    part: FlashPart = STM32H743
 
 
 class Application(Protocol):
@@ -100,7 +105,7 @@ class SimulatedNode:
         self.controller = controller
         self.application = application
         self.behaviours = behaviours
-        self.flash = flash or Flash(entropy)
+        self.flash = flash or Flash(entropy, geometry=board.part.geometry, timing=board.part.timing)
         self.records = NodeRecords(fram or Fram(entropy))
         self.boots = 0
         self._codec = codec
@@ -172,7 +177,8 @@ class SimulatedNode:
 
     def _boot(self, now: float) -> None:
         self.boots += 1
-        memory = ProgrammingMemory(self._bootloader, self._memory_config())
+        config = MemoryConfig(self.address.node_type, self.board.hardware_id, self.board.part)
+        memory = ProgrammingMemory(self._bootloader, config)
         behaviour = self.behaviours.get(memory.version, Behaviour.GOOD)
         self._memory = memory
         if behaviour is Behaviour.HANGS:
@@ -186,7 +192,7 @@ class SimulatedNode:
         self._channel = IsoTpChannel(
             self.controller,
             IsoTpAddress(response_id, request_id),
-            self.board.isotp,
+            replace(self.board.isotp, max_payload=self.board.part.block_bytes + _BLOCK_HEAD),
             on_message=self._on_request,
             on_error=self._on_request_lost,
             on_begin=self._on_request_begins,
@@ -203,10 +209,6 @@ class SimulatedNode:
             self.application.start(self._link, behaviour, now)
         self._update_hold()
         self._node_info.start()
-
-    def _memory_config(self) -> MemoryConfig:
-        max_block = self.board.isotp.max_payload - 2
-        return MemoryConfig(self.address.node_type, self.board.hardware_id, max_block=max_block)
 
     def _end_trial(self, now: float) -> None:
         """Nobody confirmed the image on trial: restart, which goes back to the confirmed one."""
@@ -380,6 +382,7 @@ class SimulatedNode:
         return self.memory.revert(now)
 
 
+_BLOCK_HEAD = 2  # of a TransferData: service and block counter
 _RESET_DELAY_S = 0.005
 _FLASH_WATCH_S = 0.010
 

@@ -23,12 +23,13 @@ from ess_can.sim.bootloader import Verify
 from ess_can.sim.comm_gateway import CommGatewayApplication
 from ess_can.sim.controller import Controller, QueueOrder
 from ess_can.sim.electrical import Contactor, ContactorSpec, LinkSpec, RackCircuit, StationCircuit
-from ess_can.sim.flash import Flash, FlashTiming
-from ess_can.sim.flash_cells import FlashCells, FlashGeometry
+from ess_can.sim.flash import Flash
+from ess_can.sim.flash_cells import FlashCells
 from ess_can.sim.fram import Fram
 from ess_can.sim.hv_control import HvSpec, RackControl
 from ess_can.sim.mirror import PcsMirror, RacksMirror
 from ess_can.sim.node import Application, Behaviour, Board, SimulatedNode
+from ess_can.sim.parts import STM32H743, FlashPart
 from ess_can.sim.pcs import Pcs, PcsSpec
 from ess_can.sim.pcs_memory import RecordedPcsMemory
 from ess_can.sim.pcs_node import PcsNode
@@ -54,7 +55,7 @@ class Part(Enum):
 
 @dataclass(frozen=True, slots=True)
 class PlantSpec:
-    """What to build.  `behaviours` makes firmware versions bad, for scenarios.
+    """What to build.  All nodes have the same part, `flash`.  `behaviours` makes firmware versions bad, for scenarios.
 
     `running` says whether a plant without a past is found connected.  `speed` divides the times to erase and program
     flash and to boot, and nothing else.  Of the plant only `parts` are here; the others are simulated elsewhere.
@@ -70,7 +71,7 @@ class PlantSpec:
     isotp: IsoTpParams = field(default_factory=IsoTpParams)
     behaviours: Mapping[Version, Behaviour] = field(default_factory=dict)
     seed: int = 1
-    flash: FlashGeometry = field(default_factory=FlashGeometry)
+    flash: FlashPart = STM32H743
     speed: float = 1.0
     parts: frozenset[Part] = frozenset(Part)
 
@@ -106,7 +107,7 @@ class Plant:
         self._storages: dict[NodeAddress, NodeStorage] = {}
         self._pcs_record: MappedMemory | None = None
         if state is not None:
-            self._storages = {address: state.node(str(address), spec.flash) for address in spec.addresses}
+            self._storages = {address: state.node(str(address), spec.flash.geometry) for address in spec.addresses}
             self._pcs_record = state.record("pcs") if Part.PCS in spec.parts else None
         memories = [storage.memory for storage in self._storages.values()]
         memories += [self._pcs_record] if self._pcs_record is not None else []
@@ -150,8 +151,8 @@ class Plant:
         return PcsNode(Pcs(self.circuit, now, self.spec.pcs, memory), self._controller("PCS"), self.codec)
 
     def _make_node(self, address: NodeAddress, images: Mapping[NodeType, bytes], verify: Verify, now: float) -> None:
-        storage, timing = self._storages.get(address), FlashTiming().divided_by(self.spec.speed)
-        cells = FlashCells.in_ram(self.spec.flash) if storage is None else storage.flash
+        storage = self._storages.get(address)
+        cells = FlashCells.in_ram(self.spec.flash.geometry) if storage is None else storage.flash
         fram = Fram(self._entropy, cells=None if storage is None else storage.fram)
         application: Application
         if address.node_type is NodeType.BMU:
@@ -174,14 +175,15 @@ class Plant:
             self._entropy,
             self.spec.behaviours,
             fram,
-            Flash(self._entropy, timing=timing, cells=cells),
+            Flash(self._entropy, timing=board.part.timing, cells=cells),
         )
         if storage is None or storage.fresh:
             node.install(images[address.node_type])
         self.nodes[address] = node
 
     def _board(self, hardware_id: int, serial: str) -> Board:
-        board = Board(hardware_id, serial, CmacAccess(TEST_ONLY_ACCESS_SECRET), isotp=self.spec.isotp)
+        part = self.spec.flash.divided_by(self.spec.speed)
+        board = Board(hardware_id, serial, CmacAccess(TEST_ONLY_ACCESS_SECRET), isotp=self.spec.isotp, part=part)
         return replace(board, boot_s=board.boot_s / self.spec.speed)
 
     def start(self) -> None:

@@ -32,8 +32,8 @@ from ess_can.uds.target import Did, Rid
 
 T = TypeVar("T")
 
-MAX_BLOCK_DATA = 4093
-"""Bytes of data in one TransferData that fill an ISO-TP message of 4095 bytes."""
+MAX_BLOCK_DATA = 64 * 1024
+"""The most data, in bytes, that we put into one TransferData, however much more a node allows."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from ess_can.identity import Version
 
 
 class Did(IntEnum):
-    """Data identifiers that every node answers (service 22)."""
+    """Data identifiers that every node answers (service 22), unless it says otherwise."""
 
     SOFTWARE_VERSION = 0xF189  # ASCII, such as 1.2.0
     SERIAL_NUMBER = 0xF18C  # ASCII
@@ -26,13 +26,14 @@ class Did(IntEnum):
     RESUME_STATE = 0xFD02  # see ResumeState.pack
     DBC_FINGERPRINT = 0xFD03  # 32 bytes: SHA-256 of the DBC
     SECURITY_COUNTER = 0xFD04  # u32, big-endian
+    FLASH_PROFILE = 0xFD05  # see FlashProfile.pack; a node need not have it
 
 
 class Rid(IntEnum):
     """Routine identifiers (service 31, startRoutine only)."""
 
     CHECK_PROGRAMMING_PRECONDITIONS = 0x0203
-    ERASE_MEMORY = 0xFF00  # option record: image size u32 BE, SHA-256 of the image file (32 bytes)
+    ERASE_MEMORY = 0xFF00  # announces an image: its size u32 BE, SHA-256 of the image file (32 bytes)
     VERIFY_MEMORY = 0xFD10  # option record: CRC-32 of the image u32 BE; result: CRC-32 read back u32 BE
     ACTIVATE_ON_TRIAL = 0xFD11
     CONFIRM_IMAGE = 0xFD12
@@ -63,6 +64,7 @@ class Nrc(IntEnum):
 
 _BOOT_STATE = struct.Struct(">BBIBBHI")
 _RESUME_STATE = struct.Struct(">I32s")
+_FLASH_PROFILE = struct.Struct(">5I")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +100,7 @@ class BootState:
 class ResumeState:
     """How much of which image is programmed and read back in the inactive bank.
 
-    On the wire 36 bytes: verified offset u32 big-endian, SHA-256 of the image announced at erase (zeros if none).
+    On the wire 36 bytes: verified offset u32 big-endian, SHA-256 of the image announced (zeros if none).
     """
 
     verified_offset: int
@@ -114,6 +116,43 @@ class ResumeState:
         if len(data) != _RESUME_STATE.size:
             raise ValueError(f"resume state has {len(data)} bytes, not {_RESUME_STATE.size}")
         return cls(*_RESUME_STATE.unpack(data))
+
+
+@dataclass(frozen=True, slots=True)
+class FlashProfile:
+    """How fast a node's flash is, typically, and how much of what it received its RAM can hold meanwhile.
+
+    Erasing takes `sector_erase_s` for each `sector_bytes`; `read_bytes_per_s` is the pace of the final check.  On the
+    wire 20 bytes, five u32 big-endian: sector in bytes, its erase in us, programming in ns for 1024 bytes, buffer in
+    bytes, reading in bytes/s.
+    """
+
+    sector_bytes: int
+    sector_erase_s: float
+    program_s_per_byte: float
+    buffer_bytes: int
+    read_bytes_per_s: float
+
+    def pack(self) -> bytes:
+        """Encode for `Did.FLASH_PROFILE`; what is too large for its field becomes the largest value."""
+        fields = (
+            self.sector_bytes,
+            round(self.sector_erase_s * 1e6),
+            round(self.program_s_per_byte * 1024e9),
+            self.buffer_bytes,
+            round(self.read_bytes_per_s),
+        )
+        return _FLASH_PROFILE.pack(*(min(field, 0xFFFF_FFFF) for field in fields))
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Self:
+        """Decode `Did.FLASH_PROFILE`.  Raises ValueError if it has another length, or a size or pace of zero."""
+        if len(data) != _FLASH_PROFILE.size:
+            raise ValueError(f"flash profile has {len(data)} bytes, not {_FLASH_PROFILE.size}")
+        sector_bytes, erase_us, program_ns, buffer_bytes, read_bytes_per_s = _FLASH_PROFILE.unpack(data)
+        if not (sector_bytes and buffer_bytes and read_bytes_per_s):
+            raise ValueError(f"flash profile {data.hex()} has a size or pace of zero")
+        return cls(sector_bytes, erase_us / 1e6, program_ns / 1024e9, buffer_bytes, float(read_bytes_per_s))
 
 
 @dataclass(slots=True)
@@ -141,16 +180,22 @@ class ProgrammingTarget(Protocol):
         """Whether a restart is harmless now (no contactor closed)."""
 
     def erase(self, size: int, image_sha256: bytes, now: float) -> Operation | Nrc:
-        """Erase the inactive bank for an image of `size` bytes."""
+        """Announce an image of `size` bytes: what the inactive bank holds is given up.
+
+        Erasing may be done by then, or go on while the download comes.
+        """
 
     def begin_download(self, address: int, size: int, now: float) -> int | Nrc:
         """Accept `size` bytes from byte `address` of the inactive bank on; gives the largest TransferData payload."""
 
     def write(self, data: bytes, now: float) -> Operation | Nrc:
-        """Program the next bytes of the download.  The server never repeats a block that was accepted."""
+        """Take the next bytes of the download; done when there is room for more.
+
+        The server never repeats a block that was accepted.
+        """
 
     def end_download(self, now: float) -> Operation | Nrc:
-        """All bytes were given; done when they are programmed and read back."""
+        """All bytes were given; done when they are programmed and read back, and the bank is otherwise blank."""
 
     def verify(self, crc32: int, now: float) -> Operation | Nrc:
         """Read the image back; check CRC-32, hash, signature, compatibility and counter."""

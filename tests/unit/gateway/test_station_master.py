@@ -219,7 +219,7 @@ def test_who_speaks_as_we_do_ends_the_work_whoever_speaks_isotp(transport: IsoTp
         (None, 300, 400),
         (BitTiming(125_000), 300, 400),
         (BitTiming(500_000), 1300, 1500),
-        (BitTiming(500_000, 2_000_000), MAX_BLOCK_DATA, MAX_BLOCK_DATA),
+        (BitTiming(500_000, 2_000_000), 4093, 4093),
     ],
 )
 def test_a_transport_that_cannot_stop_gets_blocks_that_are_over_in_50_ms(

@@ -1,0 +1,197 @@
+"""How long real parts take to receive, program and check an image, over the longer of its wire time and flash time.
+
+One node on an otherwise idle bus, in virtual time with exact frame timing: the figures are the same on every machine.
+Run it as `python -m benchmarks.flash_parts` from the project's folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import random
+import zlib
+from dataclasses import dataclass
+
+from ess_can.bus.clock import now, pause
+from ess_can.bus.isotp_channel import IsoTpChannel
+from ess_can.bus.station import StationLink
+from ess_can.can.timing import BitTiming
+from ess_can.gateway.node_client import NodeClient, OnError, OnMessage
+from ess_can.gateway.transfer_meter import ideal_wire_time_s
+from ess_can.identity import NodeAddress, NodeType, Version
+from ess_can.image.node_image import NodeImage, build_node_image
+from ess_can.isotp import IsoTpAddress, IsoTpParams
+from ess_can.signals.dbc import StationCodec
+from ess_can.sim.loop import run_virtual
+from ess_can.sim.node import Behaviour, Board, SimulatedNode
+from ess_can.sim.parts import PARTS, FlashPart
+from ess_can.sim.plant import BMU_HARDWARE_ID
+from ess_can.sim.test_secrets import TEST_ONLY_ACCESS_SECRET
+from ess_can.sim.wire import Wire
+from ess_can.trust.keys import KeyRing, SigningKey
+from ess_can.trust.verify import verify_node_image
+from ess_can.uds.access import CmacAccess
+
+CLASSIC_500K = BitTiming(500_000)
+FD_500K_2M = BitTiming(500_000, 2_000_000)
+TIMINGS = (CLASSIC_500K, FD_500K_2M)
+_NODE = NodeAddress(NodeType.BMU, 1)
+_KEY = SigningKey.from_seed(hashlib.sha256(b"flash parts").digest(), "flash parts")
+_RING = KeyRing.of(_KEY.public)
+_BETWEEN_S = 0.01  # from the node's boot to the first request
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """Seconds for `image_bytes`: from the RequestDownload until the node has verified the image; of the image on the
+    wire at best; and that the part's own erase and program times allow at best, all sectors of the image being dirty.
+    """
+
+    part: str
+    timing: BitTiming
+    image_bytes: int
+    elapsed_s: float
+    wire_s: float
+    flash_s: float
+
+    @property
+    def ratio(self) -> float:
+        """Elapsed time over the longer of the two limits."""
+        return self.elapsed_s / max(self.wire_s, self.flash_s)
+
+
+class _Idle:
+    """A node without an application: nothing of it is on the bus but Node_Info and its answers."""
+
+    def start(self, link: StationLink, behaviour: Behaviour, now: float) -> None:
+        """Nothing runs."""
+
+    def stop(self, now: float) -> None:
+        """Nothing stops."""
+
+    def hold(self, held: bool) -> None:
+        """There is nothing to hold open."""
+
+    def programming_allowed(self, now: float) -> bool:
+        """There is no high voltage."""
+        return True
+
+    def reset_allowed(self, now: float) -> bool:
+        """There is no contactor."""
+        return True
+
+
+def measure(part: FlashPart, timing: BitTiming, image_bytes: int) -> Measurement:
+    """Program an image of `image_bytes` into a node whose slot is dirty as far as the image reaches.
+
+    The part gets as many sectors as it takes.  Raises EssCanError if anything goes wrong.
+    """
+    image = _image(Version(1, 1, 0), image_bytes)
+    part = part.with_slots_of(len(image))
+    codec = StationCodec.load()
+    elapsed_s = run_virtual(_transfer(part, timing, image, codec))
+    geometry = part.geometry
+    flash_s = _sectors(part, len(image)) * part.timing.sector_erase_s
+    flash_s += -(-len(image) // geometry.unit_size) * part.timing.unit_program_s
+    wire_s = ideal_wire_time_s(image, codec.diagnostic_ids(_NODE)[0], timing)
+    return Measurement(part.name, timing, len(image), elapsed_s, wire_s, flash_s)
+
+
+def _image(version: Version, size: int) -> bytes:
+    """A signed image of exactly `size` bytes."""
+
+    def build(payload: bytes) -> bytes:
+        return build_node_image(
+            payload,
+            version=version,
+            node_type=_NODE.node_type,
+            hardware_ids=(BMU_HARDWARE_ID,),
+            security_counter=version.minor + 1,
+            signer=_KEY,
+        )
+
+    return build(random.Random(f"{version} {size}").randbytes(size - len(build(b"0")) + 1))
+
+
+def _sectors(part: FlashPart, image_bytes: int) -> int:
+    return -(-image_bytes // part.geometry.sector_size)
+
+
+async def _transfer(part: FlashPart, timing: BitTiming, image: bytes, codec: StationCodec) -> float:
+    fd = timing.data_bitrate is not None
+    isotp = IsoTpParams(tx_dl=64, fd=True, brs=True) if fd else IsoTpParams()
+    access = CmacAccess(TEST_ONLY_ACCESS_SECRET)
+    wire = Wire(timing)
+
+    def verify(content: bytes) -> NodeImage:
+        return verify_node_image(content, _RING, slot_size=part.geometry.slot_size).facts
+
+    node = SimulatedNode(
+        _NODE,
+        Board(BMU_HARDWARE_ID, "BMU-000001", access, isotp=isotp, part=part),
+        wire.controller("node"),
+        codec,
+        _Idle(),
+        verify,
+        random.Random(1),
+        {},
+    )
+    node.install(_image(Version(1, 0, 0), 4096))
+    geometry = part.geometry
+    for number in range(_sectors(part, len(image))):
+        sector = geometry.slot_offset + number * geometry.sector_size
+        if node.flash.is_blank(1, sector, geometry.sector_size):
+            node.flash.factory_program(1, sector, bytes(geometry.unit_size))
+    node.power_on(boot_s=0.0)
+    await pause(_BETWEEN_S)
+    bus, ids = wire.controller("tester"), IsoTpAddress(*codec.diagnostic_ids(_NODE))
+
+    def connect(on_message: OnMessage, on_error: OnError) -> IsoTpChannel:
+        return IsoTpChannel(bus, ids, isotp, on_message=on_message, on_error=on_error)
+
+    async with NodeClient(connect) as client:
+        await client.enter_extended()
+        await client.check_preconditions()
+        await client.enter_programming()
+        await client.authenticate(access)
+        await client.erase(len(image), hashlib.sha256(image).digest())
+        began_at = now()
+        await client.download(0, image)
+        await client.verify(zlib.crc32(image))
+        elapsed_s = now() - began_at
+    node.power_off(now())
+    return elapsed_s
+
+
+def main() -> None:
+    """Print the table, or JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kib", type=int, default=1024, help="size of the image")
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    measurements = [measure(part, timing, arguments.kib * 1024) for part in PARTS.values() for timing in TIMINGS]
+    if arguments.json:
+        rows = [
+            {
+                "part": m.part,
+                "bitrate": m.timing.bitrate,
+                "data_bitrate": m.timing.data_bitrate,
+                "image_bytes": m.image_bytes,
+                "elapsed_s": m.elapsed_s,
+                "wire_s": m.wire_s,
+                "flash_s": m.flash_s,
+                "ratio": m.ratio,
+            }
+            for m in measurements
+        ]
+        print(json.dumps(rows, indent=2))
+        return
+    print(f"{'part':12} {'bus':16} {'elapsed s':>10} {'wire s':>8} {'flash s':>8} {'ratio':>6}")
+    for m in measurements:
+        bus = f"{m.timing.bitrate // 1000}k" + (f"/{m.timing.data_bitrate // 1000}k" if m.timing.data_bitrate else "")
+        print(f"{m.part:12} {bus:16} {m.elapsed_s:10.3f} {m.wire_s:8.3f} {m.flash_s:8.3f} {m.ratio:6.3f}")
+
+
+if __name__ == "__main__":
+    main()
