@@ -126,7 +126,7 @@ class NodeClient:
 
     async def identify(self) -> NodeIdentity:
         """Read who answers, what it runs and how far a download got.  Raises UdsProtocolError for senseless values."""
-        values = {did: await self._ask(exchange.read_identifier(did)) for did in Did}
+        values = {did: await self._ask(exchange.read_identifier(did)) for did in Did if did != Did.FLASH_PROFILE}
         try:
             return NodeIdentity(
                 node_type=NodeType(_number(values[Did.NODE_TYPE], 1)),

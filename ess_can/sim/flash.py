@@ -246,10 +246,8 @@ class Flash:
 
     def is_blank(self, bank: int, offset: int, length: int) -> bool:
         """Whether every unit that the range touches was erased completely and not programmed since."""
-        if not self._inside(bank, offset, length):
-            return False
-        states = self._states(bank, offset, length)
-        return states == bytes(len(states))  # all BLANK: faster than looking at each
+        # All BLANK, which is zero: comparing is many times faster than looking at each.
+        return self._inside(bank, offset, length) and (found := self._states(bank, offset, length)) == bytes(len(found))
 
     def erase_cycles(self, bank: int, sector: int) -> int:
         """How often a sector was erased, torn and failed erases included."""

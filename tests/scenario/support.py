@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import pairwise
 
@@ -34,6 +34,7 @@ from ess_can.sim.electrical import LinkSpec
 from ess_can.sim.flash import FlashError, FlashOperation
 from ess_can.sim.loop import run_virtual
 from ess_can.sim.node import SimulatedNode
+from ess_can.sim.parts import STM32G474
 from ess_can.sim.plant import BMU_HARDWARE_ID, COMM_GATEWAY_HARDWARE_ID, Plant, PlantSpec
 from ess_can.sim.wire import WireFault
 from ess_can.trust.keys import KeyRing
@@ -46,7 +47,9 @@ BMU1, BMU2 = NodeAddress(NodeType.BMU, 1), NodeAddress(NodeType.BMU, 2)
 COMM_GATEWAY = NodeAddress(NodeType.COMM_GATEWAY)
 QUICK_LINK = LinkSpec(capacitance_f=0.2e-3)
 """A link that is discharged in under a second: nothing in most scenarios depends on how long it takes."""
-QUICK = PlantSpec(link=QUICK_LINK)
+PART = replace(STM32G474, block_bytes=4096)
+"""Small pages and small blocks: an image of a few KiB takes several of both."""
+QUICK = PlantSpec(link=QUICK_LINK, flash=PART)
 SETTLED_S = 1.2
 REACTION_S = 0.05
 """How long flash work may still begin once high voltage is on: a BMU looks every 10 ms."""
@@ -93,6 +96,16 @@ def small_plant(spec: PlantSpec) -> Plant:
     """A plant whose nodes run small images of version 1.0.0."""
     images = {node_type: image(node_type, OLD, 4) for node_type in (NodeType.BMU, NodeType.COMM_GATEWAY)}
     return Plant(spec, station_codec(), images, verify)
+
+
+def fill_inactive_banks(plant: Plant) -> None:
+    """No sector of a slot that is to be programmed is blank: each has to be erased."""
+    for node in plant.nodes.values():
+        geometry = node.flash.geometry
+        for sector in range(geometry.protected_sectors, geometry.sectors_per_bank):
+            start = sector * geometry.sector_size
+            if node.flash.is_blank(1, start, geometry.sector_size):
+                node.flash.factory_program(1, start, bytes(geometry.unit_size))
 
 
 @dataclass(frozen=True, slots=True)

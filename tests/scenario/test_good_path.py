@@ -17,6 +17,7 @@ from ess_can.gateway.progress import ignore
 from ess_can.identity import NodeAddress, NodeType, Version
 from ess_can.isotp import IsoTpParams
 from ess_can.signals.messages import PcsState
+from ess_can.sim.parts import FASTER_THAN_WIRE
 from ess_can.sim.plant import Plant, PlantSpec
 from tests.scenario.support import (
     BMU1,
@@ -33,6 +34,7 @@ from tests.scenario.support import (
     release,
 )
 
+WIRE_LIMITS = replace(FASTER_THAN_WIRE, block_bytes=4096)
 BUSES = {
     "125k": replace(QUICK, bit_timing=BitTiming(125_000)),
     "250k": replace(QUICK, bit_timing=BitTiming(250_000)),
@@ -59,7 +61,7 @@ def test_every_bit_rate(bus: str) -> None:
     async def after(scene: Scene) -> None:
         await scene.until(lambda: scene.plant.pcs.state is PcsState.RUNNING, 5.0)
 
-    outcome = play(spec=BUSES[bus], after=after)
+    outcome = play(spec=replace(BUSES[bus], flash=WIRE_LIMITS), after=after)
     require_done(outcome)
     for node in outcome.report.nodes:
         assert node.bytes_sent == node.image_bytes

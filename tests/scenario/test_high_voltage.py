@@ -14,9 +14,10 @@ from ess_can.gateway.phases import NodeStep, Phase
 from ess_can.signals.messages import BmsHvNotice, BmsHvStatus, PcsState, PcsStatus
 from ess_can.sim.electrical import ContactorFault, LinkSpec
 from ess_can.sim.latches import Latch
+from ess_can.sim.parts import STM32H743, FlashPart
 from ess_can.sim.pcs import PcsFaultCode, PcsFaults
 from ess_can.sim.plant import Plant
-from tests.scenario.support import BMU1, NEW, OLD, QUICK, Outcome, Scene, play
+from tests.scenario.support import BMU1, NEW, OLD, PART, QUICK, Outcome, Scene, fill_inactive_banks, play
 
 
 def quick_times(plant: Plant) -> GatewayConfig:
@@ -144,30 +145,26 @@ def test_a_rack_closed_by_hand_ends_the_upgrade_for_good() -> None:
     assert not outcome.scene.plant.circuit.pcs_contactor.closed
 
 
-@pytest.mark.parametrize("step", [NodeStep.ERASE, NodeStep.TRANSFER])
-def test_a_link_energised_from_outside_stops_all_flash_work(step: NodeStep) -> None:
+@pytest.mark.parametrize("part", [PART, STM32H743], ids=lambda part: part.name)
+@pytest.mark.parametrize("after_s", [0.01, 0.2, 0.5])
+def test_a_link_energised_from_outside_stops_all_flash_work(part: FlashPart, after_s: float) -> None:
+    """Erasing ahead and programming: the observer sees to it that nothing begins under high voltage."""
+    working: list[bool] = []
+
     async def energise(scene: Scene) -> None:
-        await scene.step(step)
-        await pause(0.2)
+        await scene.step(NodeStep.TRANSFER)
+        await pause(after_s)
+        node = scene.plant.nodes[BMU1]
+        working.append(node.memory.is_working(scene.plant.wire.loop.time()))
         energise_link(scene)
 
-    def long_erase(plant: Plant) -> None:
-        """The other bank is full: several sectors have to be erased."""
-        fill_inactive_bank(plant)
-
-    outcome = play(energise, prepare=long_erase, config=quick_times)
+    outcome = play(energise, spec=replace(QUICK, flash=part), prepare=fill_inactive_banks, config=quick_times)
+    assert working == [True]
     outcome.require_confirmed(OLD)
     assert outcome.report.error is not None
     assert not outcome.scene.all_steps(NodeStep.TRIAL_BOOT)
     assert outcome.scene.all_open
     assert outcome.error in ("HELD_OPEN", "HV_CLOSED")
-
-
-def fill_inactive_bank(plant: Plant) -> None:
-    for node in plant.nodes.values():
-        geometry = node.flash.geometry
-        for sector in range(geometry.protected_sectors + 1, geometry.sectors_per_bank):
-            node.flash.factory_program(1, sector * geometry.sector_size, bytes(geometry.unit_size))
 
 
 @pytest.mark.parametrize("lost", [BmsHvStatus, BmsHvNotice, PcsStatus])

@@ -23,10 +23,13 @@ def test_an_image_of_one_mebibyte() -> None:
         release_version=NEWER,
         created=CREATED,
         signer=RELEASE,
-        slot_size=flash.slot_size,
+        slot_size=flash.geometry.slot_size,
     )
     upgrade = open_upgrade_file(
-        file, KeyRing.of(RELEASE.public), firmware_keyring=KeyRing.of(FIRMWARE.public), slot_size=flash.slot_size
+        file,
+        KeyRing.of(RELEASE.public),
+        firmware_keyring=KeyRing.of(FIRMWARE.public),
+        slot_size=flash.geometry.slot_size,
     )
     spec = replace(QUICK, racks=1, flash=flash, speed=10.0)
     run = upgrade_simulated_plant(upgrade, spec, lambda _event: None, firmware_keys=KeyRing.of(FIRMWARE.public))

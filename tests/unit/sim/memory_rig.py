@@ -15,9 +15,10 @@ from ess_can.image.node_image import NodeImage
 from ess_can.signals.messages import ImageState
 from ess_can.sim.boot_records import NodeRecords
 from ess_can.sim.bootloader import Bootloader, provision
-from ess_can.sim.flash import BankSnapshot, Flash, FlashOperation
+from ess_can.sim.flash import BankSnapshot, Flash, FlashOperation, FlashTiming
 from ess_can.sim.flash_cells import BANKS, FlashCells, FlashGeometry
 from ess_can.sim.fram import Fram
+from ess_can.sim.parts import FlashPart
 from ess_can.sim.power_cut import PowerCut
 from ess_can.sim.programming import MemoryConfig, ProgrammingMemory
 from ess_can.uds.target import Nrc, Operation
@@ -25,6 +26,7 @@ from ess_can.uds.target import Nrc, Operation
 GEOMETRY: Final = FlashGeometry(sectors_per_bank=4, sector_size=64, unit_size=16)
 HARDWARE: Final = 7
 BLOCK: Final = 50  # not a multiple of the unit
+BUFFER: Final = 116  # two blocks, and less than a unit that waits for the next
 FRAM: Final = 512
 _HEADER = struct.Struct(">4sBBHIBBI")
 _MAGIC = b"FAKE"
@@ -67,6 +69,9 @@ def verify(image: bytes) -> NodeImage:
     )
 
 
+PART: Final = FlashPart("a rig's", "none", GEOMETRY, FlashTiming(), BUFFER, BLOCK, hash_bytes_per_s=40e6)
+
+
 class PowerLostError(Exception):
     """The node died under the gateway's hands."""
 
@@ -91,8 +96,7 @@ class Rig:
         *,
         seed: int = 1,
         trial_boots: int = 1,
-        geometry: FlashGeometry = GEOMETRY,
-        max_block: int = BLOCK,
+        part: FlashPart = PART,
         cells: FlashCells | None = None,
         fram: memoryview | None = None,
         power: PowerCut | None = None,
@@ -101,11 +105,11 @@ class Rig:
         self.power = power or PowerCut()
         rng = random.Random(seed)
         self.operations: list[FlashOperation] = []
-        self.flash = Flash(rng, self.power, geometry, observer=self.operations.append, cells=cells)
+        self.flash = Flash(rng, self.power, part.geometry, part.timing, observer=self.operations.append, cells=cells)
         self.fram = Fram(rng, self.power, size=FRAM, cells=fram)
         self.records = NodeRecords(self.fram)
         self.bootloader = Bootloader(self.flash, self.records, verify)
-        self.config = MemoryConfig(NodeType.BMU, HARDWARE, max_block=max_block, trial_boots=trial_boots)
+        self.config = MemoryConfig(NodeType.BMU, HARDWARE, part, trial_boots)
         if image is not None:
             provision(self.flash, self.records, image, verify)
         self.memory = ProgrammingMemory(self.bootloader, self.config)
@@ -143,7 +147,7 @@ class Rig:
 
     def would_boot(self) -> tuple[ImageState, str]:
         """What a power-up would run if power were lost now, found out on a copy."""
-        copy = Rig(geometry=self.flash.geometry)
+        copy = Rig(part=self.config.part)
         copy.take_over(self.state())
         copy.reset()
         return copy.standing, copy.version
@@ -167,7 +171,7 @@ class Rig:
         self.check_power()
         assert result is None, result
 
-    def erase(self, image: bytes) -> None:
+    def announce(self, image: bytes) -> None:
         self.expect(self.memory.erase(len(image), hashlib.sha256(image).digest(), self.now))
 
     def download(self, image: bytes, offset: int = 0) -> None:
@@ -195,7 +199,7 @@ class Rig:
         """Bring the image into the inactive bank, from wherever an earlier attempt ended."""
         state = self.memory.resume_state()
         if state.image_sha256 != hashlib.sha256(image).digest():
-            self.erase(image)
+            self.announce(image)
             state = self.memory.resume_state()
         if state.verified_offset < len(image):
             self.download(image, state.verified_offset)

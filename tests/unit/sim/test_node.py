@@ -289,26 +289,35 @@ def test_a_node_restarts_only_once_its_answer_has_left() -> None:
 
 @pytest.mark.parametrize("spam", [False, True])
 def test_flash_work_stops_with_the_sector_under_way_once_it_is_not_allowed_any_more(spam: bool) -> None:
+    announced, download = "3101ff00" + "00000003" + "11" * 32, "340044" + "00000000" + "00000003"
+
     async def script(rig: Rig) -> None:
         geometry = rig.node.flash.geometry
         for sector in range(2, geometry.sectors_per_bank):
             rig.node.flash.factory_program(1, sector * geometry.sector_size, bytes(geometry.unit_size))
         await pause(1.0)
         await rig.programming()
+        assert await rig.ask(announced) == "7101ff00"
+        assert rig.node.flash.counters.sectors_erased == 0
         started = rig.time
-        await rig.ask("3101ff00" + "00001000" + "11" * 32, 0.5)
-        assert rig.answers[-1].hex() == "7f3178"
+        assert await rig.ask(download, 0.05) == "744000008002"
+        assert await rig.ask("3601112233", 0.05) == "7601"
+        await rig.ask("37", 0.3)
+        assert rig.answers[-1].hex() == "7f3778"
         rig.application.allowed = False
         for _ in range(60 if spam else 0):  # whatever else is asked meanwhile
             await rig.ask("3e00", 0.005)
         await pause(started + 1.2 - rig.time)
         assert rig.node.flash.counters.sectors_erased == 1
-        assert rig.answers[-1].hex() == "7f3122"
+        assert rig.answers[-1].hex() == "7f3722"
         await pause(8.0)
         assert rig.node.flash.counters.sectors_erased == 1
         rig.application.allowed = True
         await rig.programming()
-        assert await rig.ask("3101ff00" + "00001000" + "11" * 32, 7.0) == "7101ff00"
+        assert await rig.ask(download) == "744000008002"
+        assert await rig.ask("3601112233") == "7601"
+        assert await rig.ask("37", 7.0) == "77"
+        assert rig.node.flash.counters.sectors_erased == 7
 
     on_node(script)
 

@@ -25,8 +25,8 @@ from ess_can.signals.messages import (
     PcsStatus,
     RackState,
 )
-from ess_can.sim.flash_cells import FlashGeometry
 from ess_can.sim.loop import run_virtual
+from ess_can.sim.parts import STM32H743
 from ess_can.sim.plant import Part, Plant, PlantSpec
 from ess_can.sim.state_files import StateFiles
 from tests.scenario.support import BMU1, BMU2, COMM_GATEWAY, OLD, QUICK, image, small_plant, station_codec, verify
@@ -277,13 +277,13 @@ def test_a_pcs_that_is_elsewhere_cannot_be_looked_into() -> None:
 
 
 def test_the_flash_is_as_large_as_it_is_told() -> None:
-    geometry = FlashGeometry(sectors_per_bank=10)
+    part = STM32H743.with_slots_of(9 * 128 * 1024)
 
     async def script(plant: Plant) -> None:
         await pause(0.1)
         assert {node.flash.geometry.slot_size for node in plant.nodes.values()} == {9 * 128 * 1024}
 
-    on_plant(script, replace(QUICK, flash=geometry))
+    on_plant(script, replace(QUICK, flash=part))
 
 
 def test_speed_shortens_flash_and_boot_and_no_cycle() -> None:

@@ -10,10 +10,11 @@ from ess_can.signals.messages import ImageState
 from ess_can.sim.boot_records import ImageId, ResumeRecord
 from ess_can.sim.bootloader import BootReason
 from ess_can.sim.flash import SectorDefect
-from ess_can.sim.flash_cells import FlashAction, FlashGeometry
+from ess_can.sim.flash_cells import FlashAction
 from ess_can.sim.image_verdict import FailureReason
+from ess_can.sim.parts import STM32H743
 from ess_can.sim.power_cut import CutMode
-from ess_can.uds.target import BootState, Did, Nrc, Operation, ResumeState
+from ess_can.uds.target import BootState, Did, FlashProfile, Nrc, Operation, ResumeState
 from tests.unit.sim.memory_rig import BLOCK, GEOMETRY, Rig, make_image, verify
 
 OLD = make_image("1.0.0", 3)
@@ -21,23 +22,33 @@ NEW = make_image("2.0.0", 5)
 NEWER = make_image("3.0.0", 6)
 NEW_SHA = hashlib.sha256(NEW).digest()
 UNIT_S = 100e-6
+ERASE_S = 1.0
+FULL = make_image("1.9.0", size=GEOMETRY.slot_size)
 
 
-def erased(image: bytes = NEW) -> Rig:
+def announced(image: bytes = NEW) -> Rig:
     rig = Rig(OLD)
-    rig.erase(image)
+    rig.announce(image)
     return rig
 
 
 def downloading(image: bytes = NEW) -> Rig:
-    rig = erased(image)
+    rig = announced(image)
     assert rig.memory.begin_download(0, len(image), rig.now) == BLOCK
     return rig
 
 
 def downloaded(image: bytes = NEW) -> Rig:
-    rig = erased(image)
+    rig = announced(image)
     rig.download(image)
+    return rig
+
+
+def stale() -> Rig:
+    """Ready for NEW, all sectors of the slot holding another image."""
+    rig = downloaded(FULL)
+    rig.announce(NEW)
+    rig.operations.clear()
     return rig
 
 
@@ -79,7 +90,9 @@ def test_identifiers() -> None:
     assert rig.memory.read_identifier(Did.RESUME_STATE, rig.now) == bytes(36)
     assert rig.memory.read_identifier(Did.SECURITY_COUNTER, rig.now) == bytes([0, 0, 0, 3])
     assert rig.memory.read_identifier(Did.SERIAL_NUMBER, rig.now) is None
-    rig.erase(NEW)
+    profile = rig.memory.read_identifier(Did.FLASH_PROFILE, rig.now)
+    assert profile == FlashProfile(64, 1.0, 6.25e-6, 116, 40e6).pack()
+    rig.announce(NEW)
     assert rig.memory.read_identifier(Did.RESUME_STATE, rig.now) == ResumeState(0, NEW_SHA).pack()
     rig.download(NEW)
     assert rig.memory.read_identifier(Did.RESUME_STATE, rig.now) == ResumeState(150, NEW_SHA).pack()
@@ -94,69 +107,167 @@ def test_identifiers() -> None:
     assert rig.memory.read_identifier(Did.SECURITY_COUNTER, rig.now) == bytes([0, 0, 0, 5])
 
 
-def test_the_real_geometry_takes_seconds_to_erase_and_a_block_is_programmed_before_the_next_is_received() -> None:
-    rig = Rig(OLD, geometry=FlashGeometry(), max_block=4093)
+def test_on_a_real_part_erase_goes_on_while_blocks_come() -> None:
+    rig = Rig(OLD, part=STM32H743)
     big = make_image("2.0.0", 4, size=300_000)
-    rig.erase(big)
-    assert rig.now == 100.0  # a new node's second bank is blank
     rig.upgrade(big)
-    assert not rig.operations[0].done_at - rig.operations[0].started > 0.0129  # 127 units
+    assert rig.now < 100.0 + 9375 * UNIT_S + 0.1  # a new node's second bank is blank
     start = rig.now
-    rig.erase(NEW)  # only the one sector that the old image used
-    assert rig.now == start + 1.0
-    rig.upgrade(NEWER)
+    rig.upgrade(NEWER)  # only the one sector that the old image used
+    assert start + ERASE_S < rig.now < start + ERASE_S + 0.01
     start = rig.now
-    rig.erase(make_image("5.0.0"))
-    assert rig.now == start + 3.0
+    newest = make_image("5.0.0", 7, size=300_000)
+    rig.announce(newest)
+    assert rig.now == start
+    rig.upgrade(newest)
+    assert rig.now == pytest.approx(start + 3 * ERASE_S + 9375 * UNIT_S + 300_000 / 11e6, abs=2e-3)
 
 
-# --- erase ------------------------------------------------------------------------------------
+# --- announcement ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("size", [0, -1, GEOMETRY.slot_size + 1, 0xFFFF_FFFF])
-def test_erase_for_a_size_that_does_not_fit(size: int) -> None:
+def test_an_announcement_of_a_size_that_does_not_fit(size: int) -> None:
     rig = Rig(OLD)
     assert rig.memory.erase(size, NEW_SHA, rig.now) is Nrc.REQUEST_OUT_OF_RANGE
 
 
-def test_erase_for_a_hash_of_wrong_length() -> None:
+def test_an_announcement_of_a_hash_of_wrong_length() -> None:
     rig = Rig(OLD)
     assert rig.memory.erase(150, NEW_SHA[:-1], rig.now) is Nrc.REQUEST_OUT_OF_RANGE
 
 
-def test_erase_takes_every_sector_that_is_not_blank_and_forgets_the_image_before() -> None:
-    rig = downloaded(make_image("2.0.0", size=GEOMETRY.slot_size))
+def test_an_announcement_is_answered_at_once_and_gives_up_the_image_before() -> None:
+    rig = downloaded(FULL)
+    assert resume_offset(rig) == GEOMETRY.slot_size
     rig.operations.clear()
-    start = rig.now
     erase = operation(rig.memory.erase(len(NEW), NEW_SHA, rig.now))
-    assert erase.done_at == start + 3.0
-    assert rig.memory.read_identifier(Did.RESUME_STATE, start + 1.5) == bytes(36)
-    assert rig.memory.begin_download(0, len(NEW), start + 1.5) is Nrc.CONDITIONS_NOT_CORRECT
-    assert rig.memory.erase(len(NEW), NEW_SHA, start + 1.5) is Nrc.BUSY_REPEAT_REQUEST
+    assert erase.done_at == rig.now
     assert erase.finish(erase.done_at) is None
-    assert [op.action for op in rig.operations] == [FlashAction.ERASE] * 3
-    assert rig.flash.is_blank(1, GEOMETRY.slot_offset, GEOMETRY.slot_size)
-
-
-def test_erase_that_is_given_up_ends_with_its_sector_and_is_not_taken_for_done() -> None:
-    rig = downloaded()
-    started = rig.now
-    erase = operation(rig.memory.erase(len(NEW), NEW_SHA, started))
-    assert rig.memory.is_working(started + 0.4)
-    rig.memory.abort_download(started + 0.5)
-    assert erase.done_at == started + 1.0
-    assert erase.finish(erase.done_at) is Nrc.CONDITIONS_NOT_CORRECT
-    assert not rig.memory.is_working(erase.done_at)
+    assert rig.memory.read_identifier(Did.RESUME_STATE, rig.now) == ResumeState(0, NEW_SHA).pack()
+    assert rig.memory.verify(zlib.crc32(NEW), rig.now) is Nrc.REQUEST_SEQUENCE_ERROR
+    assert not rig.operations
+    rig.announce(NEW)  # an answer that was lost
     assert resume_offset(rig) == 0
-    assert rig.memory.begin_download(0, len(NEW), erase.done_at) is Nrc.CONDITIONS_NOT_CORRECT
 
 
-def test_erase_is_refused_while_a_download_is_open() -> None:
+def test_every_sector_that_is_not_blank_is_erased_from_the_download_on() -> None:
+    rig = stale()
+    assert rig.memory.begin_download(0, len(NEW), rig.now) == BLOCK
+    assert rig.memory.is_working(rig.now)
+    rig.memory.settle(rig.now + 2.5 * ERASE_S)
+    assert [(op.action, op.offset // 64) for op in rig.operations] == [(FlashAction.ERASE, n) for n in (1, 2, 3)]
+    rig.memory.settle(rig.now + 3 * ERASE_S)
+    assert rig.flash.is_blank(1, GEOMETRY.slot_offset, GEOMETRY.slot_size)
+    assert not rig.memory.is_working(rig.now + 3 * ERASE_S)
+
+
+def test_blocks_are_programmed_between_the_erases() -> None:
+    rig = stale()
+    rig.memory.begin_download(0, len(NEW), rig.now)
+    start = rig.now
+    first = operation(rig.memory.write(NEW[:50], start + 0.1))
+    assert first.done_at == start + 0.1
+    assert first.finish(first.done_at) is None
+    second = operation(rig.memory.write(NEW[50:100], start + 0.2))  # 48 bytes must leave for a third block
+    assert second.done_at == pytest.approx(start + ERASE_S + 3 * UNIT_S)
+    assert second.finish(second.done_at) is None
+    third = operation(rig.memory.write(NEW[100:], second.done_at))  # the last one: nothing needs room any more
+    assert third.done_at == second.done_at
+    assert third.finish(third.done_at) is None
+    end = operation(rig.memory.end_download(third.done_at))
+    assert end.done_at == pytest.approx(start + 3 * ERASE_S + 10 * UNIT_S)
+    assert end.finish(end.done_at) is None
+    assert [op.action.name[0] for op in rig.operations] == list("EPPEPPEP")
+    assert rig.flash.read(1, GEOMETRY.slot_offset, 150) == NEW
+
+
+def test_what_is_behind_the_image_is_erased_before_the_image_is_complete() -> None:
+    rig = downloaded(FULL)
+    short = make_image("2.0.0", 5, size=64)
+    rig.announce(short)
+    rig.memory.begin_download(0, 64, rig.now)
+    start = rig.now
+    rig.expect(rig.memory.write(short[:50], rig.now))
+    rig.expect(rig.memory.write(short[50:], rig.now))
+    assert rig.now == start
+    end = operation(rig.memory.end_download(rig.now))
+    assert end.done_at == pytest.approx(start + 3 * ERASE_S + 4 * UNIT_S)
+    rig.memory.settle(start + 3 * ERASE_S)
+    assert resume_offset(rig) == 48
+    rig.now = end.done_at
+    assert end.finish(rig.now) is None
+    assert resume_offset(rig) == 64
+    rig.verify(short)
+
+
+def test_erasing_that_is_given_up_ends_with_its_sector_and_goes_on_with_the_next_download() -> None:
+    rig = stale()
+    rig.memory.begin_download(0, len(NEW), rig.now)
+    start = rig.now
+    rig.memory.abort_download(start + 0.5)
+    assert rig.memory.is_working(start + 0.9)
+    assert rig.memory.begin_download(0, len(NEW), start + 0.9) is Nrc.BUSY_REPEAT_REQUEST
+    assert rig.memory.erase(len(NEW), NEW_SHA, start + 0.9) is Nrc.BUSY_REPEAT_REQUEST
+    assert not rig.memory.is_working(start + 1.0)
+    assert len(rig.operations) == 1
+    assert rig.memory.begin_download(0, len(NEW), start + 5.0) == BLOCK
+    rig.memory.settle(start + 9.0)
+    assert [op.offset // 64 for op in rig.operations] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("seconds", [0.2, 1.0, 1.5, 2.5, 3.0])
+def test_power_loss_while_erasing_ahead(seconds: float) -> None:
+    rig = stale()
+    rig.memory.begin_download(0, len(NEW), rig.now)
+    rig.expect(rig.memory.write(NEW[:50], rig.now))
+    rig.now += seconds
+    rig.power_cycle()
+    assert resume_offset(rig) == (48 if seconds > ERASE_S else 0)
+    assert rig.version == "1.0.0"
+    rig.upgrade(NEW)
+    assert rig.version == "2.0.0"
+    assert max(rig.flash.erase_cycles(1, sector) for sector in (1, 2, 3)) <= 2
+
+
+def test_an_awaited_answer_says_so_if_the_download_was_given_up() -> None:
+    rig = stale()
+    rig.memory.begin_download(0, len(NEW), rig.now)
+    start = rig.now
+    rig.expect(rig.memory.write(NEW[:50], start))
+    second = operation(rig.memory.write(NEW[50:100], start))
+    rig.memory.abort_download(start + 0.5)
+    assert second.done_at == start + ERASE_S
+    assert second.finish(second.done_at) is Nrc.CONDITIONS_NOT_CORRECT
+    assert len(rig.operations) == 1
+    rig.now = second.done_at
+    assert resume_offset(rig) == 0
+    rig.upgrade(NEW)
+
+
+def test_an_awaited_end_says_so_if_the_download_was_given_up() -> None:
+    rig = stale()
+    rig.memory.begin_download(0, len(NEW), rig.now)
+    for start in range(0, 150, 50):
+        rig.expect(rig.memory.write(NEW[start : start + 50], rig.now))
+    end = operation(rig.memory.end_download(rig.now))
+    given_up_at = rig.now + 0.1
+    rig.memory.abort_download(given_up_at)
+    assert given_up_at < end.done_at < given_up_at + ERASE_S
+    rig.now = end.done_at
+    assert end.finish(rig.now) is Nrc.CONDITIONS_NOT_CORRECT
+    assert not rig.memory.is_working(rig.now)
+    assert 0 < resume_offset(rig) < 150
+    assert rig.memory.verify(zlib.crc32(NEW), rig.now) is Nrc.REQUEST_SEQUENCE_ERROR
+    rig.upgrade(NEW)
+
+
+def test_an_announcement_is_refused_while_a_download_is_open() -> None:
     rig = downloading()
     assert rig.memory.erase(len(NEW), NEW_SHA, rig.now) is Nrc.REQUEST_SEQUENCE_ERROR
 
 
-def test_erase_is_refused_while_the_only_confirmed_image_is_in_that_bank() -> None:
+def test_an_announcement_is_refused_while_the_only_confirmed_image_is_in_that_bank() -> None:
     rig = downloaded()
     rig.verify(NEW)
     rig.activate()
@@ -167,36 +278,51 @@ def test_erase_is_refused_while_the_only_confirmed_image_is_in_that_bank() -> No
     assert rig.memory.erase(len(NEWER), hashlib.sha256(NEWER).digest(), rig.now) is Nrc.CONDITIONS_NOT_CORRECT
     assert rig.flash.export_bank(0) == before
     rig.reset()
-    rig.erase(NEWER)
+    rig.announce(NEWER)
 
 
-def test_erase_cancels_an_activation() -> None:
+def test_an_announcement_cancels_an_activation() -> None:
     rig = downloaded()
     rig.verify(NEW)
     rig.activate()
-    rig.erase(NEW)
+    rig.announce(NEW)
     rig.reset()
     assert (rig.version, rig.memory.running.reason) == ("1.0.0", BootReason.CONFIRMED)
 
 
-def test_a_sector_that_does_not_erase() -> None:
-    rig = downloaded()
+def test_a_sector_that_does_not_erase_shows_at_the_next_answer() -> None:
+    rig = stale()
     rig.flash.inject_defect(1, 2, SectorDefect.REPORTED)
-    result = rig.wait(rig.memory.erase(len(NEW), NEW_SHA, rig.now))
-    assert result is Nrc.GENERAL_PROGRAMMING_FAILURE
+    rig.memory.begin_download(0, len(NEW), rig.now)
+    rig.expect(rig.memory.write(NEW[:50], rig.now))
+    assert rig.wait(rig.memory.write(NEW[50:100], rig.now)) is None
+    assert rig.memory.write(NEW[100:], rig.now + 2.5) is Nrc.GENERAL_PROGRAMMING_FAILURE
     assert rig.memory.last_failure is not None
     assert rig.memory.last_failure.reason is FailureReason.FLASH_WRITE_FAILED
-    assert rig.memory.begin_download(0, len(NEW), rig.now) is Nrc.CONDITIONS_NOT_CORRECT
+    assert not rig.memory.is_working(rig.now + 2.5)
+    rig.now += 3
     rig.power_cycle()
-    assert rig.version == "1.0.0"
+    assert (rig.version, resume_offset(rig)) == ("1.0.0", 64)  # the last whole sector
     rig.flash.inject_defect(1, 2, None)
     rig.upgrade(NEW)
+
+
+def test_a_sector_behind_the_image_that_does_not_erase_shows_at_the_end() -> None:
+    rig = downloaded(FULL)
+    rig.flash.inject_defect(1, 3, SectorDefect.REPORTED)
+    short = make_image("2.0.0", 5, size=64)
+    rig.announce(short)
+    rig.memory.begin_download(0, 64, rig.now)
+    for start in (0, 50):
+        rig.expect(rig.memory.write(short[start : start + 50], rig.now))
+    assert rig.wait(rig.memory.end_download(rig.now)) is Nrc.GENERAL_PROGRAMMING_FAILURE
+    assert rig.memory.verify(zlib.crc32(short), rig.now) is Nrc.REQUEST_SEQUENCE_ERROR
 
 
 # --- download ---------------------------------------------------------------------------------
 
 
-def test_download_needs_an_erase() -> None:
+def test_download_needs_an_announcement() -> None:
     rig = Rig(OLD)
     assert rig.memory.begin_download(0, 150, rig.now) is Nrc.CONDITIONS_NOT_CORRECT
     assert rig.memory.write(b"x", rig.now) is Nrc.REQUEST_SEQUENCE_ERROR
@@ -207,7 +333,7 @@ def test_download_needs_an_erase() -> None:
     ("address", "size"), [(1, 149), (16, 134), (0, 149), (0, 151), (0, 0), (-1, 151), (150, 0), (0xFFFF_FFFF, 151)]
 )
 def test_download_of_anything_but_the_announced_image(address: int, size: int) -> None:
-    rig = erased()
+    rig = announced()
     assert rig.memory.begin_download(address, size, rig.now) is Nrc.REQUEST_OUT_OF_RANGE
 
 
@@ -216,22 +342,26 @@ def test_one_download_at_a_time() -> None:
     assert rig.memory.begin_download(0, len(NEW), rig.now) is Nrc.CONDITIONS_NOT_CORRECT
 
 
-def test_a_block_is_taken_at_once_and_the_next_when_the_one_before_is_programmed() -> None:
-    rig = downloading()
-    first = operation(rig.memory.write(NEW[:50], 200.0))
+def test_a_block_is_answered_when_there_is_room_for_another() -> None:
+    rig = downloading(make_image("2.0.0", 5, size=192))
+    data = make_image("2.0.0", 5, size=192)
+    first = operation(rig.memory.write(data[:50], 200.0))
     assert first.done_at == 200.0
     assert first.finish(200.0) is None
-    second = operation(rig.memory.write(NEW[50:100], 200.0 + UNIT_S))
+    second = operation(rig.memory.write(data[50:100], 200.0 + UNIT_S))
     assert second.done_at == pytest.approx(200.0 + 3 * UNIT_S)  # 48 of the first 50 bytes
-    assert rig.memory.write(NEW[100:], 200.0 + 2 * UNIT_S) is Nrc.BUSY_REPEAT_REQUEST
+    assert rig.memory.write(data[100:150], 200.0 + 2 * UNIT_S) is Nrc.BUSY_REPEAT_REQUEST
     assert second.finish(second.done_at) is None
-    third = operation(rig.memory.write(NEW[100:], second.done_at))
-    assert third.done_at == pytest.approx(second.done_at + 3 * UNIT_S)
+    third = operation(rig.memory.write(data[100:150], second.done_at))
+    assert third.done_at == pytest.approx(second.done_at + 3 * UNIT_S)  # room for 42 more, of 2 + 50 + 50
     assert third.finish(third.done_at) is None
-    end = operation(rig.memory.end_download(third.done_at))
-    assert end.done_at == pytest.approx(third.done_at + 4 * UNIT_S)  # 2 + 2 + 50 bytes
+    fourth = operation(rig.memory.write(data[150:], third.done_at))
+    assert fourth.done_at == third.done_at  # the last one
+    assert fourth.finish(fourth.done_at) is None
+    end = operation(rig.memory.end_download(fourth.done_at))
+    assert end.done_at == pytest.approx(fourth.done_at + 6 * UNIT_S)
     assert end.finish(end.done_at) is None
-    assert rig.flash.read(1, GEOMETRY.slot_offset, 150) == NEW
+    assert rig.flash.read(1, GEOMETRY.slot_offset, 192) == data
 
 
 def test_the_next_block_does_not_wait_on_a_slow_bus() -> None:
@@ -291,7 +421,7 @@ def test_a_bad_sector_shows_at_the_end() -> None:
         assert rig.wait(rig.memory.write(NEW[start : start + 50], rig.now)) is None
     assert rig.wait(rig.memory.end_download(rig.now)) is Nrc.GENERAL_PROGRAMMING_FAILURE
     assert rig.memory.verify(zlib.crc32(NEW), rig.now) is Nrc.REQUEST_SEQUENCE_ERROR
-    assert resume_offset(rig) == 64  # the last block, from the sector that the end of the one before it is in, is lost
+    assert resume_offset(rig) == 128  # what is in the sectors before is good
 
 
 def test_a_failure_does_not_outlast_a_good_attempt() -> None:
@@ -329,8 +459,8 @@ def test_a_complete_download_needs_no_further_one_after_an_abort() -> None:
     rig = downloading()
     for start in range(0, 150, 50):
         rig.expect(rig.memory.write(NEW[start : start + 50], rig.now))
-    rig.memory.abort_download(rig.now)
     rig.now += 1
+    rig.memory.abort_download(rig.now)
     assert resume_offset(rig) == 150
     rig.verify(NEW)
 
@@ -346,27 +476,38 @@ def test_power_loss_between_blocks_resumes_exactly() -> None:
     assert rig.flash.counters.sectors_erased == erases
 
 
-def test_power_loss_within_a_block_resumes_at_the_sector_which_the_first_block_has_erased() -> None:
+def test_power_loss_within_a_block_resumes_at_the_sector_which_is_erased_again() -> None:
     rig = downloading()
     rig.expect(rig.memory.write(NEW[:50], rig.now))
     rig.expect(rig.memory.write(NEW[50:100], rig.now + UNIT_S * 3))  # units 3, 4, 5: the second sector begins at 4
-    rig.now = rig.operations[-1].started + 1.5 * UNIT_S
+    rig.now = rig.operations[-1].started + 0.5 * UNIT_S
     rig.power_cycle()
     assert resume_offset(rig) == 0
     rig.operations.clear()
-    assert rig.memory.begin_download(0, 150, rig.now) == BLOCK
-    assert not rig.operations  # nothing is erased before data comes
     start = rig.now
+    assert rig.memory.begin_download(0, 150, rig.now) == BLOCK
     first = operation(rig.memory.write(NEW[:50], rig.now))
     assert first.done_at == start
     second = operation(rig.memory.write(NEW[50:100], rig.now))
-    assert second.done_at == pytest.approx(start + 2.0 + 3 * UNIT_S)  # both sectors that were touched
+    assert second.done_at == pytest.approx(start + ERASE_S + 3 * UNIT_S)
     rig.now = second.done_at
     assert second.finish(rig.now) is None
     rig.expect(rig.memory.write(NEW[100:], rig.now))
     rig.expect(rig.memory.end_download(rig.now))
     rig.verify(NEW)
-    assert [op.action for op in rig.operations[:2]] == [FlashAction.ERASE] * 2
+    assert [op.offset for op in rig.operations if op.action is FlashAction.ERASE] == [64]  # only what was touched
+
+
+def test_power_loss_in_the_second_sector_erases_only_that() -> None:
+    rig = downloading()
+    rig.expect(rig.memory.write(NEW[:50], rig.now))
+    rig.expect(rig.memory.write(NEW[50:100], rig.now + UNIT_S * 3))
+    rig.now += UNIT_S * 2
+    rig.power_cycle()
+    assert resume_offset(rig) == 64
+    rig.operations.clear()
+    rig.upgrade(NEW)
+    assert [op.offset for op in rig.operations if op.action is FlashAction.ERASE] == [128]
 
 
 def test_power_loss_in_the_repair_keeps_the_offset_at_the_sector() -> None:
@@ -421,7 +562,7 @@ def test_verify_takes_the_time_to_read_and_answers_the_crc() -> None:
 
 
 def test_verify_needs_a_complete_and_closed_download() -> None:
-    rig = erased()
+    rig = announced()
     assert rig.memory.verify(0, rig.now) is Nrc.REQUEST_SEQUENCE_ERROR
     assert Rig(OLD).memory.verify(0, 0.0) is Nrc.REQUEST_SEQUENCE_ERROR
     rig.memory.begin_download(0, 150, rig.now)
@@ -474,7 +615,7 @@ def test_activation_needs_a_verification_since_the_last_change_or_boot() -> None
     rig = downloaded()
     assert rig.memory.activate_on_trial(rig.now) is Nrc.REQUEST_SEQUENCE_ERROR
     rig.verify(NEW)
-    rig.erase(NEW)
+    rig.announce(NEW)
     assert rig.memory.activate_on_trial(rig.now) is Nrc.REQUEST_SEQUENCE_ERROR
     rig.download(NEW)
     rig.verify(NEW)

@@ -246,7 +246,8 @@ def test_typed_answers() -> None:
     assert decode(exchange.start_routine(Rid.VERIFY_MEMORY, b"", result_length=4), "7101fd1001020304") == b"\1\2\3\4"
     assert decode(exchange.request_download(0, 1), "74200fff") == 4093
     assert decode(exchange.request_download(0, 1), "74100a") == 8
-    assert decode(exchange.request_download(0, 1), "744000010000") == exchange.MAX_BLOCK_DATA
+    assert decode(exchange.request_download(0, 1), "744000010000") == 65534
+    assert decode(exchange.request_download(0, 1), "744000010003") == exchange.MAX_BLOCK_DATA == 65536
     decode(exchange.transfer_data(1, b""), "7601")
     decode(exchange.transfer_exit(), "77")
     decode(exchange.hard_reset(), "5101")

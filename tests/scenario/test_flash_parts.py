@@ -1,0 +1,58 @@
+"""Real parts on an otherwise idle bus: receiving, programming and checking overlap until the slowest of them is left.
+
+The images are as large as the parts' own slots, or 256 KiB.  Everything is in virtual time: the figures are exact.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from benchmarks.flash_parts import CLASSIC_500K, FD_500K_2M, measure
+from ess_can.can.timing import BitTiming
+from ess_can.sim.flash import FlashTiming
+from ess_can.sim.parts import PARTS, STM32F103XG, STM32F429, STM32G474, FlashPart
+
+KIB = 1024
+SIZES = {STM32G474.name: 224 * KIB}
+BUSES = {"500k": CLASSIC_500K, "FD 500k/2M": FD_500K_2M}
+
+
+@pytest.mark.parametrize("bus", BUSES)
+@pytest.mark.parametrize("part", PARTS.values(), ids=PARTS)
+def test_the_time_is_that_of_the_wire_or_of_the_flash(part: FlashPart, bus: str) -> None:
+    measured = measure(part, BUSES[bus], SIZES.get(part.name, 256 * KIB))
+    assert 1.0 <= measured.ratio <= 1.05
+
+
+@pytest.mark.parametrize(
+    ("part", "timing", "limit"),
+    [
+        (STM32G474, CLASSIC_500K, "wire"),
+        (STM32F429, CLASSIC_500K, "wire"),
+        (STM32F103XG, CLASSIC_500K, "flash"),
+        (STM32G474, FD_500K_2M, "flash"),
+        (STM32F429, FD_500K_2M, "flash"),
+        (STM32F103XG, FD_500K_2M, "flash"),
+    ],
+)
+def test_both_limits_are_met(part: FlashPart, timing: BitTiming, limit: str) -> None:
+    """On which side a case stands, so that a change of a part's figures does not quietly empty the tests above."""
+    measured = measure(part, timing, 32 * KIB)
+    assert (measured.flash_s > measured.wire_s) == (limit == "flash")
+
+
+def test_flash_that_is_just_as_fast_as_the_wire_is_the_hardest_case() -> None:
+    """Half of the flash's time is for pages, half for data; nothing of either may be lost."""
+    wire_s_per_byte = 228.8e-6 / 7
+    page = STM32F103XG.geometry.sector_size
+    timing = FlashTiming(sector_erase_s=page * wire_s_per_byte / 2, unit_program_s=wire_s_per_byte)
+    measured = measure(replace(STM32F103XG, timing=timing), CLASSIC_500K, 128 * KIB)
+    assert measured.flash_s == pytest.approx(measured.wire_s, rel=0.01)
+    assert 1.0 <= measured.ratio <= 1.10  # the first block cannot be programmed before it is there
+
+
+def test_it_is_the_same_every_time() -> None:
+    first, second = (measure(STM32G474, FD_500K_2M, 32 * KIB) for _ in range(2))
+    assert first == second
