@@ -1,21 +1,24 @@
 """How long real parts take to receive, program and check an image, over the longer of its wire time and flash time.
 
-One node on an otherwise idle bus, in virtual time with exact frame timing: the figures are the same on every machine.
+Nodes on an otherwise idle bus, in virtual time with exact frame timing: the figures are the same on every machine.
 Run it as `python -m benchmarks.flash_parts` from the project's folder.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import hashlib
 import json
 import random
 import sys
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ess_can.bus.clock import now, pause
 from ess_can.bus.isotp_channel import IsoTpChannel
+from ess_can.bus.port import Bus
 from ess_can.bus.station import StationLink
 from ess_can.can.timing import BitTiming
 from ess_can.gateway.node_client import NodeClient, OnError, OnMessage
@@ -24,6 +27,7 @@ from ess_can.identity import NodeAddress, NodeType, Version
 from ess_can.image.node_image import NodeImage, build_node_image
 from ess_can.isotp import IsoTpAddress, IsoTpParams
 from ess_can.signals.dbc import StationCodec
+from ess_can.sim.controller import QueueOrder
 from ess_can.sim.loop import run_virtual
 from ess_can.sim.node import Behaviour, Board, SimulatedNode
 from ess_can.sim.parts import PARTS, FlashPart
@@ -37,7 +41,9 @@ from ess_can.uds.access import CmacAccess
 CLASSIC_500K = BitTiming(500_000)
 FD_500K_2M = BitTiming(500_000, 2_000_000)
 TIMINGS = (CLASSIC_500K, FD_500K_2M)
-_NODE = NodeAddress(NodeType.BMU, 1)
+BMU1 = NodeAddress(NodeType.BMU, 1)
+_OLD, _NEW = Version(1, 0, 0), Version(1, 1, 0)
+_ACCESS = CmacAccess(TEST_ONLY_ACCESS_SECRET)
 _KEY = SigningKey.from_seed(hashlib.sha256(b"flash parts").digest(), "flash parts")
 _RING = KeyRing.of(_KEY.public)
 _BETWEEN_S = 0.01  # from the node's boot to the first request
@@ -45,16 +51,21 @@ _BETWEEN_S = 0.01  # from the node's boot to the first request
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """Seconds for `image_bytes`: from the RequestDownload until the node has verified the image; of the image on the
-    wire at best; and that the part's own erase and program times allow at best, all sectors of the image being dirty.
+    """Seconds to program `image_bytes` into each of `nodes` nodes at the same time.
+
+    From the first RequestDownload until the last node has verified its image; of all images on the wire at best; and
+    that the part's own erase and program times allow at best, all sectors of the image being dirty.  `repeated` counts
+    requests that had to be sent again.
     """
 
     part: str
     timing: BitTiming
     image_bytes: int
+    nodes: int
     elapsed_s: float
     wire_s: float
     flash_s: float
+    repeated: int
 
     @property
     def ratio(self) -> float:
@@ -83,30 +94,114 @@ class _Idle:
         return True
 
 
-def measure(part: FlashPart, timing: BitTiming, image_bytes: int) -> Measurement:
-    """Program an image of `image_bytes` into a node whose slot is dirty as far as the image reaches.
+def measure(
+    part: FlashPart, timing: BitTiming, image_bytes: int, addresses: Sequence[NodeAddress] = (BMU1,)
+) -> Measurement:
+    """Program an image of `image_bytes` into nodes whose slots are dirty as far as the image reaches.
 
     The part gets as many sectors as it takes.  Raises EssCanError if anything goes wrong.
     """
-    image = _image(Version(1, 1, 0), image_bytes)
-    part = part.with_slots_of(len(image))
-    codec = StationCodec.load()
-    elapsed_s = run_virtual(_transfer(part, timing, image, codec))
+    part = part.with_slots_of(image_bytes)
+    return run_virtual(_measure(part, timing, image_bytes, addresses, StationCodec.load()))
+
+
+async def _measure(
+    part: FlashPart, timing: BitTiming, size: int, addresses: Sequence[NodeAddress], codec: StationCodec
+) -> Measurement:
+    fd = timing.data_bitrate is not None
+    isotp = IsoTpParams(tx_dl=64, fd=True, brs=True) if fd else IsoTpParams()
+    wire = Wire(timing)
+    nodes = [_node(wire, codec, address, part, isotp, size) for address in addresses]
+    bus = wire.controller("tester")
+    await pause(_BETWEEN_S)
+    images = {address: _image(address.node_type, _NEW, size) for address in addresses}
+    downloads = [_Download(bus, codec, address, isotp, images[address]) for address in addresses]
+    for download in downloads:
+        await download.prepare()
+    began_at = now()
+    async with asyncio.TaskGroup() as group:
+        for download in downloads:
+            group.create_task(download.run())
+    elapsed_s = now() - began_at
+    for download in downloads:
+        await download.client.close()
+    for node in nodes:
+        node.power_off(now())
+    return Measurement(
+        part.name,
+        timing,
+        size,
+        len(addresses),
+        elapsed_s,
+        sum(ideal_wire_time_s(images[address], codec.diagnostic_ids(address)[0], timing) for address in addresses),
+        _sectors(part, size) * part.timing.sector_erase_s
+        + -(-size // part.geometry.unit_size) * part.timing.unit_program_s,
+        sum(download.client.repeated for download in downloads),
+    )
+
+
+class _Download:
+    """The tester's work on one node."""
+
+    def __init__(self, bus: Bus, codec: StationCodec, address: NodeAddress, isotp: IsoTpParams, image: bytes) -> None:
+        ids = IsoTpAddress(*codec.diagnostic_ids(address))
+
+        def connect(on_message: OnMessage, on_error: OnError) -> IsoTpChannel:
+            return IsoTpChannel(bus, ids, isotp, on_message=on_message, on_error=on_error)
+
+        self.client = NodeClient(connect)
+        self._image = image
+
+    async def prepare(self) -> None:
+        """All that comes before the RequestDownload."""
+        await self.client.enter_extended()
+        await self.client.check_preconditions()
+        await self.client.enter_programming()
+        await self.client.authenticate(_ACCESS)
+        await self.client.erase(len(self._image), hashlib.sha256(self._image).digest())
+
+    async def run(self) -> None:
+        """From the RequestDownload on."""
+        await self.client.download(0, self._image)
+        await self.client.verify(zlib.crc32(self._image))
+
+
+def _node(
+    wire: Wire, codec: StationCodec, address: NodeAddress, part: FlashPart, isotp: IsoTpParams, dirty_bytes: int
+) -> SimulatedNode:
+    """A node that runs, and whose inactive slot is dirty in its first `dirty_bytes`."""
     geometry = part.geometry
-    flash_s = _sectors(part, len(image)) * part.timing.sector_erase_s
-    flash_s += -(-len(image) // geometry.unit_size) * part.timing.unit_program_s
-    wire_s = ideal_wire_time_s(image, codec.diagnostic_ids(_NODE)[0], timing)
-    return Measurement(part.name, timing, len(image), elapsed_s, wire_s, flash_s)
+
+    def verify(content: bytes) -> NodeImage:
+        return verify_node_image(content, _RING, slot_size=geometry.slot_size).facts
+
+    node = SimulatedNode(
+        address,
+        Board(BMU_HARDWARE_ID, "BENCH-0001", _ACCESS, isotp=isotp, part=part),
+        wire.controller(str(address), depth=32, order=QueueOrder.PRIORITY),
+        codec,
+        _Idle(),
+        verify,
+        random.Random(1),  # noqa: S311 - the same every time
+        {},
+    )
+    node.install(_image(address.node_type, _OLD, 4096))
+    for number in range(_sectors(part, dirty_bytes)):
+        sector = geometry.slot_offset + number * geometry.sector_size
+        if node.flash.is_blank(1, sector, geometry.sector_size):
+            node.flash.factory_program(1, sector, bytes(geometry.unit_size))
+    node.power_on(boot_s=0.0)
+    return node
 
 
-def _image(version: Version, size: int) -> bytes:
+def _image(node_type: NodeType, version: Version, size: int) -> bytes:
     """A signed image of exactly `size` bytes."""
 
     def build(payload: bytes) -> bytes:
         return build_node_image(
             payload,
             version=version,
-            node_type=_NODE.node_type,
+            node_type=node_type,
             hardware_ids=(BMU_HARDWARE_ID,),
             security_counter=version.minor + 1,
             signer=_KEY,
@@ -118,52 +213,6 @@ def _image(version: Version, size: int) -> bytes:
 
 def _sectors(part: FlashPart, image_bytes: int) -> int:
     return -(-image_bytes // part.geometry.sector_size)
-
-
-async def _transfer(part: FlashPart, timing: BitTiming, image: bytes, codec: StationCodec) -> float:
-    fd = timing.data_bitrate is not None
-    isotp = IsoTpParams(tx_dl=64, fd=True, brs=True) if fd else IsoTpParams()
-    access = CmacAccess(TEST_ONLY_ACCESS_SECRET)
-    wire = Wire(timing)
-
-    def verify(content: bytes) -> NodeImage:
-        return verify_node_image(content, _RING, slot_size=part.geometry.slot_size).facts
-
-    node = SimulatedNode(
-        _NODE,
-        Board(BMU_HARDWARE_ID, "BMU-000001", access, isotp=isotp, part=part),
-        wire.controller("node"),
-        codec,
-        _Idle(),
-        verify,
-        random.Random(1),  # noqa: S311 - the same every time
-        {},
-    )
-    node.install(_image(Version(1, 0, 0), 4096))
-    geometry = part.geometry
-    for number in range(_sectors(part, len(image))):
-        sector = geometry.slot_offset + number * geometry.sector_size
-        if node.flash.is_blank(1, sector, geometry.sector_size):
-            node.flash.factory_program(1, sector, bytes(geometry.unit_size))
-    node.power_on(boot_s=0.0)
-    await pause(_BETWEEN_S)
-    bus, ids = wire.controller("tester"), IsoTpAddress(*codec.diagnostic_ids(_NODE))
-
-    def connect(on_message: OnMessage, on_error: OnError) -> IsoTpChannel:
-        return IsoTpChannel(bus, ids, isotp, on_message=on_message, on_error=on_error)
-
-    async with NodeClient(connect) as client:
-        await client.enter_extended()
-        await client.check_preconditions()
-        await client.enter_programming()
-        await client.authenticate(access)
-        await client.erase(len(image), hashlib.sha256(image).digest())
-        began_at = now()
-        await client.download(0, image)
-        await client.verify(zlib.crc32(image))
-        elapsed_s = now() - began_at
-    node.power_off(now())
-    return elapsed_s
 
 
 def main() -> None:

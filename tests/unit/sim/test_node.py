@@ -23,6 +23,7 @@ from ess_can.sim.node import Behaviour, Board, SimulatedNode
 from ess_can.sim.test_secrets import TEST_ONLY_ACCESS_SECRET
 from ess_can.sim.wire import Wire
 from ess_can.uds.access import CmacAccess
+from ess_can.uds.target import FlashProfile
 from tests.scenario.support import BMU1, NEW, OLD, image, station_codec, verify
 
 OLD_IMAGE = image(NodeType.BMU, OLD, 4)
@@ -283,6 +284,16 @@ def test_a_node_restarts_only_once_its_answer_has_left() -> None:
         assert held == [True]  # nothing closes while it waits
         await pause(1.0)
         assert rig.node.boots == 2
+
+    on_node(script)
+
+
+def test_a_node_says_how_fast_its_flash_is() -> None:
+    async def script(rig: Rig) -> None:
+        await pause(1.0)
+        answer = await rig.ask("22fd05")
+        assert answer[:6] == "62fd05"
+        assert FlashProfile.unpack(bytes.fromhex(answer[6:])) == FlashProfile(131072, 1.0, 3.125e-6, 131072, 11e6)
 
     on_node(script)
 

@@ -302,4 +302,4 @@ def test_speed_shortens_flash_and_boot_and_no_cycle() -> None:
         assert node.running
         assert len(times) == pytest.approx(1.08 / 0.05, abs=1.5)
 
-    on_plant(script, replace(QUICK, speed=10.0))
+    on_plant(script, replace(QUICK, flash=STM32H743, speed=10.0))

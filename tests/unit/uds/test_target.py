@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 
 from ess_can.identity import Version
-from ess_can.uds.target import BootState, ResumeState
+from ess_can.sim.parts import FASTER_THAN_WIRE, PARTS, FlashPart
+from ess_can.uds.target import BootState, FlashProfile, ResumeState
 
 BOOT = BootState(bank=1, standing=2, boot_counter=0x01020304, version=Version(1, 2, 0x0304, 0x05060708))
 
@@ -29,3 +30,36 @@ def test_another_length_is_refused(length: int) -> None:
         BootState.unpack(bytes(length))
     with pytest.raises(ValueError, match=f"{length} bytes"):
         ResumeState.unpack(bytes(length))
+
+
+def test_flash_profile_is_five_numbers() -> None:
+    profile = FlashProfile(2048, 0.02202, 10.21125e-6, 65536, 4e6)
+    assert profile.pack().hex() == "00000800" + "00005604" + f"{10_456_320:08x}" + "00010000" + "003d0900"
+    again = FlashProfile.unpack(profile.pack())
+    assert (again.sector_bytes, again.sector_erase_s, again.buffer_bytes) == (2048, 0.02202, 65536)
+    assert again.program_s_per_byte == pytest.approx(10.21125e-6, rel=1e-6)
+    assert FlashProfile.unpack(again.pack()) == again
+
+
+@pytest.mark.parametrize("part", [*PARTS.values(), FASTER_THAN_WIRE], ids=lambda part: part.name)
+def test_a_flash_profile_of_a_real_part_loses_nothing_that_matters(part: FlashPart) -> None:
+    per_byte = part.timing.unit_program_s / part.geometry.unit_size
+    erase_s = part.timing.sector_erase_s
+    sent = FlashProfile(part.geometry.sector_size, erase_s, per_byte, part.buffer_bytes, part.hash_bytes_per_s)
+    got = FlashProfile.unpack(sent.pack())
+    assert (got.sector_bytes, got.sector_erase_s, got.buffer_bytes) == (sent.sector_bytes, erase_s, sent.buffer_bytes)
+    assert got.program_s_per_byte == pytest.approx(per_byte, rel=1e-3)
+    assert got.read_bytes_per_s == pytest.approx(part.hash_bytes_per_s)
+
+
+def test_a_flash_profile_beyond_its_fields_says_the_most_it_can() -> None:
+    assert (
+        FlashProfile(1, 1e9, 1.0, 1, 1e12).pack()
+        == bytes((0, 0, 0, 1)) + b"\xff" * 8 + bytes((0, 0, 0, 1)) + b"\xff" * 4
+    )
+
+
+@pytest.mark.parametrize("record", ["", "00" * 19, "00" * 21, "00" * 20, "00000001" * 3 + "00000000" + "00000001"])
+def test_a_flash_profile_that_makes_no_sense(record: str) -> None:
+    with pytest.raises(ValueError, match="flash profile"):
+        FlashProfile.unpack(bytes.fromhex(record))
