@@ -246,7 +246,9 @@ class StationCircuit:
         self._update_currents()
 
     def step(self, now: float) -> None:
-        """Advance to `now`, moving each contactor at its own instant.  A `now` in the past changes nothing."""
+        """Advance to `now`, moving each contactor at its own instant.  A `now` that is not later changes nothing."""
+        if now <= self._time:
+            return
         for contactor in self.contactors:
             if contactor.due <= now:
                 self._move_contactors(now)

@@ -58,6 +58,15 @@ class Held:
         """Whether it has held for `duration_s`."""
         return self.since is not None and now - self.since >= duration_s
 
+    def updated_for(self, condition: bool, duration_s: float, now: float) -> bool:
+        """`update`, then `for_at_least`."""
+        if not condition:
+            self.since = None
+            return False
+        if self.since is None:
+            self.since = now
+        return now - self.since >= duration_s
+
 
 class RackEvidence:
     """The BMU's evidence about its own rack.  Call `update` at every step; the verdicts are those of the last one.
@@ -105,8 +114,7 @@ class RackEvidence:
         if plus.coil or minus.coil or precharge.coil:
             self._ordered_open.since = self._off.since = None
             return
-        self._ordered_open.update(True, now)
-        if self._ordered_open.for_at_least(spec.contactor_timeout_s, now):
+        if self._ordered_open.updated_for(True, spec.contactor_timeout_s, now):
             if not feedbacks_open:
                 self.weld_plus = ContactorState.CLOSED in (feedbacks[0], feedbacks[2])
                 self.weld_minus = feedbacks[1] is ContactorState.CLOSED
@@ -148,19 +156,16 @@ class RackEvidence:
         telling = gap_v >= spec.pole_gap_min_v
         if not telling:
             self._gap_plus.since = self._gap_minus.since = None
-            current_a = readings.current_a
-            self._leak.update(current_a is not None and abs(current_a) >= spec.leak_current_a, now)
-            if self._leak.for_at_least(spec.leak_settling_s, now):
+            leaks = readings.current_a is not None and abs(readings.current_a) >= spec.leak_current_a
+            if self._leak.updated_for(leaks, spec.leak_settling_s, now):
                 self.weld_plus = self.weld_minus = True
             return False
         self._leak.since = None
         across_plus_v, across_minus_v = readings.across_plus_v, readings.across_minus_v
         welded_v = spec.welded_fraction * gap_v
-        self._gap_plus.update(across_plus_v < welded_v, now)
-        self._gap_minus.update(across_minus_v < welded_v, now)
-        if self._gap_plus.for_at_least(spec.weld_settling_s, now):
+        if self._gap_plus.updated_for(across_plus_v < welded_v, spec.weld_settling_s, now):
             self.weld_plus = True
-        if self._gap_minus.for_at_least(spec.weld_settling_s, now):
+        if self._gap_minus.updated_for(across_minus_v < welded_v, spec.weld_settling_s, now):
             self.weld_minus = True
         open_v = spec.open_fraction * gap_v
         return across_plus_v >= open_v and across_minus_v >= open_v

@@ -301,9 +301,10 @@ class Pcs:
             goal_a = max(-limit_a, min(limit_a, 1000.0 * self._wanted_kw() / circuit.link_voltage_v))
         elif self.faults.ignores_ramp and self.state is not PcsState.FAULT:
             return
-        step_a = self.spec.ramp_a_per_s * elapsed_s
         request_a = circuit.bridge_request_a
-        circuit.bridge_request_a = max(request_a - step_a, min(request_a + step_a, goal_a))
+        if request_a != goal_a:
+            step_a = self.spec.ramp_a_per_s * elapsed_s
+            circuit.bridge_request_a = max(request_a - step_a, min(request_a + step_a, goal_a))
 
     def _watch_heartbeat(self, now: float) -> None:
         if self.remote_control and now - self._heard_at > self.spec.heartbeat_timeout_s:
