@@ -24,6 +24,7 @@ from ess_can.can.timing import BitTiming
 from ess_can.gateway.node_client import NodeClient, OnError, OnMessage
 from ess_can.gateway.transfer_meter import ideal_wire_time_s
 from ess_can.identity import NodeAddress, NodeType, Version
+from ess_can.image.content import BytesContent
 from ess_can.image.node_image import NodeImage, build_node_image
 from ess_can.isotp import IsoTpAddress, IsoTpParams
 from ess_can.signals.dbc import StationCodec
@@ -162,7 +163,7 @@ class _Download:
 
     async def run(self) -> None:
         """From the RequestDownload on."""
-        await self.client.download(0, self._image)
+        await self.client.download(0, BytesContent(self._image))
         await self.client.verify(zlib.crc32(self._image))
 
 

@@ -145,7 +145,7 @@ class Upgrade:
 
     async def _program_together(self, nodes: list[NodeUpgrade]) -> None:
         """Each under permits of its own.  The first that fails for good ends the others where they are: resumable."""
-        at_once = min(len(nodes), self._times.nodes_at_once)
+        at_once = min(len(nodes), self._times.nodes_at_once, self._master.streams)
         turns = asyncio.Semaphore(at_once)
         at_work: list[NodeAddress] = []
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-import select
 import pty
+import select
 import signal
 import tty
 from collections.abc import Callable, Iterator
