@@ -75,7 +75,7 @@ class Transmission:
         self.ahead: list[CanFrame] = []
         self._block_end = _NO_BLOCK_END
         self._blocked = False  # no frame to give: flow control is awaited or all is handed over
-        self.pivot: CanFrame | None = None  # the frame whose confirmation starts N_Bs or STmin, or completes the message
+        self.pivot: CanFrame | None = None  # its confirmation starts N_Bs or STmin, or completes the message
         self.st_min = 0.0
         self._not_before = not_before
         self._flow_control_since = math.inf  # N_Bs runs from here
