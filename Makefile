@@ -13,7 +13,7 @@ PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 WHOLE  := tests/interop tests/scenario tests/unit/cli
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-vcan test-kernel check fmt firmware bench docs clean
+.PHONY: help demo test test-vcan test-kernel check fmt firmware bench bench-quick docs clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -56,8 +56,11 @@ firmware: $(VENV)/.installed-dev ## Build and sign the sample firmware (needs gc
 	$(BIN)/python firmware_samples/build.py
 	$(BIN)/python firmware_samples/make_bad.py
 
-bench: $(VENV)/.installed-dev ## Compare with the peers, in one run
-	$(BIN)/python benchmarks/isotp_peers.py
+bench: $(VENV)/.installed-dev ## Measure everything beside the peers: table, JSON and plots in build/bench
+	@$(BIN)/python -m benchmarks
+
+bench-quick: $(VENV)/.installed-dev ## The same with small images, in less than two minutes
+	@$(BIN)/python -m benchmarks --quick
 
 docs: $(VENV)/.installed-dev ## Write the generated parts of the documents
 	$(BIN)/python docs/generate.py

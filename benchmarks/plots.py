@@ -1,0 +1,113 @@
+"""Plots of a run: wire efficiency over bit rate, and how long safety frames take.
+
+The SVG files of the same measurements are the same to the byte.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from benchmarks.safety_latency import Latency
+from benchmarks.station import CLASSIC, FD
+from benchmarks.wire_efficiency import PUBLISHED, Transfer
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_OURS = "#0060a0"
+_BINS = 40
+
+
+def draw(measurements: Sequence[object], folder: Path) -> list[Path]:
+    """Draw what there is to be drawn, as PNG and SVG; gives the files written."""
+    # Drawing takes half a second to import, and is not needed to measure.
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    mpl.rcParams.update({"svg.hashsalt": "ess-can", "svg.fonttype": "path", "font.size": 9})
+    transfers = [m for m in measurements if isinstance(m, Transfer)]
+    latencies = [m for m in measurements if isinstance(m, Latency) and m.who == "ess-can"]
+    written = list[Path]()
+    if transfers:
+        written += _save(_efficiency(transfers), folder / "performance-efficiency")
+    if latencies:
+        written += _save(_latency(latencies), folder / "performance-latency")
+    return written
+
+
+def _save(figure: Figure, path: Path) -> list[Path]:
+    from matplotlib import pyplot as plt
+
+    files = [path.with_suffix(".png"), path.with_suffix(".svg")]
+    figure.savefig(files[0], dpi=150, metadata={"Software": None})
+    figure.savefig(files[1], metadata={"Date": None, "Creator": None})
+    plt.close(figure)
+    # Of a file under version control: no blanks at the ends of lines.
+    files[1].write_text("\n".join(line.rstrip() for line in files[1].read_text("utf-8").splitlines()) + "\n", "utf-8")
+    return files
+
+
+def _efficiency(transfers: Sequence[Transfer]) -> Figure:
+    """One line for each who measured on a bus: classic by bit rate, then CAN FD."""
+    from matplotlib import pyplot as plt
+
+    figure, (classic, fd) = plt.subplots(1, 2, figsize=(9, 4), sharey=True, layout="constrained")
+    _lines(classic, [kind.name for kind in CLASSIC], transfers)
+    _lines(fd, [kind.name for kind in FD], transfers)
+    classic.plot(["500k"], [PUBLISHED], "x", color="#a00000", label="can-isotp, Windows, as published")
+    classic.set_title("classic CAN, bit/s")
+    fd.set_title("CAN FD, 64 bytes, bit/s")
+    classic.set_ylabel("wire efficiency")
+    classic.set_ylim(0.5, 1.02)
+    classic.legend(loc="lower right", fontsize=7)
+    return figure
+
+
+def _lines(axes: Axes, names: list[str], transfers: Sequence[Transfer]) -> None:
+    axes.axhline(1.0, color="black", linewidth=0.8, linestyle="--")
+    axes.annotate("the wire's limit", (0.02, 1.003), xycoords=("axes fraction", "data"), fontsize=7)
+    for who, racks in sorted({(t.who, t.racks) for t in transfers}, key=lambda key: (key[0] != "ess-can", key)):
+        points = {t.bus: t.efficiency for t in transfers if (t.who, t.racks) == (who, racks)}
+        shown = [name for name in names if name in points]
+        if not shown:
+            continue
+        ours = who == "ess-can"
+        beside = {0: "alone" if ours else "", 1: "1 rack"}.get(racks, f"{racks} racks")
+        axes.plot(
+            shown,
+            [points[name] for name in shown],
+            marker="o" if ours else "s",
+            markersize=4,
+            color=_OURS if ours else None,
+            alpha=1.0 if ours else 0.8,
+            linewidth=1.2,
+            linestyle={0: "-", 1: "--"}.get(racks, ":"),
+            label=f"{who}, {beside}" if beside else who,
+        )
+    axes.grid(visible=True, linewidth=0.3)
+
+
+def _latency(latencies: Sequence[Latency]) -> Figure:
+    """For each bus both frames, idle and saturated, in milliseconds."""
+    from matplotlib import pyplot as plt
+
+    size = (9, 2.4 * len(latencies))
+    figure, rows = plt.subplots(len(latencies), 2, figsize=size, layout="constrained", squeeze=False)
+    for latency, row in zip(latencies, rows, strict=True):
+        for delays, axes in zip((latency.hv_status, latency.pcs_command), row, strict=True):
+            idle, saturated = ([1000 * delay for delay in kind] for kind in (delays.idle_s, delays.saturated_s))
+            end = 1.05 * max(*idle, *saturated)
+            bins = [end * number / _BINS for number in range(_BINS + 1)]
+            for values, color, label in ((idle, "#909090", "idle bus"), (saturated, _OURS, "saturating transfer")):
+                weights = [100 / len(values)] * len(values)
+                axes.hist(
+                    values, bins, weights=weights, color=color, alpha=0.6, label=f"{label}, worst {max(values):.2f}"
+                )
+            axes.set_title(f"{delays.frame}, {latency.bus}", fontsize=9)
+            axes.set_xlabel("ms from hand-over to the end on the wire", fontsize=8)
+            axes.set_ylabel("% of frames", fontsize=8)
+            axes.legend(fontsize=7)
+    return figure
