@@ -17,6 +17,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict
 from pathlib import Path
 
+from benchmarks.document import write_document
 from benchmarks.figures import Failure, Figure, table
 from benchmarks.machine import this_machine
 from benchmarks.plots import draw
@@ -33,6 +34,7 @@ def main() -> int:
     parser.add_argument(
         "--output", metavar="FOLDER", type=Path, default=Path("build/bench"), help="default %(default)s"
     )
+    parser.add_argument("--document", action="store_true", help="put tables and plots into docs/performance.md, too")
     options = parser.parse_args()
     machine = this_machine()
     began = time.perf_counter()
@@ -60,6 +62,8 @@ def main() -> int:
     }
     (options.output / "figures.json").write_text(json.dumps(document, indent=1) + "\n", "utf-8")
     plots = draw(measurements, options.output)
+    if options.document:
+        write_document(machine, figures, measurements, plots)
     sys.stdout.write("\n".join(["", str(options.output / "figures.json"), *map(str, plots)]) + "\n")
     return 1 if failures else 0
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from benchmarks.safety_latency import Latency
 from benchmarks.station import CLASSIC, FD
 from benchmarks.wire_efficiency import PUBLISHED, Transfer
+from benchmarks.wire_peers import BOTH_ENDS, DOCUMENTED, TUNED
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,7 +28,7 @@ def draw(measurements: Sequence[object], folder: Path) -> list[Path]:
     import matplotlib as mpl
 
     mpl.use("Agg")
-    mpl.rcParams.update({"svg.hashsalt": "ess-can", "svg.fonttype": "path", "font.size": 9})
+    mpl.rcParams.update({"svg.hashsalt": "ess-can", "svg.fonttype": "none", "font.size": 9})
     transfers = [m for m in measurements if isinstance(m, Transfer)]
     latencies = [m for m in measurements if isinstance(m, Latency) and m.who == "ess-can"]
     written = list[Path]()
@@ -54,39 +55,33 @@ def _efficiency(transfers: Sequence[Transfer]) -> Figure:
     """One line for each who measured on a bus: classic by bit rate, then CAN FD."""
     from matplotlib import pyplot as plt
 
-    figure, (classic, fd) = plt.subplots(1, 2, figsize=(9, 4), sharey=True, layout="constrained")
+    figure, (classic, fd) = plt.subplots(1, 2, figsize=(9, 4.4), sharey=True, layout="constrained")
     _lines(classic, [kind.name for kind in CLASSIC], transfers)
     _lines(fd, [kind.name for kind in FD], transfers)
-    classic.plot(["500k"], [PUBLISHED], "x", color="#a00000", label="can-isotp, Windows, as published")
-    classic.set_title("classic CAN, bit/s")
-    fd.set_title("CAN FD, 64 bytes, bit/s")
+    classic.plot(["500k"], [PUBLISHED], "x", color="#a00000", label="can-isotp on Windows, as published: 0.58")
+    classic.set_title("classic CAN, bit/s", fontsize=9)
+    fd.set_title("CAN FD, 64 bytes, bit/s", fontsize=9)
     classic.set_ylabel("wire efficiency")
-    classic.set_ylim(0.5, 1.02)
-    classic.legend(loc="lower right", fontsize=7)
+    classic.set_ylim(0.55, 1.02)
+    figure.legend(*classic.get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=8)
     return figure
 
 
 def _lines(axes: Axes, names: list[str], transfers: Sequence[Transfer]) -> None:
-    axes.axhline(1.0, color="black", linewidth=0.8, linestyle="--")
-    axes.annotate("the wire's limit", (0.02, 1.003), xycoords=("axes fraction", "data"), fontsize=7)
-    for who, racks in sorted({(t.who, t.racks) for t in transfers}, key=lambda key: (key[0] != "ess-can", key)):
+    axes.axhline(1.0, color="black", linewidth=0.8, linestyle="--", label="the wire's limit: 1.00")
+    most = max(transfer.racks for transfer in transfers)
+    styles = (
+        ("ess-can", 0, "ess-can, idle bus", _OURS, "o-"),
+        ("ess-can", most, f"ess-can, telemetry of {most} racks", _OURS, "o:"),
+        (TUNED.name, 1, f"{TUNED.name}, to our node", "#2a8a2a", "s-."),
+        (BOTH_ENDS.format(DOCUMENTED.name), 0, BOTH_ENDS.format(DOCUMENTED.name), "#e08000", "s-"),
+    )
+    for who, racks, label, color, style in styles:
         points = {t.bus: t.efficiency for t in transfers if (t.who, t.racks) == (who, racks)}
         shown = [name for name in names if name in points]
-        if not shown:
-            continue
-        ours = who == "ess-can"
-        beside = {0: "alone" if ours else "", 1: "1 rack"}.get(racks, f"{racks} racks")
-        axes.plot(
-            shown,
-            [points[name] for name in shown],
-            marker="o" if ours else "s",
-            markersize=4,
-            color=_OURS if ours else None,
-            alpha=1.0 if ours else 0.8,
-            linewidth=1.2,
-            linestyle={0: "-", 1: "--"}.get(racks, ":"),
-            label=f"{who}, {beside}" if beside else who,
-        )
+        if shown:
+            values = [points[name] for name in shown]
+            axes.plot(shown, values, style, color=color, label=label, markersize=4, linewidth=1.2, alpha=0.8)
     axes.grid(visible=True, linewidth=0.3)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from benchmarks import isotp_cpu, safety_latency, simulation, start_up, wire_efficiency, wire_peers
+from benchmarks import isotp_cpu, mechanisms, safety_latency, simulation, start_up, wire_efficiency, wire_peers
 from benchmarks.figures import Better, Figure
 from benchmarks.station import CLASSIC, FD, BusKind, all_racks, bus_kind
 
@@ -36,30 +36,30 @@ def _efficiency(racks: int, kinds: Sequence[BusKind], quick: bool) -> Result:
     kib, peers_kib = (192, 64) if quick else (1024, 256)
     figures, measurements = list[Figure](), list[object]()
     for kind in kinds:
-        name = "W3" if racks > 1 else "W2" if kind.fd else "W1"
-        case = kind.name + (f", {racks} racks" if racks > 1 else "")
+        loaded = racks > 1
         ours = [wire_efficiency.measure(kind, racks, kib)]
-        if racks == 0:  # the same with all safety rules at work, whose frames are then on the bus
+        theirs = [wire_peers.measure(wire_peers.TUNED, kind, max(racks, 1), peers_kib)]
+        note = ""
+        if not loaded:
+            # The same with all safety rules at work, whose frames are then on the bus.
             ours.append(wire_efficiency.measure(kind, 1, kib))
-        tuned = wire_peers.measure(wire_peers.TUNED, kind, max(racks, 1), peers_kib)
-        worst = min(ours, key=lambda transfer: transfer.efficiency)
+            theirs.append(wire_peers.measure(wire_peers.DOCUMENTED, kind, 1, peers_kib))
+            theirs.append(wire_peers.measure_both_ends(wire_peers.DOCUMENTED, kind, peers_kib))
+            note = f"can-isotp's defaults at both ends: {theirs[-1].efficiency:.3f}"
         figures.append(
             Figure(
-                name,
-                "wire efficiency, all racks' telemetry" if racks > 1 else "wire efficiency, idle bus",
-                case,
-                worst.efficiency,
+                "W3" if loaded else "W2" if kind.fd else "W1",
+                "wire efficiency, all racks' telemetry" if loaded else "wire efficiency, idle bus",
+                f"{kind.name}, {racks} racks" if loaded else kind.name,
+                min(transfer.efficiency for transfer in ours),
                 wire_efficiency.bound(kind, racks),
                 Better.HIGH,
-                peer=tuned.efficiency,
+                peer=theirs[0].efficiency,
                 peer_name="tuned, no threads",
+                note=note,
             )
         )
-        measurements += [*ours, tuned]
-        if racks == 0:
-            measurements.append(wire_peers.measure(wire_peers.DOCUMENTED, kind, 1, peers_kib))
-            both = wire_peers.measure_both_ends(wire_peers.DOCUMENTED, kind, peers_kib)
-            measurements.append(both)
+        measurements += [*ours, *theirs]
     return Result(tuple(figures), tuple(measurements))
 
 
@@ -98,6 +98,10 @@ def _latency(quick: bool) -> Result:
             ),
         ]
     return Result(tuple(figures), tuple(measurements))
+
+
+def _mechanisms(quick: bool) -> Result:
+    return Result((), tuple(mechanisms.measure(128 if quick else 1024)))
 
 
 def _isotp_cpu(quick: bool) -> Result:
@@ -145,6 +149,7 @@ THEMES = (
     Theme("wire efficiency, telemetry, classic", lambda quick: _efficiency(all_racks(), CLASSIC, quick), exact=True),
     Theme("wire efficiency, telemetry, FD", lambda quick: _efficiency(all_racks(), FD, quick), exact=True),
     Theme("delay of safety frames", _latency, exact=True),
+    Theme("mechanisms", _mechanisms, exact=True),
     Theme("CPU of ISO-TP", _isotp_cpu, exact=False),
     Theme("speed of the simulator", _simulation, exact=False),
     Theme("start of the command", _start_up, exact=False),

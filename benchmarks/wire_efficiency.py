@@ -163,7 +163,7 @@ class _LateBus:
 def result(who: str, station: Station, image: bytes, elapsed_s: float, other_s: float) -> Transfer:
     """The figures of a transfer on a station.  The limit is that of the identifiers that are in our DBC."""
     ideal_s = exact_wire_time_s(image, codec().diagnostic_ids(BMU1)[0], station.kind)
-    return Transfer(who, station.kind.name, station.racks, len(image), ideal_s, elapsed_s, other_s)
+    return Transfer(who, station.kind.name, station.racks, len(image), ideal_s, elapsed_s, max(0.0, other_s))
 
 
 @cache

@@ -62,6 +62,9 @@ TUNED = Peer("udsoncan + can-isotp, tuned", 0, 0xFFFF_FFFF)
 """No further flow control, blocks as large as the node allows."""
 
 
+BOTH_ENDS = "{}, both ends"
+
+
 class _Layer:
     """can-isotp on a controller of the simulated wire."""
 
@@ -214,7 +217,7 @@ def measure_both_ends(peer: Peer, kind: BusKind, kib: int) -> Transfer:
         if bytes(node.received) != image:
             raise RuntimeError(f"{peer.name}: the image was changed on its way")
     ideal_s = exact_wire_time_s(image, request_id, kind)
-    return Transfer(f"{peer.name}, both ends", kind.name, 0, len(image), ideal_s, elapsed_s, 0.0)
+    return Transfer(BOTH_ENDS.format(peer.name), kind.name, 0, len(image), ideal_s, elapsed_s, 0.0)
 
 
 async def _wire(kind: BusKind) -> Wire:

@@ -1,0 +1,41 @@
+"""Puts a run's tables and plots into docs/performance.md."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks import mechanisms
+from benchmarks.figures import Figure, markdown
+from benchmarks.machine import Machine
+from benchmarks.mechanisms import Contribution
+
+_DOCS = Path(__file__).parent.parent / "docs"
+_END = "<!-- end of what was measured -->"
+
+
+def write_document(
+    machine: Machine, figures: Sequence[Figure], measurements: Sequence[object], plots: Sequence[Path]
+) -> None:
+    """Replace what an earlier run had put there, as far as this run has something in its place."""
+    path = _DOCS / "performance.md"
+    text = path.read_text("utf-8")
+    if figures:
+        with_whom = ", ".join(f"{name} {machine.packages[name]}" for name in ("can-isotp", "udsoncan", "python-can"))
+        where = f"{machine.cores} cores, {machine.processor}, Python {machine.python}, {with_whom}"
+        text = _replaced(text, "figures", f"{where}:\n\n{markdown(figures)}")
+    contributions = [m for m in measurements if isinstance(m, Contribution)]
+    if contributions:
+        text = _replaced(text, "mechanisms", mechanisms.markdown(contributions))
+    path.write_text(text, "utf-8")
+    for plot in plots:
+        if plot.suffix == ".svg":
+            shutil.copyfile(plot, _DOCS / plot.name)
+
+
+def _replaced(text: str, name: str, content: str) -> str:
+    begin = f"<!-- measured: {name} -->"
+    pattern = re.compile(re.escape(begin) + ".*?" + re.escape(_END), re.DOTALL)
+    return pattern.sub(lambda _: f"{begin}\n{content}\n{_END}", text, count=1)
