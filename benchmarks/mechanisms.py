@@ -8,15 +8,16 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
-from benchmarks import wire_efficiency
+from benchmarks import flash_parts, wire_efficiency
 from benchmarks.station import BMU1, BusKind, bus_kind, codec
 from benchmarks.wire_efficiency import How
 from ess_can.resources import dbc_path
 from ess_can.signals.dbc import StationCodec
+from ess_can.sim.parts import STM32F103XG, STM32G474, STM32H743, FlashPart
 
 UNLUCKY_REQUEST, UNLUCKY_RESPONSE = 0x7E0, 0x7E8
 """The identifiers that diagnostics has by habit: they cost stuff bits in every frame."""
@@ -65,6 +66,11 @@ def measure(kib: int) -> list[Contribution]:
                 late,
             ),
         ]
+    for part in (STM32H743, STM32F103XG):
+        one_block = replace(part, buffer_bytes=part.block_bytes + part.geometry.unit_size)
+        found.append(_on_part("a buffer beyond the block", "one block", kib, part, one_block))
+    page = STM32G474
+    found.append(_on_part("blocks as large as the buffer allows", "2 KiB", kib, page, replace(page, block_bytes=2048)))
     found.append(
         _contribution("identifiers without stuff bits", "0x7E0 and 0x7E8", classic, kib, How(dbc=unlucky_dbc()))
     )
@@ -79,6 +85,13 @@ def _contribution(
 ) -> Contribution:
     on, off = (wire_efficiency.measure(kind, 0, kib, each).efficiency for each in (all_on, how))
     return Contribution(mechanism, without, kind.name, on, off)
+
+
+def _on_part(mechanism: str, without: str, kib: int, part: FlashPart, changed: FlashPart) -> Contribution:
+    """By the node's part: the limit is the longer of wire time and flash time."""
+    timing = flash_parts.CLASSIC_500K
+    on, off = (1 / flash_parts.measure(each, timing, kib * 1024).ratio for each in (part, changed))
+    return Contribution(f"{mechanism}, {part.name}", without, "500k", on, off)
 
 
 def markdown(contributions: list[Contribution]) -> str:

@@ -32,7 +32,7 @@ class Speed:
 def measure(kib: int) -> Speed:
     """Upgrade a plant of one rack, on classic CAN at 500 kbit/s, from check to reconnect.  Raises EssCanError."""
     flash = flash_for(kib + ROOM_KIB)
-    upgrade = bmu_release(kib, flash.slot_size)
+    upgrade = bmu_release(kib, flash.geometry.slot_size)
     ended_at = 0.0
 
     def note(_event: object) -> None:

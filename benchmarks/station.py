@@ -20,7 +20,7 @@ from ess_can.bus.clock import pause, until
 from ess_can.bus.kernel_isotp import IsoTpTransport
 from ess_can.bus.station import StationLink
 from ess_can.can.timing import BitTiming
-from ess_can.cli.embedded import flash_for, make_plant, simulated_setup, test_firmware_keys, test_release_keys
+from ess_can.cli.embedded import make_plant, simulated_setup, test_firmware_keys, test_release_keys
 from ess_can.gateway.interlock import Permit
 from ess_can.gateway.station_master import USER_ISOTP, StationMaster
 from ess_can.identity import NodeAddress, NodeType, Version
@@ -32,6 +32,7 @@ from ess_can.signals.messages import PcsCommandCode, UpgradePhase
 from ess_can.sim.controller import Controller
 from ess_can.sim.electrical import LinkSpec
 from ess_can.sim.node import Behaviour
+from ess_can.sim.parts import FASTER_THAN_WIRE
 from ess_can.sim.plant import BMU_HARDWARE_ID, Plant, PlantSpec
 from ess_can.trust.keys import SigningKey
 from ess_can.trust.verify import VerifiedUpgrade, open_upgrade_file
@@ -41,7 +42,6 @@ _KEYS = Path(__file__).parent.parent / "firmware_samples" / "keys"
 _SEED = 1
 _QUICK_LINK = LinkSpec(capacitance_f=0.2e-3)  # discharged at once: nothing that is measured here depends on it
 ROOM_KIB = 4  # for the image's header and trailer
-_FLASH_SPEED = 10_000.0
 _WITHIN_S = 20.0
 
 
@@ -159,8 +159,7 @@ def fast_plant(kind: BusKind, racks: int, kib: int) -> PlantSpec:
         isotp=kind.isotp,
         link=_QUICK_LINK,
         seed=_SEED,
-        flash=flash_for(kib + ROOM_KIB),
-        speed=_FLASH_SPEED,
+        flash=FASTER_THAN_WIRE.with_slots_of((kib + ROOM_KIB) * 1024),
     )
 
 

@@ -24,6 +24,7 @@ from ess_can.bus.port import Bus, Receive, Sent
 from ess_can.can.frame import CanFrame
 from ess_can.can.timing import frame_duration_s
 from ess_can.errors import BusError
+from ess_can.image.content import as_content
 from ess_can.isotp import IsoTpAddress, IsoTpParams
 from ess_can.signals.dbc import StationCodec
 from ess_can.sim.loop import run_virtual
@@ -101,7 +102,7 @@ async def transfer(station: Station, image: bytes, how: How = _AS_USUAL) -> Tran
         await client.authenticate(station.master.access)
         await client.erase(len(image), hashlib.sha256(image).digest())
         began_at, other_s = now(), station.other_traffic_s()
-        await client.download(0, image, block=how.block)
+        await client.download(0, as_content(image), block=how.block)
         elapsed_s, other_s = now() - began_at, station.other_traffic_s() - other_s
         await client.verify(zlib.crc32(image))
     return result("ess-can", station, image, elapsed_s, other_s)
