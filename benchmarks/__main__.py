@@ -69,14 +69,14 @@ def main() -> int:
 
 
 def _measured(only: str, quick: bool) -> Iterator[tuple[str, Found]]:
-    """The exact themes side by side, then the others one after the other."""
+    """What may run beside others side by side, then the rest one after the other."""
     wanted = [theme for theme in THEMES if only.lower() in theme.name.lower()]
     with ProcessPoolExecutor(max_workers=os.cpu_count()) as pool:
-        futures = {pool.submit(_one, theme.name, quick): theme.name for theme in wanted if theme.exact}
+        futures = {pool.submit(_one, theme.name, quick): theme.name for theme in wanted if not theme.alone}
         for future in as_completed(futures):
             yield futures[future], future.result()
     for theme in wanted:
-        if not theme.exact:
+        if theme.alone:
             yield theme.name, _one(theme.name, quick)
 
 
