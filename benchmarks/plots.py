@@ -96,11 +96,10 @@ def _latency(latencies: Sequence[Latency]) -> Figure:
             idle, saturated = ([1000 * delay for delay in kind] for kind in (delays.idle_s, delays.saturated_s))
             end = 1.05 * max(*idle, *saturated)
             bins = [end * number / _BINS for number in range(_BINS + 1)]
-            for values, color, label in ((idle, "#909090", "idle bus"), (saturated, _OURS, "saturating transfer")):
+            for values, color, name in ((idle, "#909090", "idle bus"), (saturated, _OURS, "saturating transfer")):
+                label = f"{name}, worst {max(values):.2f}"
                 weights = [100 / len(values)] * len(values)
-                axes.hist(
-                    values, bins, weights=weights, color=color, alpha=0.6, label=f"{label}, worst {max(values):.2f}"
-                )
+                axes.hist(values, bins, weights=weights, histtype="stepfilled", color=color, alpha=0.6, label=label)
             axes.set_title(f"{delays.frame}, {latency.bus}", fontsize=9)
             axes.set_xlabel("ms from hand-over to the end on the wire", fontsize=8)
             axes.set_ylabel("% of frames", fontsize=8)
