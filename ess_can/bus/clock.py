@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
+from math import floor
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -28,11 +29,16 @@ async def pause(seconds: float) -> None:
 
 
 class Cycle:
-    """Calls a function every `period_s` seconds without drift, until stopped.  Starts only by `start`."""
+    """Calls a function every `period_s` seconds without drift, until stopped.  Starts only by `start`.
 
-    def __init__(self, period_s: float, call: Callable[[float], None]) -> None:
+    With `phase_s` all calls but the first fall on whole periods of the loop's time plus that phase, so that what is
+    sent in cycles of the same or multiple periods does not meet, whenever each was started.
+    """
+
+    def __init__(self, period_s: float, call: Callable[[float], None], *, phase_s: float | None = None) -> None:
         self.period_s = period_s
         self._call = call
+        self._phase_s = phase_s
         self._began_at = 0.0
         self._calls = 0
         self._handle: asyncio.TimerHandle | None = None
@@ -54,11 +60,22 @@ class Cycle:
     def _fire(self) -> None:
         loop = asyncio.get_running_loop()
         current = loop.time()
-        self._calls += 1
-        if self._began_at + self._calls * self.period_s <= current:  # a starved loop: skip what was missed, never burst
-            self._began_at, self._calls = current, 1
-        self._handle = loop.call_at(self._began_at + self._calls * self.period_s, self._fire)
+        self._handle = loop.call_at(self._next(current), self._fire)
         self._call(current)
+
+    def _next(self, current: float) -> float:
+        """When to call next.  A starved loop skips what it missed and never bursts."""
+        if self._phase_s is not None:
+            periods = floor((current - self._phase_s) / self.period_s + _SOONEST) + 1
+            return self._phase_s + periods * self.period_s
+        self._calls += 1
+        if self._began_at + self._calls * self.period_s <= current:
+            self._began_at, self._calls = current, 1
+        return self._began_at + self._calls * self.period_s
+
+
+_SOONEST = 0.1
+"""Of a period: a call less than this before its place in the phase takes that place's turn."""
 
 
 @dataclass(slots=True, eq=False)

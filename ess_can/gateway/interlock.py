@@ -14,6 +14,7 @@ from ess_can.bus.station import Received, Rejected, StationLink
 from ess_can.errors import BusError, EssCanError, HvPermitRevoked, TransmitQueueFull
 from ess_can.gateway.config import HvLimits
 from ess_can.gateway.hv_gate import HvGate, Source
+from ess_can.gateway.orders import POLL_PHASE_S
 from ess_can.signals.messages import BmsHvNotice, BmsHvStatus, EmsHvStatusPoll, PcsStatus
 
 _CLOSED_S = 0.5
@@ -49,7 +50,7 @@ class Interlock:
         if cycle_s is None:
             raise ValueError("BMS_HvStatus has no cycle time in the DBC")
         self.gate = HvGate(racks, limits, cycle_s)
-        self._poll = Cycle(limits.poll_period_s, self._send_poll)
+        self._poll = Cycle(limits.poll_period_s, self._send_poll, phase_s=POLL_PHASE_S)
         self._watch = Cycle(_WATCH_PERIOD_S, self._check)
         link.subscribe(BmsHvStatus, self._on_rack_status, self._on_rejected)
         link.subscribe(BmsHvNotice, self._on_notice, self._on_rejected)

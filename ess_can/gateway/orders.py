@@ -14,6 +14,9 @@ from ess_can.signals.messages import EmsPcsCommand, EmsUpgradeNotice, PcsCommand
 
 _NOTICE_PERIOD_S = 0.5
 
+_COMMAND_PHASE_S, POLL_PHASE_S, _NOTICE_PHASE_S = 0.0, 0.020, 0.035
+"""Our own cyclic frames keep apart: none that is less urgent is to be in the queue before an order."""
+
 
 class Orders:
     """Sends EMS_PcsCommand every cycle (our heartbeat) and EMS_UpgradeNotice, from `start` to `stop`.
@@ -28,8 +31,9 @@ class Orders:
         self._command = EmsPcsCommand(PcsCommandCode.ZERO_POWER, upgrade_active=True)
         self._notice = EmsUpgradeNotice(UpgradePhase.PREPARING, NodeType.BMU, 0, 0.0, session)
         self._targets: deque[NodeAddress] = deque()
-        self._commands = Cycle(link.codec.route(EmsPcsCommand).cycle_s or 0.05, self._send_command)
-        self._notices = Cycle(_NOTICE_PERIOD_S, self._send_notice)
+        command_s = link.codec.route(EmsPcsCommand).cycle_s or 0.05
+        self._commands = Cycle(command_s, self._send_command, phase_s=_COMMAND_PHASE_S)
+        self._notices = Cycle(_NOTICE_PERIOD_S, self._send_notice, phase_s=_NOTICE_PHASE_S)
         self.running = False
 
     @property

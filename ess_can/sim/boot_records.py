@@ -16,6 +16,7 @@ from typing import ClassVar, Generic, Protocol, Self, TypeVar
 from ess_can.sim.flash_cells import BANKS
 from ess_can.sim.fram import Fram
 from ess_can.sim.latches import Latch
+from ess_can.uds.access import AccessState
 
 _U32 = struct.Struct(">I")
 
@@ -269,3 +270,19 @@ class RecordLatchStore:
     def save(self, latches: frozenset[Latch]) -> None:
         """Replace what is stored, as one record."""
         self._record.store(LatchRecord(latches))
+
+
+class RecordAccessStore:
+    """Keeps a node's access state in its records: implements `ess_can.uds.access.AccessStore`."""
+
+    def __init__(self, records: NodeRecords) -> None:
+        self._record = records.access_delay
+
+    def load(self) -> AccessState:
+        """What was saved last."""
+        kept = self._record.load() or AccessDelayRecord()
+        return AccessState(kept.failed_attempts, kept.delay_armed)
+
+    def save(self, state: AccessState) -> None:
+        """Replace what is stored, as one record."""
+        self._record.store(AccessDelayRecord(state.failed_attempts, state.delay_armed))

@@ -22,14 +22,14 @@ from ess_can.identity import NodeAddress, Version
 from ess_can.isotp import IsoTpAddress, IsoTpParams
 from ess_can.signals.dbc import StationCodec
 from ess_can.signals.messages import ImageState, NodeInfo
-from ess_can.sim.boot_records import AccessDelayRecord, NodeRecords
+from ess_can.sim.boot_records import NodeRecords, RecordAccessStore
 from ess_can.sim.bootloader import Bootloader, Verify, provision
 from ess_can.sim.controller import Controller
 from ess_can.sim.flash import Flash
 from ess_can.sim.fram import Fram
 from ess_can.sim.parts import STM32H743, FlashPart
 from ess_can.sim.programming import MemoryConfig, ProgrammingMemory
-from ess_can.uds.access import AccessAlgorithm, AccessGuard, AccessState
+from ess_can.uds.access import AccessAlgorithm, AccessGuard
 from ess_can.uds.rules import Session
 from ess_can.uds.server import UdsServerSession
 from ess_can.uds.target import Did, Nrc, Operation
@@ -201,14 +201,14 @@ class SimulatedNode:
             self.board.access,
             self.board.serial.encode("ascii"),
             self._entropy.randbytes,
-            _AccessRecords(self.records),
+            RecordAccessStore(self.records),
             now,
         )
         self._server = UdsServerSession(self, guard)
         if memory.standing is not ImageState.RECOVERY:
             self.application.start(self._link, behaviour, now)
         self._update_hold()
-        self._node_info.start()
+        self._node_info.start(delay_s=_NODE_INFO_STEP_S * self.address.index)
 
     def _end_trial(self, now: float) -> None:
         """Nobody confirmed the image on trial: restart, which goes back to the confirmed one."""
@@ -385,17 +385,4 @@ class SimulatedNode:
 _BLOCK_HEAD = 2  # of a TransferData: service and block counter
 _RESET_DELAY_S = 0.005
 _FLASH_WATCH_S = 0.010
-
-
-class _AccessRecords:
-    """Keeps the access state in the node's FRAM."""
-
-    def __init__(self, records: NodeRecords) -> None:
-        self._record = records.access_delay
-
-    def load(self) -> AccessState:
-        kept = self._record.load() or AccessDelayRecord()
-        return AccessState(kept.failed_attempts, kept.delay_armed)
-
-    def save(self, state: AccessState) -> None:
-        self._record.store(AccessDelayRecord(state.failed_attempts, state.delay_armed))
+_NODE_INFO_STEP_S = 0.003  # nodes do not start in step
