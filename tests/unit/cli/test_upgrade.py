@@ -253,7 +253,7 @@ def test_ctrl_c_gives_the_plant_back_and_reports() -> None:
         assert process.stdout is not None
         assert process.stderr is not None
         for line in process.stdout:
-            if "29 % of" in line:
+            if "35 % of" in line:
                 break
         process.send_signal(signal.SIGINT)
         out, told = process.stdout.read(), process.stderr.read()
