@@ -26,7 +26,7 @@ from ess_can.isotp import Endpoint, Events, IsoTpAddress, IsoTpParams, MessageRe
 REQUEST, RESPONSE = 0x615, 0x515
 SIZE = 4095
 _PADDING = 0xCC
-_ROUNDS = 3
+_ROUNDS = 7
 
 
 @dataclass(frozen=True, slots=True)

@@ -115,7 +115,8 @@ class PythonCanBus:
         queue = self._queue
         if queue is None:
             raise UsageError("the bus was not started")
-        self._check_not_ended()
+        if self._end is not None:
+            self._check_not_ended()
         if self._off is not None:
             raise BusOff(self._off.what, why=self._off.why)
         if frame.fd and not self._driver.fd:

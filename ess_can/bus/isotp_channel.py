@@ -28,6 +28,7 @@ from ess_can.isotp import (
 MAX_WAITING = 16
 """Messages that may wait behind the one being sent."""
 
+_FLOW_CONTROL = pci.FLOW_CONTROL  # looked up on every frame
 _RETRY_S = 0.001  # how soon a frame is offered again to a bus that had no room for it
 
 
@@ -234,16 +235,16 @@ class IsoTpChannel:
         if current is not None and current.withdrawn:  # its task is cancelled but has not run yet
             self._current = None
             self._endpoint.abort_send(now)
+        next_frame, send = self._endpoint.next_frame, self._bus.send
         try:
             while True:
                 if self._current is None and self._waiting:
                     self._start_next(now)
-                frame = self._endpoint.next_frame(now)
+                frame = next_frame(now)
                 if frame is None:
                     break
                 try:
-                    bulk = frame.data[0] >> 4 != pci.FLOW_CONTROL
-                    self._bus.send(frame, partial(self._confirmed, frame), bulk=bulk)
+                    send(frame, partial(self._confirmed, frame), bulk=frame.data[0] >> 4 != _FLOW_CONTROL)
                 except TransmitQueueFull:
                     self._endpoint.frame_refused(frame)
                     self._retry_at = now + _RETRY_S

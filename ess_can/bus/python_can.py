@@ -19,7 +19,7 @@ from ess_can.bus.adapter_help import remedy_for
 from ess_can.bus.driver import Driver, Echo, ErrorReport, ErrorState, Heard, IdFilter, OwnFrame
 from ess_can.bus.serial_port import outlet_of
 from ess_can.bus.socketcan import SocketCanDriver, check_link, error_report
-from ess_can.can.frame import EXTENDED_FLAG, CanFrame
+from ess_can.can.frame import EXTENDED_FLAG, CanFrame, new_frame
 from ess_can.can.timing import BitTiming
 from ess_can.errors import AdapterLost, BusError, BusOff, InterfaceDown, InterfaceUnavailable
 
@@ -88,14 +88,10 @@ def from_message(message: can.Message) -> CanFrame | None:
     """The message as a frame, or None for an error frame.  A remote frame gets as many zeros as it asks for."""
     if message.is_error_frame:
         return None
-    can_id = message.arbitration_id
-    return CanFrame(
-        can_id | EXTENDED_FLAG if message.is_extended_id else can_id,
-        bytes(message.dlc) if message.is_remote_frame else bytes(message.data),
-        message.is_fd,
-        message.bitrate_switch,
-        message.is_remote_frame,
-    )
+    can_id = message.arbitration_id | EXTENDED_FLAG if message.is_extended_id else message.arbitration_id
+    if message.is_remote_frame:
+        return CanFrame(can_id, bytes(message.dlc), message.is_fd, message.bitrate_switch, remote=True)
+    return new_frame((can_id, bytes(message.data), message.is_fd, message.bitrate_switch, False))
 
 
 class MessageDriver:

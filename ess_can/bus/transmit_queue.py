@@ -89,9 +89,12 @@ class TransmitQueue:
     def send(self, frame: CanFrame, on_sent: Sent | None, *, bulk: bool) -> None:
         """Hand over a frame, or let it wait.  Raises TransmitQueueFull, and the BusError of a driver that fails."""
         waiting = self._bulk if bulk else self._urgent
-        nothing_waits = not (self._bulk or self._urgent)
-        if self._at_once and bulk and nothing_waits and self._room_for_bulk and self._driver.write(frame, bulk=True):
-            self._sent_at_once(on_sent)  # the usual case without a wire, in few steps
+        if self._at_once and bulk and self._this_turn < _AT_ONCE and not (self._bulk or self._urgent):
+            if not self._driver.write(frame, bulk=True):
+                waiting.append(_Sending(frame, on_sent, bulk))
+                self._try_later()
+            else:
+                self._sent_at_once(on_sent)  # the usual case without a wire, in few steps
             return
         if len(waiting) >= self._depth:
             raise TransmitQueueFull(f"{len(waiting)} frames already wait for the adapter's driver")

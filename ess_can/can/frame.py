@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 EXTENDED_FLAG = 0x8000_0000
@@ -40,3 +41,7 @@ class CanFrame(NamedTuple):
             return f"{digits}#R"
         separator = f"##{int(self.brs)}" if self.fd else "#"
         return f"{digits}{separator}{self.data.hex().upper()}"
+
+
+new_frame = partial(tuple.__new__, CanFrame)
+"""`CanFrame` from one tuple of all its fields, in half the time: for streams."""

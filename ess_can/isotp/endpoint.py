@@ -142,7 +142,7 @@ class Endpoint:
         """The frame is confirmed on the wire.  Frames handed over before it will not be confirmed any more."""
         in_flight = self._in_flight
         if in_flight and in_flight[0][0] is frame:
-            owner = in_flight.popleft()[1]
+            _, owner = in_flight.popleft()
         elif any(entry[0] is frame for entry in in_flight):
             while True:
                 entry = in_flight.popleft()

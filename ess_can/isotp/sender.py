@@ -7,9 +7,8 @@ its frames cannot touch the next message.
 from __future__ import annotations
 
 import math
-from functools import partial
 
-from ess_can.can.frame import CanFrame
+from ess_can.can.frame import CanFrame, new_frame
 from ess_can.errors import IsoTpError, IsoTpTooSlow, NBufferOvflw, NInvalidFs, NTimeoutBs, NWftOvrn
 from ess_can.isotp.params import IsoTpAddress, IsoTpParams
 from ess_can.isotp.pci import (
@@ -24,8 +23,6 @@ from ess_can.isotp.pci import (
 
 _NO_BLOCK_END = -1  # block size 0: everything up to the end in one block
 _AHEAD = 64  # consecutive frames that are built at once, which takes half the time of one by one
-
-_new_frame = partial(tuple.__new__, CanFrame)  # what CanFrame(...) does, without a call in between
 
 
 class Transmission:
@@ -108,7 +105,7 @@ class Transmission:
         self._index = after = first + count
         self._built = end = start + count * carried
         self.ahead = [
-            _new_frame((can_id, CONSECUTIVE_PCI[index & 0xF] + payload[offset : offset + carried], fd, brs, False))
+            new_frame((can_id, CONSECUTIVE_PCI[index & 0xF] + payload[offset : offset + carried], fd, brs, False))
             for index, offset in zip(
                 range(after - 1, first - 1, -1), range(end - carried, start - 1, -carried), strict=True
             )
