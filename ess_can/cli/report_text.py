@@ -11,12 +11,14 @@ from ess_can.cli.errors import describe
 from ess_can.errors import Interrupted
 from ess_can.gateway.phases import Phase
 from ess_can.gateway.plant_view import Connection
-from ess_can.gateway.progress import Event, NodeStepEntered, Noted, PhaseEntered, Transferred
+from ess_can.gateway.progress import Event, Expected, NodeStepEntered, Noted, PhaseEntered, Transferred
 from ess_can.gateway.report import NodeRecord, Report
 from ess_can.identity import NodeAddress
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
+
+    from ess_can.gateway.estimate import Estimate
 
 _PLAIN_STEP_PERCENT = 25
 
@@ -35,6 +37,7 @@ class ProgressPrinter:
         self._live: Progress | None = None
         self._tasks: dict[NodeAddress, TaskID] = {}
         self._next_percent: dict[NodeAddress, int] = {}
+        self._estimate: Estimate | None = None
 
     def __enter__(self) -> Self:
         from rich.console import Console
@@ -70,7 +73,9 @@ class ProgressPrinter:
             case PhaseEntered(phase=phase, detail=detail):
                 for node in list(self._tasks):
                     self._end_bar(node)
-                self._line(event.at, phase.value, detail)
+                self._line(event.at, phase.value, detail or self._time_left(phase))
+            case Expected(estimate=estimate):
+                self._estimate = estimate
             case NodeStepEntered(node=node, step=step, detail=detail):
                 self._end_bar(node)
                 self._next_percent[node] = _PLAIN_STEP_PERCENT
@@ -79,6 +84,11 @@ class ProgressPrinter:
                 self._transferred(event)
             case Noted(text=text):
                 self._line(event.at, f"  note: {text}", "")
+
+    def _time_left(self, phase: Phase) -> str:
+        """From this phase on to the end of the upgrade, if that is known."""
+        left = 0.0 if self._estimate is None else self._estimate.remaining_s(phase)
+        return f"about {left:.0f} s left" if left else ""
 
     def _line(self, at: float, text: str, detail: str) -> None:
         line = f"[{at - (self._began_at or 0.0):8.2f} s] {text}" + (f" ({detail})" if detail else "")
@@ -125,11 +135,24 @@ def report_document(report: Report, *, wall_time_s: float, trace_hash: str | Non
         "hv_after": report.hv_after.value,
         "proved_safe": report.proved_safe,
         "hv_off_s": round(report.hv_off_s, 3),
-        "expected_hv_off_s": round(report.expected_hv_off_s, 3),
-        "expected_transfer_s": round(report.expected_transfer_s, 3),
+        "transfer_s": round(report.transfer_s, 3),
+        **_expected_document(report),
         "bus_time_s": round(report.bus_time_s, 3),
         "wall_time_s": round(wall_time_s, 3),
         "trace_hash": trace_hash,
+    }
+
+
+def _expected_document(report: Report) -> Document:
+    expected, duration_s = report.expected, report.expected_duration_s
+    if expected is None or duration_s is None:
+        keys = ("expected_transfer_s", "expected_hv_off_s", "expected_duration_s")
+        return {**dict.fromkeys(keys), "flash_assumed": []}
+    return {
+        "expected_transfer_s": round(expected.transfer_s, 3),
+        "expected_hv_off_s": round(expected.hv_off_s, 3),
+        "expected_duration_s": round(duration_s, 3),
+        "flash_assumed": [str(address) for address in expected.assumed],
     }
 
 
@@ -177,9 +200,8 @@ def print_report(report: Report, *, wall_time_s: float, trace_hash: str | None) 
         for node in report.nodes:
             click.echo(_node_line(node, report.result))
         click.echo()
-    if report.result is Phase.CHECKED and report.expected_transfer_s:
-        click.echo(f"  expected transfer    {report.expected_transfer_s:.1f} s on an otherwise idle bus")
-        click.echo(f"  expected HV-off      about {report.expected_hv_off_s:.0f} s")
+    if report.result is Phase.CHECKED:
+        _print_expected(report)
     if report.hv_off_s:
         click.echo(f"  high voltage off     {report.hv_off_s:.1f} s")
     if report.hv_before is not Connection.UNKNOWN:
@@ -194,6 +216,23 @@ def print_report(report: Report, *, wall_time_s: float, trace_hash: str | None) 
     if report.error is not None:
         click.echo(f"\nerror {report.error.name}: {report.error}", err=True)
         click.echo(f"what to do: {report.error.remedy}", err=True)
+
+
+def _print_expected(report: Report) -> None:
+    expected, duration_s = report.expected, report.expected_duration_s
+    if expected is None or duration_s is None:
+        click.echo("  expected             unknown: the bit rate is not known")
+        return
+    click.echo(f"  expected transfer    {expected.transfer_s:.1f} s")
+    click.echo(f"  expected HV-off      {expected.hv_off_s:.1f} s")
+    click.echo(f"  expected duration    {duration_s:.1f} s, with the check")
+    if expected.assumed:
+        from ess_can.gateway.estimate import ASSUMED_FLASH as FLASH
+
+        names = ", ".join(map(str, expected.assumed))
+        sector = f"{FLASH.sector_erase_s:g} s to erase {_kib(FLASH.sector_bytes)}"
+        click.echo(f"  assumed              {sector}, {FLASH.program_s_per_byte * 1e6:g} us to program a byte:")
+        click.echo(f"                       {names} did not say")
 
 
 def _node_line(node: NodeRecord, result: Phase) -> str:

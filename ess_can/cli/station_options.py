@@ -110,7 +110,13 @@ def gateway_config(
 
     limits = Limits() if limits_file is None else load_limits(limits_file)
     return GatewayConfig(
-        expected_nodes(racks, comm_gateway), limits.policy, limits.hv, limits.times, limits.bus, afterwards
+        expected_nodes(racks, comm_gateway),
+        limits.policy,
+        limits.hv,
+        limits.times,
+        limits.bus,
+        afterwards,
+        expected_times=limits.expected,
     )
 
 

@@ -118,6 +118,33 @@ class BusLimits:
 
 
 @dataclass(frozen=True, slots=True)
+class ExpectedTimes:
+    """The station's physics, for the estimate of how long an upgrade takes; nothing is decided by them.
+
+    A gateway hears voltages and currents, but not how fast they change.  The defaults are those of the simulated plant.
+    `contactor_s` is one movement, `discharge_tau_s` the link's capacitance times its bleeder, `off_settling_s` how long
+    a rack wants to see no voltage before it says so, `node_boot_s` from restart to the first message.  A rack closes
+    `precharge_s` after it began, each `stagger_s` after the one before, and the PCS closes on a link that has been
+    steady for `link_steady_s`.
+    """
+
+    pcs_ramp_a_per_s: float = 200.0
+    contactor_s: float = 0.04
+    discharge_tau_s: float = 1.92
+    off_settling_s: float = 0.2
+    node_boot_s: float = 0.8
+    precharge_s: float = 0.25
+    stagger_s: float = 1.0
+    link_steady_s: float = 0.3
+
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if not 0 < value <= 3600:
+                raise UsageError(f"{each.name} = {value:g} is outside 0..3600", why="it is a time, or a rate")
+
+
+@dataclass(frozen=True, slots=True)
 class GatewayConfig:
     """One station as the gateway knows it.
 
@@ -132,6 +159,7 @@ class GatewayConfig:
     bus: BusLimits = field(default_factory=BusLimits)
     afterwards: Afterwards = Afterwards.AS_FOUND
     silent_up_to_s: float = 15.0
+    expected_times: ExpectedTimes = field(default_factory=ExpectedTimes)
 
     def __post_init__(self) -> None:
         if not self.racks:

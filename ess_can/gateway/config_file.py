@@ -1,6 +1,7 @@
-"""Thresholds and time limits from a TOML file with the tables ``[policy]``, ``[hv]``, ``[times]`` and ``[bus]``.
+"""Thresholds and time limits from a TOML file with the tables ``[policy]``, ``[hv]``, ``[times]``, ``[bus]`` and
+``[expected]``.
 
-The keys are the fields of `PolicyLimits`, `HvLimits`, `TimeLimits` and `BusLimits`; what is not given
+The keys are the fields of `PolicyLimits`, `HvLimits`, `TimeLimits`, `BusLimits` and `ExpectedTimes`; what is not given
 keeps its default.
 """
 
@@ -13,9 +14,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from ess_can.errors import FileUnreadable, UsageError
-from ess_can.gateway.config import BusLimits, HvLimits, PolicyLimits, TimeLimits
+from ess_can.gateway.config import BusLimits, ExpectedTimes, HvLimits, PolicyLimits, TimeLimits
 
-L = TypeVar("L", PolicyLimits, HvLimits, TimeLimits, BusLimits)
+L = TypeVar("L", PolicyLimits, HvLimits, TimeLimits, BusLimits, ExpectedTimes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,7 @@ class Limits:
     hv: HvLimits = field(default_factory=HvLimits)
     times: TimeLimits = field(default_factory=TimeLimits)
     bus: BusLimits = field(default_factory=BusLimits)
+    expected: ExpectedTimes = field(default_factory=ExpectedTimes)
 
 
 def load_limits(path: Path) -> Limits:
@@ -40,16 +42,16 @@ def load_limits(path: Path) -> Limits:
         ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is not TOML", why=str(error)) from error
-    unknown = sorted(set(document) - {"policy", "hv", "times", "bus"})
+    unknown = sorted(set(document) - {"policy", "hv", "times", "bus", "expected"})
     if unknown:
-        raise UsageError(
-            f"{path} has what nobody reads: {', '.join(unknown)}", why="tables are policy, hv, times and bus"
-        )
+        why = "tables are policy, hv, times, bus and expected"
+        raise UsageError(f"{path} has what nobody reads: {', '.join(unknown)}", why=why)
     return Limits(
         _table(path, "policy", document.get("policy", {}), PolicyLimits),
         _table(path, "hv", document.get("hv", {}), HvLimits),
         _table(path, "times", document.get("times", {}), TimeLimits),
         _table(path, "bus", document.get("bus", {}), BusLimits),
+        _table(path, "expected", document.get("expected", {}), ExpectedTimes),
     )
 
 

@@ -36,7 +36,7 @@ from ess_can.uds.access import AccessAlgorithm
 from ess_can.uds.client import Again, Answered, ClientTiming, Failed, KeepAlive, UdsClientSession
 from ess_can.uds.exchange import MAX_BLOCK_DATA, Exchange
 from ess_can.uds.rules import Session
-from ess_can.uds.target import BootState, Did, Nrc, ResumeState, Rid
+from ess_can.uds.target import BootState, Did, FlashProfile, Nrc, ResumeState, Rid
 
 T = TypeVar("T")
 
@@ -65,7 +65,7 @@ Connect = Callable[[OnMessage, OnError], Transport]
 
 @dataclass(frozen=True, slots=True)
 class NodeIdentity:
-    """What a node says about itself."""
+    """What a node says about itself.  `flash` is None if it does not tell (its identifier is optional)."""
 
     node_type: NodeType
     hardware_id: int
@@ -75,6 +75,7 @@ class NodeIdentity:
     resume_state: ResumeState
     dbc_sha256: bytes
     security_counter: int
+    flash: FlashProfile | None = None
 
     def require(self, *, node_type: NodeType, hardware_id: int | None = None, serial: str | None = None) -> None:
         """Raise WrongTarget unless this is the node that the caller means (U8); None stands for any."""
@@ -126,7 +127,9 @@ class NodeClient:
 
     async def identify(self) -> NodeIdentity:
         """Read who answers, what it runs and how far a download got.  Raises UdsProtocolError for senseless values."""
-        values = {did: await self._ask(exchange.read_identifier(did)) for did in Did if did != Did.FLASH_PROFILE}
+        mandatory = (did for did in Did if did is not Did.FLASH_PROFILE)
+        values = {did: await self._ask(exchange.read_identifier(did)) for did in mandatory}
+        flash = await self._read_optional(Did.FLASH_PROFILE)
         try:
             return NodeIdentity(
                 node_type=NodeType(_number(values[Did.NODE_TYPE], 1)),
@@ -137,6 +140,7 @@ class NodeClient:
                 resume_state=ResumeState.unpack(values[Did.RESUME_STATE]),
                 dbc_sha256=_sized(values[Did.DBC_FINGERPRINT], 32),
                 security_counter=_number(values[Did.SECURITY_COUNTER], 4),
+                flash=None if flash is None else FlashProfile.unpack(flash),
             )
         except ValueError as error:  # UnicodeDecodeError is one
             raise UdsProtocolError("the node's identification makes no sense", why=str(error)) from error
@@ -275,6 +279,15 @@ class NodeClient:
         times = await self._ask(exchange.enter_session(session))
         self._session.adopt(session, times, now())
         self._arm()
+
+    async def _read_optional(self, did: Did) -> bytes | None:
+        """22: the value of an identifier; None if the node does not have it."""
+        try:
+            return await self._ask(exchange.read_identifier(did))
+        except UdsNegativeResponse as error:
+            if error.nrc == Nrc.REQUEST_OUT_OF_RANGE:
+                return None
+            raise
 
     async def _program(self, wanted: Exchange[T]) -> T:
         try:

@@ -173,7 +173,7 @@ class NodeUpgrade:
                 await client.download(offset, image.content, progress, block=block)
         finally:  # an attempt that failed took its time, too, and what it brought need not be sent again
             self.record.bytes_sent += accepted - offset
-            self.record.transfer_s += meter.elapsed_s
+            self.record.transfers.append((began_at, now()))
         self._last_transfer = meter, offset
 
     def complete_record(self) -> None:

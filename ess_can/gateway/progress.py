@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ess_can.gateway.estimate import Estimate
 from ess_can.gateway.phases import NodeStep, Phase
 from ess_can.identity import NodeAddress
 
@@ -52,7 +53,15 @@ class Noted:
     text: str
 
 
-Event = PhaseEntered | NodeStepEntered | Transferred | Noted
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """How long the upgrade, which begins now, is expected to take, phase by phase."""
+
+    at: float
+    estimate: Estimate
+
+
+Event = PhaseEntered | NodeStepEntered | Transferred | Noted | Expected
 OnProgress = Callable[[Event], None]
 
 

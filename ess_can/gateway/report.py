@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import inf
 
 from ess_can.errors import EssCanError
+from ess_can.gateway.estimate import Estimate
 from ess_can.gateway.phases import FINAL, TRANSITIONS, Phase
 from ess_can.gateway.plant_view import Connection
 from ess_can.identity import NodeAddress, Version
@@ -24,7 +26,7 @@ class NodeRecord:
     """What happened to one node.
 
     `runs` is what the node said that it runs at the end (without a build number); None if it was silent.
-    `bytes_sent` and `transfer_s` are what the node accepted in all attempts, and the time of all attempts.
+    `bytes_sent` is what the node accepted in all attempts, `transfers` when each of them began and ended, in loop time.
     `wire_efficiency` is that of the last attempt that completed: (exact wire time of the fewest full frames that carry
     its bytes) / (time from RequestDownload to the answer to RequestTransferExit, less other traffic's wire time); None
     if none completed or the bit timing is unknown.  1.00 is the physical limit.
@@ -36,15 +38,21 @@ class NodeRecord:
     image_bytes: int
     runs: Version | None = None
     bytes_sent: int = 0
-    transfer_s: float = 0.0
+    transfers: list[tuple[float, float]] = field(default_factory=list)
     wire_efficiency: float | None = None
+
+    @property
+    def transfer_s(self) -> float:
+        """The time of all attempts."""
+        return sum(ended_at - began_at for began_at, ended_at in self.transfers)
 
 
 @dataclass(slots=True)
 class Report:
     """The whole upgrade.  All times are seconds since it began, on the loop that ran it.
 
-    `proved_safe` says of a plant that is held open whether it was proved open and locked.
+    `proved_safe` says of a plant that is held open whether it was proved open and locked.  `expected` is what the check
+    let expect of an upgrade in which nothing goes wrong; None without a known bit timing, or with nothing to do.
     """
 
     phases: list[PhaseRecord] = field(default_factory=list)
@@ -57,8 +65,21 @@ class Report:
     hv_off_s: float = 0.0
     bus_time_s: float = 0.0
     dry_run: bool = False
-    expected_transfer_s: float = 0.0
-    expected_hv_off_s: float = 0.0
+    expected: Estimate | None = None
+
+    @property
+    def expected_duration_s(self) -> float | None:
+        """What `bus_time_s` is expected to become: the check, which is over then, and the upgrade."""
+        return None if self.expected is None else self.phases[0].end_s + self.expected.duration_s
+
+    @property
+    def transfer_s(self) -> float:
+        """For how long at least one node was sent its image."""
+        total, counted_to = 0.0, -inf
+        for began_at, ended_at in sorted(span for node in self.nodes for span in node.transfers):
+            total += max(0.0, ended_at - max(began_at, counted_to))
+            counted_to = max(counted_to, ended_at)
+        return total
 
     @property
     def exit_code(self) -> int:

@@ -12,15 +12,17 @@ from ess_can.bus.load_limit import LoadLimit, load_limited
 from ess_can.bus.port import Bus
 from ess_can.can.timing import BitTiming
 from ess_can.errors import EssCanError, Interrupted, UsageError
+from ess_can.gateway.bus_load import BusLoad
 from ess_can.gateway.config import Afterwards, GatewayConfig
+from ess_can.gateway.estimate import Estimate, StationState, Target, estimate
 from ess_can.gateway.phases import Phase
-from ess_can.gateway.plan import Plan, listen, make_plan, require_allowed
+from ess_can.gateway.plan import NodePlan, Plan, listen, make_plan, require_allowed
 from ess_can.gateway.plant_view import Connection
 from ess_can.gateway.policy import FRESH_S
-from ess_can.gateway.progress import Noted, OnProgress, PhaseEntered, ignore, never_failing
+from ess_can.gateway.progress import Expected, Noted, OnProgress, PhaseEntered, ignore, never_failing
 from ess_can.gateway.report import NodeRecord, PhaseLog, Report
 from ess_can.gateway.station_master import USER_ISOTP, StationMaster
-from ess_can.gateway.transfer_meter import ideal_wire_time_s
+from ess_can.gateway.transfer_model import Wire
 from ess_can.gateway.upgrade import Upgrade
 from ess_can.isotp import IsoTpParams
 from ess_can.signals.dbc import StationCodec
@@ -103,7 +105,8 @@ async def upgrade_station(
         tell(PhaseEntered(now(), Phase.STATUS_CHECK))
         try:
             async with master.watch:
-                await listen(master)
+                with BusLoad(bus, setup.bit_timing) as others:
+                    await listen(master)
                 require_allowed(master)
                 master.watch.arm()  # from here on we speak: nobody else may speak as we do
                 plan = await make_plan(master, upgrade, tell)
@@ -117,13 +120,14 @@ async def upgrade_station(
             enter(Phase.REFUSED, str(report.error))
             return report
         report.nodes = _records(plan)
+        report.expected = _expected(plan, master, setup, others.load)
         put_back = setup.config.afterwards is Afterwards.CONNECT and report.hv_before is Connection.OPEN
         if dry_run or not (plan.nodes or put_back):
-            report.expected_transfer_s = _expected_transfer_s(plan, setup)
-            report.expected_hv_off_s = _expected_hv_off_s(plan, report.expected_transfer_s)
             enter(Phase.CHECKED if plan.nodes else Phase.NOTHING_TO_DO)
             return report
         up_to_date = report.nodes[len(plan.nodes) :]
+        if report.expected is not None:
+            tell(Expected(now(), report.expected))
         await Upgrade(master, plan, log, tell).run(report)
         report.nodes += up_to_date
     return report
@@ -142,22 +146,24 @@ def _records(plan: Plan) -> list[NodeRecord]:
     ]
 
 
-def _expected_transfer_s(plan: Plan, setup: GatewaySetup) -> float:
-    """Wire time of all images, in seconds; 0 without a known bit timing."""
-    if setup.bit_timing is None:
-        return 0.0
-    return sum(
-        ideal_wire_time_s(node.image.content, setup.codec.diagnostic_ids(node.address)[0], setup.bit_timing)
-        for node in plan.nodes
+def _expected(plan: Plan, master: StationMaster, setup: GatewaySetup, load: float) -> Estimate | None:
+    """What to expect of the upgrade; None without a known bit timing, or with nothing to upgrade."""
+    if setup.bit_timing is None or not plan.nodes:
+        return None
+    view, racks = master.view, master.config.racks
+    voltages = [hv.value.link_voltage_v or 0.0 for rack in racks if (hv := view.rack(rack).hv) is not None]
+    station = StationState(
+        connected=view.connection(racks, now() - FRESH_S) is Connection.CONNECTED,
+        current_a=0.0 if view.pcs is None else view.pcs.value.dc_current_a or 0.0,
+        link_voltage_v=max(voltages, default=0.0),
     )
+    wire = Wire(setup.bit_timing, setup.isotp, load, setup.load)
+    at_once = min(len(plan.nodes), setup.config.times.nodes_at_once, master.streams)
+    targets = [_target(node, master.longest_block(node.address, at_once)) for node in plan.nodes]
+    return estimate(targets, station, wire, setup.codec, setup.config, at_once)
 
 
-_OVERHEAD_S = 15.0
-_ERASE_S_PER_BYTE = 1.0 / (128 * 1024)
-
-
-def _expected_hv_off_s(plan: Plan, transfer_s: float) -> float:
-    """A rough figure: the transfers, a second of erasing per 128 KiB, and the rest (discharge, proofs, restart)."""
-    if not plan.nodes or not transfer_s:
-        return 0.0
-    return _OVERHEAD_S + transfer_s + sum(node.image.size for node in plan.nodes) * _ERASE_S_PER_BYTE
+def _target(node: NodePlan, longest_block: int) -> Target:
+    resume, image = node.identity.resume_state, node.image
+    offset = resume.verified_offset if resume.image_sha256 == image.sha256 else 0
+    return Target(node.address, image.content, offset, longest_block, node.identity.flash)

@@ -119,14 +119,17 @@ class TransferMeter:
         return min(ideal_s * (1 + self.other_bytes / sent) / spent, max(1.0, ideal_s / spent))
 
 
-def ideal_wire_time_s(image: ImageContent | bytes, can_id: int, timing: BitTiming, offset: int = 0) -> float:
+def ideal_wire_time_s(
+    image: ImageContent | bytes, can_id: int, timing: BitTiming, offset: int = 0, *, sample: int | None = None
+) -> float:
     """Wire time of the fewest full frames that carry `image` from `offset` on as consecutive frames, in seconds.
 
-    They are CAN FD frames if `timing` has a data bit rate.  Exact up to `SAMPLE_FRAMES` frames.  Of more, that many are
-    worked out: one of each of as many equal runs of frames, at a place drawn by a fixed seed so that no pattern in the
-    image keeps step with it.  Frames differ by their stuff bits alone, by less than a quarter of the shortest one's
-    time, so by Hoeffding's inequality the sum is wrong by more than 1.25 % with a probability below 1e-7 (the draw's,
-    whatever the image); of firmware, whose frames spread by a hundredth or two, it is right to a few parts in 10 000.
+    They are CAN FD frames if `timing` has a data bit rate.  Exact up to `sample` frames (`SAMPLE_FRAMES` unless given).
+    Of more, that many are worked out: one of each of as many equal runs of frames, at a place drawn by a fixed seed so
+    that no pattern in the image keeps step with it.  Frames differ by their stuff bits alone, by less than a quarter of
+    the shortest one's time, so by Hoeffding's inequality the usual sample's sum is wrong by more than 1.25 % with a
+    probability below 1e-7 (the draw's, whatever the image); of firmware, whose frames spread by a hundredth or two, it
+    is right to a few parts in 10 000.  A sample of a sixteenth of that is wrong by four times as much.
     """
     fd = timing.data_bitrate is not None
     size = 63 if fd else 7
@@ -137,8 +140,9 @@ def ideal_wire_time_s(image: ImageContent | bytes, can_id: int, timing: BitTimin
         return frame_duration_s(CanFrame(can_id, bytes((0x20 | (number + 1) & 0xF,)) + data, fd=fd, brs=fd), timing)
 
     frames = -(-max(0, content.size - offset) // size)
-    if frames <= SAMPLE_FRAMES:
+    sample = sample or SAMPLE_FRAMES
+    if frames <= sample:
         return sum(map(duration, range(frames)))
     draw = random.Random(frames)  # noqa: S311 - the same image has the same figure
-    edges = [run * frames // SAMPLE_FRAMES for run in range(SAMPLE_FRAMES + 1)]
+    edges = [run * frames // sample for run in range(sample + 1)]
     return sum((end - start) * duration(draw.randrange(start, end)) for start, end in pairwise(edges))

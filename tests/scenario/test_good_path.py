@@ -184,7 +184,8 @@ def test_a_dry_run_changes_nothing() -> None:
     outcome = play(dry_run=True)
     outcome.require(Phase.CHECKED)
     assert outcome.report.dry_run
-    assert outcome.report.expected_transfer_s > 0.5
+    assert outcome.report.expected is not None
+    assert outcome.report.expected.transfer_s > 0.5
     assert outcome.scene.frames
     assert not changes_plant(outcome.scene)
     assert not outcome.scene.observer.operations

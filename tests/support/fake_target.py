@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from ess_can.identity import NodeType, Version
 from ess_can.uds.access import AccessState
-from ess_can.uds.target import BootState, Did, Nrc, Operation, ResumeState
+from ess_can.uds.target import BootState, Did, FlashProfile, Nrc, Operation, ResumeState
 
 SECRET = bytes(range(16))
 SERIAL = b"BMU-0001"
@@ -49,6 +49,8 @@ class FakeTarget:
     max_data: int = MAX_DATA
     on_act: Callable[[str], None] | None = None
     boot_counter: int = 7
+    flash: FlashProfile | None = None
+    lacks: set[int] = field(default_factory=set)
     _crc: int = 0
 
     def _act(self, name: str) -> None:
@@ -81,7 +83,9 @@ class FakeTarget:
             Did.DBC_FINGERPRINT: bytes(range(32)),
             Did.SECURITY_COUNTER: (4).to_bytes(4, "big"),
         }
-        return {int(did): value for did, value in values.items()}.get(did)
+        if self.flash is not None:
+            values[Did.FLASH_PROFILE] = self.flash.pack()
+        return {int(did): value for did, value in values.items() if did not in self.lacks}.get(did)
 
     def programming_allowed(self, now: float) -> bool:
         return self.hv_off

@@ -21,7 +21,18 @@ from tests.unit.trust.samples import FOLDER
 
 REPORT_KEYS = {
     *("result", "exit_code", "error", "dry_run", "phases", "nodes", "hv_off_s", "expected_transfer_s"),
-    *("expected_hv_off_s", "proved_safe", "hv_before", "hv_after", "bus_time_s", "wall_time_s", "trace_hash"),
+    *(
+        "expected_hv_off_s",
+        "expected_duration_s",
+        "flash_assumed",
+        "transfer_s",
+        "proved_safe",
+        "hv_before",
+        "hv_after",
+        "bus_time_s",
+        "wall_time_s",
+        "trace_hash",
+    ),
 }
 BMU_UPGRADE = FOLDER / "bmu-1.1.0.essup"
 COMM_GATEWAY_UPGRADE = FOLDER / "comm_gateway-1.1.0.essup"

@@ -2,14 +2,16 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
 from ess_can.cli.report_text import ProgressPrinter, print_report, report_document
 from ess_can.errors import EssCanError, HeldOpen, Interrupted
+from ess_can.gateway.estimate import Estimate, ExpectedPhase
 from ess_can.gateway.phases import FINAL, NodeStep, Phase
-from ess_can.gateway.progress import Event, NodeStepEntered, Noted, PhaseEntered, Transferred
+from ess_can.gateway.progress import Event, Expected, NodeStepEntered, Noted, PhaseEntered, Transferred
 from ess_can.gateway.report import NodeRecord, PhaseRecord, Report
 from ess_can.identity import NodeAddress, NodeType, Version
 from tests.unit.cli.run import REPORT_KEYS
@@ -26,6 +28,15 @@ EVENTS: tuple[Event, ...] = (
     Noted(104.0, "one [more] thing"),
     PhaseEntered(105.0, Phase.REFUSED, "because"),
 )
+ESTIMATE = Estimate(
+    (
+        ExpectedPhase(Phase.RAMP_DOWN, 1.0),
+        ExpectedPhase(Phase.PROVE_HV_OFF, 2.5),
+        ExpectedPhase(Phase.PROGRAM, 20.0),
+        ExpectedPhase(Phase.CONFIRM, 3.0),
+    ),
+    18.0,
+)
 LINES = [
     "[    0.00 s] status check",
     "[    0.50 s]   bmu1: transfer (resumed at 4096)",
@@ -41,6 +52,50 @@ def test_plain_lines_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> N
         for event in EVENTS:
             progress(event)
     assert capsys.readouterr().out.splitlines() == LINES
+
+
+def test_each_phase_says_how_long_it_is_to_the_end(capsys: pytest.CaptureFixture[str]) -> None:
+    with ProgressPrinter(silent=False) as progress:
+        progress(Expected(100.0, ESTIMATE))
+        progress(PhaseEntered(100.0, Phase.PROGRAM))
+        progress(PhaseEntered(120.0, Phase.CONFIRM))
+        progress(PhaseEntered(121.0, Phase.HOLD_OPEN, "because"))
+        progress(PhaseEntered(121.0, Phase.DONE))
+    assert capsys.readouterr().out.splitlines() == [
+        "[    0.00 s] program (about 23 s left)",
+        "[   20.00 s] confirm (about 3 s left)",
+        "[   21.00 s] hold open (because)",
+        "[   21.00 s] done",
+    ]
+
+
+def test_a_dry_run_says_what_to_expect(capsys: pytest.CaptureFixture[str]) -> None:
+    checked = report(Phase.CHECKED)
+    checked.expected = ESTIMATE
+    print_report(checked, wall_time_s=1.0, trace_hash=None)
+    shown = capsys.readouterr().out.splitlines()
+    for line in ("transfer    18.0 s", "HV-off      25.5 s", "duration    27.5 s, with the check"):
+        assert f"  expected {line}" in shown
+    assert not any("assumed" in line for line in shown)
+    checked.expected = replace(ESTIMATE, assumed=(BMU1,))
+    print_report(checked, wall_time_s=1.0, trace_hash=None)
+    shown = capsys.readouterr().out.splitlines()
+    assert "  assumed              2 s to erase 128 KiB, 6.25 us to program a byte:" in shown
+    assert any(line.strip() == "bmu1 did not say" for line in shown)
+    checked.expected = None
+    print_report(checked, wall_time_s=1.0, trace_hash=None)
+    assert "  expected             unknown: the bit rate is not known" in capsys.readouterr().out.splitlines()
+
+
+def test_what_was_expected_stands_beside_what_happened() -> None:
+    told = report_document(report(Phase.DONE), wall_time_s=1.0, trace_hash=None)
+    assert (told["expected_hv_off_s"], told["expected_duration_s"], told["expected_transfer_s"]) == (None, None, None)
+    assert (told["hv_off_s"], told["bus_time_s"], told["transfer_s"]) == (30.0, 36.5, 10.0)
+    done = report(Phase.DONE)
+    done.expected = replace(ESTIMATE, assumed=(BMU1,))
+    told = report_document(done, wall_time_s=1.0, trace_hash=None)
+    assert (told["expected_hv_off_s"], told["expected_duration_s"], told["expected_transfer_s"]) == (25.5, 27.5, 18.0)
+    assert told["flash_assumed"] == ["bmu1"]
 
 
 def test_nodes_that_are_programmed_at_the_same_time_have_steps_of_their_own(capsys: pytest.CaptureFixture[str]) -> None:
@@ -78,7 +133,7 @@ def test_a_live_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def report(result: Phase, error: EssCanError | None = None) -> Report:
     old, new = Version(1, 0, 0), Version(1, 1, 0)
-    node = NodeRecord(BMU1, old, new, 273_954, bytes_sent=273_954, transfer_s=10.0, wire_efficiency=0.987)
+    node = NodeRecord(BMU1, old, new, 273_954, bytes_sent=273_954, transfers=[(2.0, 12.0)], wire_efficiency=0.987)
     untouched = NodeRecord(NodeAddress(NodeType.BMU, 2), new, new, 900)
     phases = [PhaseRecord(Phase.STATUS_CHECK, 0.0, 1.0)]
     return Report(phases, [node, untouched], result, error, hv_off_s=30.0, bus_time_s=36.5)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ess_can.errors import EssCanError, FileUnreadable, UsageError
-from ess_can.gateway.config import BusLimits, HvLimits, PolicyLimits, TimeLimits
+from ess_can.gateway.config import BusLimits, ExpectedTimes, HvLimits, PolicyLimits, TimeLimits
 from ess_can.gateway.config_file import Limits, load_limits
 
 
@@ -35,12 +35,15 @@ def test_each_table_sets_its_limits(tmp_path: Path) -> None:
         [bus]
         max_load_percent = 40
         yield_to_traffic = true
+        [expected]
+        discharge_tau_s = 20.0
         """,
     )
     assert limits.policy == PolicyLimits(soc_max_percent=80)
     assert limits.hv == HvLimits(link_voltage_off_v=50.0, consecutive_good=20)
     assert limits.times == TimeLimits(discharge_s=300.0)
     assert limits.bus == BusLimits(40, yield_to_traffic=True)
+    assert limits.expected == ExpectedTimes(discharge_tau_s=20.0)
 
 
 @pytest.mark.parametrize(
@@ -59,6 +62,7 @@ def test_each_table_sets_its_limits(tmp_path: Path) -> None:
         ("[bus]\nmax_load_percent = 0", "no share"),
         ("[times]\ndischarge_s = 0.0", "outside"),
         ("[times]\ndischarge_s = 100000.0", "outside"),
+        ("[expected]\nnode_boot_s = 0.0", "outside"),
     ],
 )
 def test_what_is_not_understood_is_refused(tmp_path: Path, text: str, says: str) -> None:

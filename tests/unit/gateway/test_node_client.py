@@ -31,7 +31,7 @@ from ess_can.image.content import BytesContent
 from ess_can.sim.loop import run_virtual
 from ess_can.uds.access import CmacAccess
 from ess_can.uds.rules import Session
-from ess_can.uds.target import Nrc
+from ess_can.uds.target import Did, FlashProfile, Nrc
 from tests.support.fake_target import SECRET
 from tests.support.memory_transport import MemoryLink
 from tests.support.uds_server import Bench
@@ -103,6 +103,22 @@ def test_identify() -> None:
     assert identity.boot_state.boot_counter == 7
     assert identity.resume_state.image_sha256 == bytes(32)
     assert (identity.dbc_sha256, identity.security_counter) == (bytes(range(32)), 4)
+    assert identity.flash is None  # a node need not tell
+
+
+def test_a_node_tells_what_its_flash_is_like() -> None:
+    link = MemoryLink(Bench())
+    link.bench.target.flash = FlashProfile(128 * 1024, 1.0, 100e-6 / 32, 64 * 1024, 40e6)
+    assert with_node(lambda node, _: node.identify(), link).flash == link.bench.target.flash
+
+
+def test_only_a_missing_flash_profile_is_no_error() -> None:
+    for did in Did:
+        if did is not Did.FLASH_PROFILE:
+            link = MemoryLink(Bench())
+            link.bench.target.lacks = {did}
+            with pytest.raises(UdsNegativeResponse):
+                with_node(lambda node, _: node.identify(), link)
 
 
 def test_what_it_runs_alone() -> None:

@@ -105,10 +105,13 @@ def test_a_dry_run_says_what_it_would_do_and_does_not(monkeypatch: pytest.Monkey
     assert run.report.result is Phase.CHECKED
     assert run.report.dry_run
     assert run.bus.sent == []
+    expected = run.report.expected
+    assert expected is not None
     request_id, _ = CODEC.diagnostic_ids(BMU1)
-    image = RELEASE.images[0].content
-    assert run.report.expected_transfer_s == pytest.approx(ideal_wire_time_s(image, request_id, TIMING))
-    assert Run(dry_run=True, timing=None).report.expected_transfer_s == 0.0
+    assert expected.transfer_s > ideal_wire_time_s(RELEASE.images[0].content, request_id, TIMING)
+    assert expected.assumed == (BMU1,)  # it does not say what its flash is like
+    assert run.report.expected_duration_s == run.report.bus_time_s + expected.duration_s
+    assert Run(dry_run=True, timing=None).report.expected is None
 
 
 def test_a_failing_upgrade_reports_the_nodes_that_were_up_to_date_too(monkeypatch: pytest.MonkeyPatch) -> None:
