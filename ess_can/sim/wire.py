@@ -176,14 +176,13 @@ class Wire:
         sender, transmission, _ = self._current
         frame, duration_s = transmission.frame, transmission.duration_s
         fault = None if self.fault is None else self.fault(self.transmissions, frame)
-        destroyed = self._destroyed_by_others(sender) or bool(self._rivals) or not sender.tuned
-        acknowledged = any(one.online and one.tuned and one is not sender for one in self._controllers)
-        if destroyed or fault is WireFault.CORRUPT:
+        destroyed = not self._all_tuned and (self._destroyed_by_others(sender) or not sender.tuned)
+        if destroyed or self._rivals or fault is WireFault.CORRUPT:
             self._error(duration_s + _AFTER_CRC_ERROR * self._bit_s)
             for rival in self._rivals:
                 rival.transmit_error()
             sender.not_sent(transmission)
-        elif not acknowledged:
+        elif not self._acknowledged(sender):
             self._error(duration_s + _AFTER_NO_ACK * self._bit_s)
             sender.not_sent(transmission, acknowledged=False)
         elif fault is WireFault.DUPLICATE:
@@ -204,10 +203,14 @@ class Wire:
             elif fault is not WireFault.LOSE:
                 self._deliver(received, sender)
 
+    def _acknowledged(self, sender: Controller) -> bool:
+        for controller in self._controllers:  # `any` would take twice the time, for every frame
+            if controller.online and controller.tuned and controller is not sender:
+                return True
+        return False
+
     def _destroyed_by_others(self, sender: Controller) -> bool:
         """Whether controllers with another bit rate destroy the frame."""
-        if self._all_tuned:
-            return False
         mistuned = [one for one in self._controllers if one.online and not one.tuned and one is not sender]
         destroyers = [one for one in mistuned if one.state is ControllerState.ERROR_ACTIVE]
         for controller in destroyers:
