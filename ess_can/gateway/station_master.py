@@ -11,6 +11,7 @@ from ess_can.bus.clock import uninterrupted
 from ess_can.bus.kernel_isotp import Channel, IsoTpTransport, UserIsoTp
 from ess_can.bus.port import Bus
 from ess_can.bus.station import StationLink
+from ess_can.can.frame import CanFrame, arbitration_field
 from ess_can.can.timing import BitTiming
 from ess_can.gateway.config import GatewayConfig
 from ess_can.gateway.interlock import Interlock
@@ -104,8 +105,15 @@ class StationMaster:
 
     @property
     def streams(self) -> int:
-        """How many nodes may be sent images at the same time: all, unless a cap on the bus load is too low for that."""
+        """How many nodes may be sent images at the same time: all, unless something forbids it.
+
+        That is a cap on the bus load that is too low, or identifiers by which a stream to one node would win
+        arbitration against the answers of another for as long as it lasts (normal fixed addressing has such).
+        """
         load, nodes = self.config.bus.load, len(self.config.expected)
+        requests, answers = zip(*map(self.link.codec.diagnostic_ids, self.config.expected), strict=True)
+        if min(map(_priority, requests)) < max(map(_priority, answers)):
+            return 1
         if load is None or self.bit_timing is None:
             return nodes
         return max(1, min(nodes, load.streams(self.bit_timing, self._isotp)))
@@ -142,3 +150,8 @@ class StationMaster:
 
     async def _hang_up_all(self) -> None:
         await asyncio.gather(*(self.hang_up(address) for address in list(self._clients)))
+
+
+def _priority(can_id: int) -> int:
+    """The lowest wins."""
+    return arbitration_field(CanFrame(can_id, b""))

@@ -9,9 +9,9 @@ from heapq import heappop, heappush
 
 from ess_can.bus.clock import Cycle
 from ess_can.bus.port import Bus
-from ess_can.can.frame import CanFrame
+from ess_can.can.frame import CanFrame, arbitration_field
 from ess_can.errors import BusError, TransmitQueueFull
-from ess_can.sim.controller import QueueOrder, arbitration_field
+from ess_can.sim.controller import QueueOrder
 from ess_can.sim.wire import Wire
 
 _DEPTH_INSIDE = 4096

@@ -11,7 +11,7 @@ from heapq import heappop, heappush
 from typing import Protocol
 
 from ess_can.bus.port import Receive, Sent
-from ess_can.can.frame import EXTENDED_FLAG, CanFrame
+from ess_can.can.frame import CanFrame, arbitration_field
 from ess_can.can.timing import BitTiming, frame_duration_s
 from ess_can.errors import AdapterLost, BusError, BusOff, ErrorPassive, TransmitQueueFull, UsageError
 
@@ -36,17 +36,6 @@ class ControllerState(Enum):
     ERROR_ACTIVE = auto()
     ERROR_PASSIVE = auto()
     BUS_OFF = auto()
-
-
-def arbitration_field(frame: CanFrame) -> int:
-    """The 32 bits that decide arbitration, as one number: the lowest wins.
-
-    Identifier bits 28..18, then RTR of a base frame or SRR, then IDE, then bits 17..0 and RTR of an extended frame.
-    """
-    if frame.can_id >= EXTENDED_FLAG:
-        identifier = frame.can_id & 0x1FFF_FFFF
-        return (identifier >> 18) << 21 | 0b11 << 19 | (identifier & 0x3FFFF) << 1 | frame.remote
-    return frame.can_id << 21 | frame.remote << 20
 
 
 @dataclass(slots=True, eq=False)

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ess_can.can.frame import EXTENDED_FLAG, CanFrame
+from ess_can.can.frame import EXTENDED_FLAG, CanFrame, arbitration_field
 from ess_can.can.timing import BitTiming, frame_duration_s
-from ess_can.sim.controller import QueueOrder, arbitration_field
+from ess_can.sim.controller import QueueOrder
 from ess_can.sim.loop import run_virtual
 from ess_can.sim.trace import TraceHash
 from ess_can.sim.wire import Wire, WireFault

@@ -22,7 +22,7 @@ def extended_dbc(folder: Path) -> Path:
     text = resources.dbc_path().read_text("utf-8")
     messages = re.findall(r"^BO_ (\d+) UDS_(Request|Response)_(\w+):", text, re.MULTILINE)
     for number, (old, kind, _) in enumerate(sorted(messages, key=lambda found: (found[1], found[2]))):
-        node = 0x10 + number % 5
+        node = 0x10 + number % (len(messages) // 2)
         identifier = 0x18DA00F1 | node << 8 if kind == "Request" else 0x18DAF100 | node
         text = re.sub(rf"\b(BO_|SG_|VAL_) {old}\b", rf"\1 {identifier | EXTENDED_FLAG}", text)
     path = folder / "extended.dbc"

@@ -17,12 +17,14 @@ from ess_can.signals.messages import BmsHvStatus, EmsUpgradeNotice, UpgradePhase
 from ess_can.sim.flash import SectorDefect
 from ess_can.sim.plant import Plant
 from ess_can.sim.wire import WireFault
-from tests.scenario.support import BMU1, BMU2, NEW, OLD, QUICK, Outcome, Scene, play, release
+from tests.scenario.support import BMU1, BMU2, NEW, OLD, PART, QUICK, Outcome, Scene, play, release
 
 FOUR = replace(QUICK, racks=4)
 BMUS = tuple(NodeAddress(NodeType.BMU, rack) for rack in range(1, 5))
 LARGE = release(kib=60)
 """Long enough for something to happen to all four in the middle of it."""
+WORN = PART.geometry.protected_sectors + 40 * 1024 // PART.geometry.sector_size
+"""The sector that the image's 40th KiB comes to."""
 
 
 async def all_verified(scene: Scene, offset: int = 6000) -> None:
@@ -95,7 +97,7 @@ def test_every_node_is_announced_while_it_is_programmed() -> None:
 def test_one_that_fails_for_good_stops_the_others_where_they_can_be_resumed() -> None:
     async def wear(scene: Scene) -> None:
         await all_verified(scene)
-        scene.plant.nodes[BMU1].flash.inject_defect(1, 1, SectorDefect.REPORTED)
+        scene.plant.nodes[BMU1].flash.inject_defect(1, WORN, SectorDefect.REPORTED)
 
     async def mend(scene: Scene) -> None:
         assert scene.all_connected
@@ -103,7 +105,7 @@ def test_one_that_fails_for_good_stops_the_others_where_they_can_be_resumed() ->
             assert resumable(scene, node) >= 6000
         erases = [scene.erased(node) for node in BMUS]
         flash = scene.plant.nodes[BMU1].flash
-        flash.inject_defect(1, 1, None)
+        flash.inject_defect(1, WORN, None)
         report = await scene.run_upgrade(LARGE)
         assert report.error is None, report.error
         assert [scene.erased(node) for node in BMUS[1:]] == erases[1:]

@@ -101,7 +101,7 @@ def test_of_several_nodes_each_is_named_in_turn_the_first_at_once() -> None:
         bench.orders.announce(UpgradePhase.PROGRAMMING, BMU2, BMU1, silent_up_to_s=3.0)
         await pause(0.01)
         assert [notice.target_index for notice in bench.notices] == [BMU2.index]
-        await pause(1.5)
+        await pause(1.6)  # then every half second, aside from the orders
         assert [notice.target_index for notice in bench.notices] == [2, 1, 2, 1]
         assert {notice.silent_up_to_s for notice in bench.notices} == {3.0}
         bench.orders.announce(UpgradePhase.RECONNECTING)

@@ -11,7 +11,7 @@ from ess_can.bus.clock import now, pause
 from ess_can.bus.isotp_channel import IsoTpChannel
 from ess_can.bus.kernel_isotp import Channel, IsoTpTransport, KernelIsoTp, OnError, OnMessage
 from ess_can.bus.port import Bus
-from ess_can.can.frame import CanFrame
+from ess_can.can.frame import EXTENDED_FLAG, CanFrame
 from ess_can.can.timing import BitTiming
 from ess_can.errors import HvPermitRevoked, IdConflict
 from ess_can.gateway.config import BusLimits, GatewayConfig
@@ -20,6 +20,7 @@ from ess_can.gateway.policy import refusals
 from ess_can.gateway.station_master import USER_ISOTP, StationMaster
 from ess_can.identity import NodeAddress
 from ess_can.isotp import IsoTpAddress, IsoTpParams
+from ess_can.signals.dbc import StationCodec
 from ess_can.signals.messages import EmsHvStatusPoll, PcsCommandCode, UpgradePhase
 from ess_can.sim.loop import run_virtual
 from ess_can.uds.access import CmacAccess
@@ -240,7 +241,7 @@ def test_a_transport_that_cannot_stop_gets_blocks_that_are_over_in_50_ms(
 
 @pytest.mark.parametrize(
     ("percent", "streams", "least", "most"),
-    [(None, 2, MAX_BLOCK_DATA, MAX_BLOCK_DATA), (10.0, 2, MAX_BLOCK_DATA, MAX_BLOCK_DATA), (1.0, 1, 1500, 2000)],
+    [(None, 2, MAX_BLOCK_DATA, MAX_BLOCK_DATA), (10.0, 2, 8000, 9500), (1.0, 1, 1500, 2000)],
 )
 def test_under_a_cap_on_the_bus_load_a_block_leaves_in_time(
     percent: float | None, streams: int, least: int, most: int
@@ -251,5 +252,21 @@ def test_under_a_cap_on_the_bus_load_a_block_leaves_in_time(
             assert least <= master.longest_block(BMU1) <= most
         async with station(MemoryBus(), limits=BusLimits(percent)) as master:  # for looking only: nothing is sent
             assert master.longest_block(BMU1) == MAX_BLOCK_DATA
+
+    run_virtual(scenario())
+
+
+def test_nodes_whose_answers_would_lose_against_the_stream_to_another_are_sent_to_one_at_a_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def normal_fixed(_codec: StationCodec, address: NodeAddress) -> tuple[int, int]:
+        node = 0x10 + address.index
+        return EXTENDED_FLAG | 0x18DA00F1 | node << 8, EXTENDED_FLAG | 0x18DAF100 | node
+
+    async def scenario() -> None:
+        async with station(MemoryBus(), bit_timing=BitTiming(125_000)) as master:
+            assert master.streams == 2
+            monkeypatch.setattr(StationCodec, "diagnostic_ids", normal_fixed)
+            assert master.streams == 1
 
     run_virtual(scenario())

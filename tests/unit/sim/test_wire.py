@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from ess_can.bus.port import Bus
-from ess_can.can.frame import EXTENDED_FLAG, CanFrame
+from ess_can.can.frame import EXTENDED_FLAG, CanFrame, arbitration_field
 from ess_can.can.timing import BitTiming, frame_duration_s
 from ess_can.errors import AdapterLost, BusError, BusOff, ErrorPassive, TransmitQueueFull, UsageError
-from ess_can.sim.controller import Controller, ControllerState, QueueOrder, arbitration_field
+from ess_can.sim.controller import Controller, ControllerState, QueueOrder
 from ess_can.sim.loop import run_virtual
 from ess_can.sim.wire import FaultHook, Wire, WireFault
 
