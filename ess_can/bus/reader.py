@@ -10,7 +10,8 @@ from collections.abc import Callable
 from ess_can.bus.driver import Driver, Heard
 from ess_can.errors import BusError
 
-_FRAMES_A_WAKE_UP = 64
+_FRAMES_A_WAKE_UP = 64  # on the loop, which has other things to do
+_FRAMES_HANDED_OVER = 256  # by the thread, at a time
 _THREAD_POLL_S = 0.05
 _IDLE_WAKE_UPS = 100  # in a row that gave nothing; then reading pauses each time
 _IDLE_PAUSE_S = 0.010
@@ -81,7 +82,7 @@ class Reader:
         idle = 0
         while not self._stopping.is_set():
             since = loop.time()
-            heard = self._driver.read(_FRAMES_A_WAKE_UP, _THREAD_POLL_S)
+            heard = self._driver.read(_FRAMES_HANDED_OVER, _THREAD_POLL_S)
             if not heard:
                 idle = idle + 1 if loop.time() - since < _THREAD_POLL_S / 2 else 0
                 if idle >= _IDLE_WAKE_UPS:

@@ -25,7 +25,7 @@ BULK_IN_FLIGHT = 2
 Where nothing is confirmed, `wire_pace.AHEAD_S` comes on top.
 """
 
-_AT_ONCE = 64
+_AT_ONCE = 256
 """Bulk frames handed over in one turn of the loop where there is no wire to wait for."""
 
 
@@ -258,14 +258,13 @@ class TransmitQueue:
                 waiting = self._bulk
             else:
                 return
+            sending = waiting.popleft()
             try:
-                if not self._write(waiting[0]):
+                if not self._write(sending):
+                    waiting.appendleft(sending)
                     break
             except BusError as error:
-                waiting.popleft()
                 self._report(error)
-                continue
-            waiting.popleft()
         if self._stuck_since is not None and self._loop.time() - self._stuck_since >= self._patience_s:
             self._give_up()
             return

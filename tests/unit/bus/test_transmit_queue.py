@@ -203,14 +203,15 @@ async def test_a_frame_that_cannot_be_stops_nothing() -> None:
 @on_device_loop
 async def test_without_echo_and_wire_a_stream_is_sent_when_taken_as_many_at_once_as_a_turn_allows() -> None:
     rig = Rig(Echo.NONE, depth=64)
-    rig.send(*range(100))
-    assert rig.taken == rig.sent == list(range(64))
+    stream = [number % 100 for number in range(300)]
+    rig.send(*stream)
+    assert rig.taken == rig.sent == stream[:256]
     rig.send(URGENT)
-    assert rig.taken[64:] == [URGENT]  # the stream's others wait: it goes first
-    assert len(rig.sent) == 64  # and is not told from inside send
+    assert rig.taken[256:] == [URGENT]  # the stream's others wait: it goes first
+    assert len(rig.sent) == 256  # and is not told from inside send
     await run_until(0.1)
-    assert rig.taken[65:] == list(range(64, 100))
-    assert sorted(rig.sent) == [*range(100), URGENT]
+    assert rig.taken[257:] == stream[256:]
+    assert sorted(rig.sent) == sorted([*stream, URGENT])
     assert rig.back(1) == [False]
     await run_until(5)
     assert rig.errors == []
@@ -222,18 +223,18 @@ async def test_a_stream_that_goes_on_from_its_confirmations_lets_the_loop_come_r
     turns: list[int] = []
 
     def go_on(_at: float) -> None:
-        rig.queue.send(CanFrame(1, b""), go_on if len(rig.taken) < 1000 else None, bulk=True)
+        rig.queue.send(CanFrame(1, b""), go_on if len(rig.taken) < 3000 else None, bulk=True)
 
     def count() -> None:
         turns.append(len(rig.taken))
-        if len(rig.taken) < 1000:
+        if len(rig.taken) < 3000:
             asyncio.get_running_loop().call_soon(count)
 
     go_on(0.0)
     count()
     await run_until(1.0)
-    assert len(rig.taken) >= 1000
-    assert all(after - before <= 64 for before, after in pairwise(turns))
+    assert len(rig.taken) >= 3000
+    assert all(after - before <= 256 for before, after in pairwise(turns))
 
 
 @pytest.mark.parametrize("idle_s", [0.0, 5.0])
