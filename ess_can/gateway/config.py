@@ -161,15 +161,15 @@ class GatewayConfig:
     silent_up_to_s: float = 15.0
     expected_times: ExpectedTimes = field(default_factory=ExpectedTimes)
 
+    racks: tuple[int, ...] = field(init=False)
+    """Numbers of the racks."""
+
     def __post_init__(self) -> None:
-        if not self.racks:
+        racks = tuple(sorted(node.index for node in self.expected if node.node_type is NodeType.BMU))
+        object.__setattr__(self, "racks", racks)  # it is asked for with every frame
+        if not racks:
             raise UsageError(
                 "no rack is expected", why="high voltage is proved off by the racks", remedy="Name the station's racks."
             )
         if len(set(self.expected)) != len(self.expected):
             raise UsageError("a node is named twice", why=", ".join(map(str, self.expected)))
-
-    @property
-    def racks(self) -> tuple[int, ...]:
-        """Numbers of the racks."""
-        return tuple(sorted(node.index for node in self.expected if node.node_type is NodeType.BMU))

@@ -64,7 +64,7 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
         Gives False, and does nothing, if anything else is to happen until then: the callback has to set its timer.
         """
         timers = self._timers
-        while timers and timers[0][2].cancelled():
+        while timers and timers[0][2]._cancelled:  # noqa: SLF001 - as below
             heappop(timers)
         if self._ready or self._stopping or (timers and timers[0][0] <= when):
             return False
@@ -74,7 +74,7 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
     def _run_once(self) -> None:
         ready, timers = self._ready, self._timers
         if not ready and not self._stopping:
-            while timers and timers[0][2].cancelled():
+            while timers and timers[0][2]._cancelled:  # noqa: SLF001 - as below
                 heappop(timers)
             if not timers:
                 raise self._deadlock()
@@ -84,7 +84,7 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
             ready.append(heappop(timers)[2])
         for _ in range(len(ready)):
             handle = ready.popleft()
-            if not handle.cancelled():
+            if not handle._cancelled:  # noqa: SLF001 - CPython's loops ask so, too
                 handle._run()  # noqa: SLF001 - running handles is what an event loop is for
         if self._unhandled is not None:
             unhandled, self._unhandled = self._unhandled, None
