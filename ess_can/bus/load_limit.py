@@ -15,8 +15,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 
-from ess_can.bus.port import Bus, Receive, Sent
-from ess_can.bus.transmit_queue import BULK_IN_FLIGHT
+from ess_can.bus.port import BULK_IN_FLIGHT, Bus, Receive, Sent
 from ess_can.can.frame import EXTENDED_FLAG, CanFrame
 from ess_can.can.timing import BitTiming, frame_duration_s
 from ess_can.errors import BusError, TransmitQueueFull, UsageError

@@ -11,6 +11,10 @@ from typing import Protocol
 from ess_can.can.frame import CanFrame
 from ess_can.errors import BusError
 
+BULK_IN_FLIGHT = 2
+"""Bulk frames of all streams together that are on their way and not confirmed: two keep the bus busy, and nothing else
+of ours waits behind more."""
+
 Receive = Callable[[CanFrame, float], None]
 """Called with a frame and its receive time in seconds of the running loop."""
 Sent = Callable[[float], None]
@@ -27,9 +31,9 @@ class Bus(Protocol):
     def send(self, frame: CanFrame, on_sent: Sent | None = None, *, bulk: bool = False) -> None:
         """Queue a frame.  `on_sent` is called once the frame is confirmed on the wire, and never if it is not.
 
-        `bulk` marks part of a stream: other frames of ours may overtake it.  Frames of the same kind leave in the order
-        given.  Raises TransmitQueueFull when the queue has no room; AdapterLost, InterfaceDown or BusOff when nothing
-        can be sent.
+        `bulk` marks part of a stream: other frames of ours may overtake it, and no more than `BULK_IN_FLIGHT` of all
+        streams are with the hardware and not confirmed.  Frames of the same kind leave in the order given.  Raises
+        TransmitQueueFull when the queue has no room; AdapterLost, InterfaceDown or BusOff when nothing can be sent.
         """
 
     def subscribe(self, can_ids: Iterable[int] | None, receive: Receive) -> Callable[[], None]:

@@ -12,6 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import can
+
 from ess_can.bus.clock import now
 from ess_can.bus.message import to_message
 from ess_can.bus.port import Bus, Receive, Sent
@@ -95,8 +97,6 @@ def open_trace(path: Path, started_at_wall_s: float, on_failure: OnFailure) -> T
 
 
 def _open_writer(path: Path) -> FileIOMessageWriter[Any]:
-    import can
-
     match path.suffix.lower():
         case ".blf":
             return can.BLFWriter(path, compression_level=_QUICK)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from ess_can.bus.driver import Driver, Echo
-from ess_can.bus.port import Sent
+from ess_can.bus.port import BULK_IN_FLIGHT, Sent
 from ess_can.bus.wire_pace import WirePace
 from ess_can.can.frame import CanFrame
 from ess_can.errors import BusError, TransmitQueueFull, TransmitStalled
@@ -18,12 +18,6 @@ _LONGEST_RETRY_S = 0.008
 _IN_FLIGHT_REMEMBERED = 256
 _REMEMBERED_UNTIL_LEARNED = 32  # every frame received may be compared with each of them
 _LOSSY_PATIENCE_S = 0.05
-
-BULK_IN_FLIGHT = 2
-"""Bulk frames in the driver that are not confirmed: two keep the bus busy, and nothing waits behind more.
-
-Where nothing is confirmed, `wire_pace.AHEAD_S` comes on top.
-"""
 
 _AT_ONCE = 256
 """Bulk frames handed over in one turn of the loop where there is no wire to wait for."""
@@ -49,7 +43,8 @@ class TransmitQueue:
     Without a wire nothing waits behind a stream: up to `_AT_ONCE` of its frames are handed over and confirmed in one
     go.
 
-    Up to `depth` frames of each kind wait while the driver has no room or `BULK_IN_FLIGHT` is reached.  After
+    Up to `depth` frames of each kind wait while the driver has no room or `BULK_IN_FLIGHT` is reached; where nothing is
+    confirmed, `wire_pace.AHEAD_S` comes on top.  After
     `patience_s` seconds without progress everything is dropped and `report` gets TransmitStalled if the driver has
     unconfirmed frames, else TransmitQueueFull.
     """
@@ -71,7 +66,7 @@ class TransmitQueue:
         self._report = report
         self._echoes = driver.echo in (Echo.CERTAIN, Echo.LOSSY)
         self._pace = None if driver.timing is None else WirePace(driver.timing, loop, self._flush)
-        self._at_once = driver.timing is None and driver.echo is Echo.NONE
+        self._no_wire = driver.timing is None and driver.echo is Echo.NONE
         self._this_turn = 0  # bulk frames handed over at once since the loop came round
         self._echo_patience_s = _LOSSY_PATIENCE_S if driver.echo is Echo.LOSSY else patience_s
         self._urgent: deque[_Sending] = deque()
@@ -89,7 +84,7 @@ class TransmitQueue:
     def send(self, frame: CanFrame, on_sent: Sent | None, *, bulk: bool) -> None:
         """Hand over a frame, or let it wait.  Raises TransmitQueueFull, and the BusError of a driver that fails."""
         waiting = self._bulk if bulk else self._urgent
-        if self._at_once and bulk and self._this_turn < _AT_ONCE and not (self._bulk or self._urgent):
+        if self._no_wire and bulk and self._this_turn < _AT_ONCE and not (self._bulk or self._urgent):
             if not self._driver.write(frame, bulk=True):
                 waiting.append(_Sending(frame, on_sent, bulk))
                 self._try_later()
@@ -109,7 +104,7 @@ class TransmitQueue:
     def _room_for_bulk(self) -> bool:
         if self._echoes:
             return self._open_bulk < BULK_IN_FLIGHT
-        if self._at_once:
+        if self._no_wire:
             return self._this_turn < _AT_ONCE
         return self._pace is None or self._pace.under_way < BULK_IN_FLIGHT
 
@@ -119,8 +114,8 @@ class TransmitQueue:
         return self._pace is not None and not self._echoes
 
     def heard(self, frame: CanFrame) -> None:
-        """A frame of others was on the wire."""
-        if self._pace is not None and not self._echoes:
+        """A frame of others was on the wire; told while `paced`."""
+        if self._pace is not None:
             self._pace.heard(frame)
 
     def confirm(self, frame: CanFrame) -> bool:
@@ -178,7 +173,7 @@ class TransmitQueue:
             on_sent = sending.on_sent
             if self._pace is not None:
                 self._pace.put(sending.frame, on_sent, bulk=sending.bulk)
-            if self._at_once and sending.bulk:
+            if self._no_wire and sending.bulk:
                 self._sent_at_once(on_sent)
             elif on_sent is not None and (self._pace is None or not sending.bulk):
                 # not from inside send: the sender may send its next one

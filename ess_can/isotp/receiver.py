@@ -126,8 +126,8 @@ class Reception:
 
     def _count_plain(self) -> None:
         """How many frames may now come before one that something follows from: of block or message the last."""
-        pivot = self._last if self._block_end == _NO_BLOCK_END else min(self._last, self._block_end - 1)
-        self._plain = max(0, min(_PIECES, pivot - self._index))
+        end = self._last if self._block_end == _NO_BLOCK_END else min(self._last, self._block_end - 1)
+        self._plain = max(0, min(_PIECES, end - self._index))
 
     @property
     def _received(self) -> int:

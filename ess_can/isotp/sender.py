@@ -48,13 +48,13 @@ class Transmission:
         "_not_before",
         "_params",
         "_payload",
+        "_st_min",
         "_started",
         "_waits",
         "ahead",
         "awaits_flow_control",
         "confirm_timeout",
         "pivot",
-        "st_min",
     )
 
     def __init__(
@@ -73,7 +73,7 @@ class Transmission:
         self._block_end = _NO_BLOCK_END
         self._blocked = False  # no frame to give: flow control is awaited or all is handed over
         self.pivot: CanFrame | None = None  # its confirmation starts N_Bs or STmin, or completes the message
-        self.st_min = 0.0
+        self._st_min = 0.0
         self._not_before = not_before
         self._flow_control_since = math.inf  # N_Bs runs from here
         self._waits = 0
@@ -89,7 +89,7 @@ class Transmission:
             return None
         if not self._built:
             return self._first_frame(now)
-        if not self.st_min:
+        if not self._st_min:
             self._build_ahead()
             if self.ahead:
                 return self.ahead.pop()
@@ -148,7 +148,7 @@ class Transmission:
         elif self._built >= len(self._payload):
             return True
         elif self._not_before == math.inf:
-            self._not_before = now + self.st_min
+            self._not_before = now + self._st_min
         return False
 
     @property
@@ -167,7 +167,7 @@ class Transmission:
             self._blocked = False
             self._flow_control_since = math.inf
             self._waits = 0
-            self.st_min = st_min_seconds(data[2])
+            self._st_min = st_min_seconds(data[2])
             self._block_end = self._index + data[1] if data[1] else _NO_BLOCK_END
             return None
         if status == FlowStatus.WAIT:

@@ -10,7 +10,7 @@ from enum import Enum, auto
 from heapq import heappop, heappush
 from typing import Protocol
 
-from ess_can.bus.port import Receive, Sent
+from ess_can.bus.port import BULK_IN_FLIGHT, Receive, Sent
 from ess_can.can.frame import CanFrame, arbitration_field
 from ess_can.can.timing import BitTiming, frame_duration_s
 from ess_can.errors import AdapterLost, BusError, BusOff, ErrorPassive, TransmitQueueFull, UsageError
@@ -18,8 +18,6 @@ from ess_can.errors import AdapterLost, BusError, BusOff, ErrorPassive, Transmit
 ERROR_PASSIVE_LIMIT = 128
 BUS_OFF_LIMIT = 256
 RECOVERY_BITS = 128 * 11
-BULK_OFFERED = 2
-"""Frames of streams that a FIFO holds at a time, so that nothing else of ours waits behind more."""
 _BULK_DEPTH = 64
 
 
@@ -113,7 +111,7 @@ class Controller:
     def send(self, frame: CanFrame, on_sent: Sent | None = None, *, bulk: bool = False) -> None:
         """Queue a frame, as `Bus.send` says.
 
-        A FIFO takes at most `BULK_OFFERED` bulk frames at a time; the others wait behind it, in their order.  To
+        A FIFO takes at most `BULK_IN_FLIGHT` bulk frames at a time; the others wait behind it, in their order.  To
         mailboxes, which are offered by priority, bulk frames are like others.  Raises UsageError for a CAN FD frame on
         a classic wire and ValueError for a frame that cannot exist.
         """
@@ -125,7 +123,7 @@ class Controller:
         field = arbitration_field(frame)
         duration_s = frame_duration_s(frame, self._medium.timing)
         transmission = Transmission(frame, field, duration_s, on_sent, (0, 0), bulk)
-        if bulk and (self._bulk_offered >= BULK_OFFERED or self._bulk):
+        if bulk and (self._bulk_offered >= BULK_IN_FLIGHT or self._bulk):
             if len(self._bulk) >= _BULK_DEPTH:
                 raise TransmitQueueFull(f"{self.name}: {_BULK_DEPTH} frames of streams already wait for the bus")
             self._bulk.append(transmission)

@@ -493,3 +493,21 @@ def test_two_processes_over_udp_multicast() -> None:
             assert other.wait(10) == 0
     finally:
         bus.close()
+
+
+def test_every_receiver_on_the_virtual_interface_has_data_of_its_own() -> None:
+    first, second = (can.Bus(interface="virtual", channel="copies") for _ in range(2))
+    driver = MessageDriver(can.Bus(interface="virtual", channel="copies"), "virtual")
+    sent = [CanFrame(0x123, b"\x01\x02"), CanFrame(EXTENDED_FLAG | 7, bytes(64), fd=True, brs=True), CanFrame(1, b"")]
+    for frame in sent:
+        assert driver.write(frame, bulk=True)
+    mine, others = [first.recv(0) for _ in sent], [second.recv(0) for _ in sent]
+    for one, other, frame in zip(mine, others, sent, strict=True):
+        assert one is not None
+        assert other is not None
+        assert type(one) is type(other) is can.Message
+        one.data.extend(b"\xff")
+        assert from_message(other) == frame
+    for bus in (first, second):
+        bus.shutdown()
+    driver.close()

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from ess_can.bus.driver import Driver, Echo, ErrorReport, Heard, IdFilter
-from ess_can.bus.transmit_queue import BULK_IN_FLIGHT, TransmitQueue
+from ess_can.bus.port import BULK_IN_FLIGHT
+from ess_can.bus.transmit_queue import TransmitQueue
 from ess_can.bus.wire_pace import AHEAD_S
 from ess_can.can.frame import CanFrame
 from ess_can.can.timing import BitTiming, frame_duration_s
