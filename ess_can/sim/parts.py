@@ -5,7 +5,9 @@ the datasheet's as remembered, unchecked.  Erase and program times are the typic
 about 42 cycles a byte, an assumption: simple implementations were measured at twice that, assembly at half of it.
 
 Buffer and block are what a bootloader can have: the buffer is one piece of the part's RAM with room left for stack and
-drivers, and a block is received into the room that the buffer has left.
+drivers, and a block is received into the room that the buffer has left.  A real part's block is no longer than
+Wireshark can put together on classic CAN, 4080 frames (16 * 255: epan/dissectors/packet-iso15765.c): a trace is read
+with it.
 """
 
 from __future__ import annotations
@@ -59,7 +61,7 @@ STM32H743 = FlashPart(
     geometry=FlashGeometry(),
     timing=FlashTiming(),
     buffer_bytes=128 * _KIB,
-    block_bytes=32 * _KIB,
+    block_bytes=24 * _KIB,
     hash_bytes_per_s=11e6,
 )
 """Two banks of eight 128 KiB sectors, 256-bit flash words; 1 s and 100 us at x64 parallelism; 1 MiB of RAM, of which

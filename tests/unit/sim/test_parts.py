@@ -10,6 +10,8 @@ from ess_can.sim.parts import FASTER_THAN_WIRE, PARTS, STM32F103XG, STM32F429, S
 from ess_can.uds.exchange import MAX_BLOCK_DATA
 
 KIB = 1024
+WIRESHARK_SEGMENTS = 16 * 255
+"""The most frames of one ISO-TP message that Wireshark puts together."""
 ALL = [*PARTS.values(), FASTER_THAN_WIRE]
 
 
@@ -43,6 +45,13 @@ def test_two_blocks_fit_the_buffer_and_are_whole_units(part: FlashPart) -> None:
     assert 2 * part.block_bytes <= part.buffer_bytes
     assert part.block_bytes % part.geometry.unit_size == 0
     assert part.block_bytes <= MAX_BLOCK_DATA
+
+
+@pytest.mark.parametrize("part", PARTS.values(), ids=lambda part: part.name)
+def test_a_trace_of_classic_frames_can_be_read(part: FlashPart) -> None:
+    in_first_frame, in_each_other, service_and_counter = 2, 7, 2
+    others = -(-(part.block_bytes + service_and_counter - in_first_frame) // in_each_other)
+    assert 1 + others <= WIRESHARK_SEGMENTS
 
 
 def test_what_each_part_stands_for() -> None:
