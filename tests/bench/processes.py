@@ -87,7 +87,7 @@ class Running:
         """Everything that was read so far."""
         return "\n".join(self.lines)
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return f"{' '.join(self.command)} printed:\n{self.text}"
 
 

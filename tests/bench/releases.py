@@ -13,6 +13,9 @@ from ess_can.sim.plant import BMU_HARDWARE_ID, COMM_GATEWAY_HARDWARE_ID
 from tests.firmware_images import CREATED, NEWER
 from tests.unit.trust.samples import script
 
+THREE_BLOCKS_KIB = 60
+"""An image of which the usual simulated node takes three blocks, of 24 KiB at most."""
+
 _HARDWARE = {NodeType.BMU: BMU_HARDWARE_ID, NodeType.COMM_GATEWAY: COMM_GATEWAY_HARDWARE_ID}
 
 

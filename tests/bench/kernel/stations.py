@@ -12,12 +12,13 @@ from ess_can.bus.station import StationLink
 from ess_can.isotp import IsoTpParams
 from ess_can.signals.messages import EmsPcsCommand, PcsCommandCode
 from ess_can.sim.bridge import Bridge
-from ess_can.sim.plant import Plant
+from ess_can.sim.plant import Plant, PlantSpec
 from tests.scenario.support import QUICK, SETTLED_S, small_plant
 
 LIMIT_S = 60.0
 PACED = IsoTpParams(block_size=3)
 """QEMU's bus takes no time: longer bursts would overrun the 64-byte receive FIFO of an SJA1000."""
+ONE_RACK = replace(QUICK, racks=1, isotp=PACED)
 
 
 @dataclass
@@ -29,11 +30,11 @@ class Station:
 
 
 @asynccontextmanager
-async def station(channel: str) -> AsyncIterator[Station]:
-    """A running plant of one rack on this interface."""
+async def station(channel: str, spec: PlantSpec = ONE_RACK) -> AsyncIterator[Station]:
+    """A running plant, of one rack unless given, on this interface."""
     bus = open_bus("socketcan", channel)
     bus.start()
-    plant = small_plant(replace(QUICK, racks=1, isotp=PACED))
+    plant = small_plant(spec)
     bridge = Bridge(plant.wire, bus)
     plant.start()
     try:

@@ -15,11 +15,21 @@ from ess_can.bus.isotp_channel import IsoTpChannel
 from ess_can.bus.kernel_isotp import IsoTpChoice, KernelIsoTp, KernelIsoTpChannel, UserIsoTp, choose_isotp
 from ess_can.bus.python_can import PythonCanBus, open_bus
 from ess_can.can.frame import EXTENDED_FLAG, CanFrame
-from ess_can.errors import InterfaceDown, InterfaceUnavailable, IsoTpError, NTimeoutBs, NTimeoutCr, NWrongSn, UsageError
+from ess_can.errors import (
+    InterfaceDown,
+    InterfaceUnavailable,
+    IsoTpError,
+    NBufferOvflw,
+    NTimeoutBs,
+    NTimeoutCr,
+    NWrongSn,
+    UsageError,
+)
 from ess_can.isotp import IsoTpAddress, IsoTpParams
 from tests.bench.kernel.links import VCAN, link
 
 LIMIT_S = 60.0
+NODES = 9
 SIZES = (1, 7, 8, 62, 63, 4095)
 STANDARD = IsoTpAddress(0x710, 0x718)
 EXTENDED = IsoTpAddress(0x18DA10F1 | EXTENDED_FLAG, 0x18DAF110 | EXTENDED_FLAG)
@@ -93,6 +103,64 @@ def test_every_size_both_ways(address: IsoTpAddress, params: IsoTpParams) -> Non
         async with pair(address, params) as between:
             await both_ways(between, SIZES)
             assert between.kernel.max_payload >= 4095
+
+    asyncio.run(run())
+
+
+def test_a_message_that_is_too_long() -> None:
+    """Ours with a 32-bit length is refused by a kernel that does not carry it; ours for the kernel does not begin."""
+
+    async def run() -> None:
+        async with pair(STANDARD, FD, replace(FD, max_payload=32 * 1024 + 2)) as between:
+            limit = between.kernel.max_payload
+            await both_ways(between, (min(limit, FD.max_payload),))
+            with pytest.raises(UsageError, match=str(limit)):
+                await between.kernel.send(bytes(limit + 1))
+            with pytest.raises(NBufferOvflw):
+                await between.user.send(bytes(32 * 1024 + 2))
+            between.to_kernel.clear()
+            between.to_user.clear()
+            await both_ways(between, (100,))
+
+    asyncio.run(run())
+
+
+def test_several_channels_at_once() -> None:
+    """As many as a station has nodes, each with a message of its own; they take turns."""
+
+    async def run() -> None:
+        addresses = [IsoTpAddress(0x710 + index, 0x720 + index) for index in range(NODES)]
+        payloads = [random.Random(index).randbytes(2000 + index) for index in range(NODES)]
+        received: dict[int, list[bytes]] = {address.rx_id: [] for address in addresses}
+        stream: list[int] = []
+        errors: list[IsoTpError] = []
+        bus, watch = open_bus("socketcan", VCAN), open_bus("socketcan", VCAN)
+        bus.start()
+        watch.start()
+        watch.subscribe([address.tx_id for address in addresses], lambda frame, _: stream.append(frame.can_id))
+        senders, receivers = [], []
+        for address in addresses:
+
+            def arrived(payload: bytes, _: float, into: list[bytes] = received[address.rx_id]) -> None:
+                into.append(payload)
+
+            senders.append(
+                KernelIsoTpChannel(VCAN, address, CLASSIC, on_message=lambda *_: None, on_error=errors.append)
+            )
+            receivers.append(IsoTpChannel(bus, reverse(address), CLASSIC, on_message=arrived, on_error=errors.append))
+        await pause(0.01)  # the buses' filters are set when the loop comes round
+        await asyncio.gather(*(sender.send(payload) for sender, payload in zip(senders, payloads, strict=True)))
+        assert await until(lambda: all(received.values()), LIMIT_S)
+        assert list(received.values()) == [[payload] for payload in payloads]
+        assert errors == []
+        firsts = [stream.index(address.tx_id) for address in addresses]
+        lasts = [len(stream) - 1 - stream[::-1].index(address.tx_id) for address in addresses]
+        assert max(firsts) < min(lasts)
+        for sender, receiver in zip(senders, receivers, strict=True):
+            sender.close()
+            receiver.close()
+        bus.close()
+        watch.close()
 
     asyncio.run(run())
 

@@ -14,10 +14,11 @@ from ess_can.gateway.config import Afterwards, GatewayConfig
 from ess_can.gateway.phases import NodeStep, Phase
 from ess_can.gateway.progress import Event, NodeStepEntered
 from ess_can.gateway.run import upgrade_station
-from tests.bench.kernel.links import CONTROLLERS, link
+from ess_can.sim.parts import STM32H743
+from tests.bench.kernel.links import CONTROLLERS, VCAN, link
 from tests.bench.kernel.slow_time import FACTOR, run_slowly
 from tests.bench.kernel.stations import opened, station
-from tests.scenario.support import NEW, release
+from tests.scenario.support import NEW, QUICK, release
 
 GATEWAY, PLANT = CONTROLLERS
 TRANSPORTS = pytest.mark.parametrize(
@@ -37,6 +38,28 @@ def test_an_upgrade(transport: IsoTpTransport, figures: list[str]) -> None:
             assert behind.bridge.lost == 0
             figures.append(
                 f"upgrade of 8 KiB, kvaser_pci, {type(transport).__name__}: transfer {node.transfer_s * FACTOR:.2f} s "
+                f"(plant slowed {FACTOR:g} times)"
+            )
+
+    run_slowly(run())
+
+
+@pytest.mark.parametrize("transport", [UserIsoTp(), KernelIsoTp(VCAN)], ids=lambda transport: type(transport).__name__)
+def test_two_nodes_at_the_same_time(transport: IsoTpTransport, figures: list[str]) -> None:
+    """Each by its own channel: blocks of 24 KiB by our core; by the kernel those that share what may not be stopped."""
+
+    async def run() -> None:
+        async with station(VCAN, replace(QUICK, racks=2, flash=STM32H743)) as behind, opened(VCAN) as bus:
+            setup = replace(simulated_setup(behind.plant), transport=transport)
+            report = await upgrade_station(bus, release(kib=40), setup)
+            assert (report.result, report.error) == (Phase.DONE, None)
+            assert [behind.plant.versions()[node.address] for node in report.nodes] == [NEW, NEW]
+            assert behind.bridge.lost == 0
+            (first,), (second,) = (node.transfers for node in report.nodes)
+            assert max(first[0], second[0]) < min(first[1], second[1]), "one after the other"
+            lasted_s = FACTOR * (max(first[1], second[1]) - min(first[0], second[0]))
+            figures.append(
+                f"upgrade of two nodes, 40 KiB each, vcan, {type(transport).__name__}: transfers {lasted_s:.2f} s "
                 f"(plant slowed {FACTOR:g} times)"
             )
 

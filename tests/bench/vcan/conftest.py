@@ -21,7 +21,7 @@ def vcan0() -> None:
 
 @pytest.fixture(scope="session")
 def bmu_release(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A BMU release of a few blocks."""
+    """A small BMU release: one block."""
     return write_release(tmp_path_factory.mktemp("release") / "bmu.essup", NodeType.BMU, kib=8)
 
 

@@ -17,10 +17,13 @@ from ess_can.identity import NodeAddress, NodeType
 from ess_can.resources import dbc_path
 from ess_can.signals.dbc import StationCodec
 from tests.bench.processes import ess_can, run
+from tests.bench.releases import THREE_BLOCKS_KIB, write_release
 from tests.bench.vcan.station import BUS, ONE_RACK, Logged, read_log, recorded, simulated
 
 BMU1 = NodeAddress(NodeType.BMU, 1)
 TRANSFER_DATA = 0x36
+ESCAPE = b"\x10\x00"
+"""What begins a first frame of ISO 15765-2 whose length has 32 bits, not 12."""
 _DECODED = re.compile(r"\S+ \S+ ([0-9A-F]+)#.* :: (.*)")
 
 
@@ -40,11 +43,12 @@ class Artefacts:
 
 
 @pytest.fixture(scope="module")
-def left(tmp_path_factory: pytest.TempPathFactory, bmu_release: Path) -> Artefacts:
+def left(tmp_path_factory: pytest.TempPathFactory) -> Artefacts:
     folder = tmp_path_factory.mktemp("left")
+    release = write_release(folder / "bmu.essup", NodeType.BMU, kib=THREE_BLOCKS_KIB)
     trace = folder / "run.blf"
     with simulated("plant", *ONE_RACK), recorded(folder) as log:
-        code, told = ess_can("upgrade", bmu_release, *BUS, "--racks", "1", "--bench", "--trace", trace)
+        code, told = ess_can("upgrade", release, *BUS, "--racks", "1", "--bench", "--trace", trace)
     assert code == 0, told["error"]
     return Artefacts(log, trace, told)
 
@@ -84,7 +88,7 @@ def transfers(log: Path) -> Iterator[Logged]:
     request_id, _ = StationCodec.load().diagnostic_ids(BMU1)
     for frame in read_log(log.read_text()):
         if frame.can_id == request_id:
-            begins = {0: 1, 1: 2}.get(frame.data[0] >> 4)
+            begins = 6 if frame.data.startswith(ESCAPE) else {0: 1, 1: 2}.get(frame.data[0] >> 4)
             if begins is not None and frame.data[begins] == TRANSFER_DATA:
                 yield frame
 

@@ -12,7 +12,7 @@ from ess_can.identity import NodeAddress, NodeType
 from ess_can.signals.dbc import StationCodec
 from ess_can.signals.messages import EmsUpgradeNotice
 from tests.bench.processes import Running, ess_can, run, running
-from tests.bench.releases import write_release
+from tests.bench.releases import THREE_BLOCKS_KIB, write_release
 from tests.bench.vcan.station import BUS, CHANNEL, ONE_RACK, link, simulated, upgrade_command
 
 STATION = (*BUS, "--racks", "1")
@@ -22,8 +22,8 @@ UNDER_WAY = " % of "
 
 @pytest.fixture
 def long_release(tmp_path: Path) -> Path:
-    """Six blocks for the comm gateway: long enough to be in the middle of."""
-    return write_release(tmp_path / "long.essup", NodeType.COMM_GATEWAY, kib=24)
+    """Three blocks for the comm gateway: long enough to be in the middle of."""
+    return write_release(tmp_path / "long.essup", NodeType.COMM_GATEWAY, kib=THREE_BLOCKS_KIB)
 
 
 @pytest.fixture

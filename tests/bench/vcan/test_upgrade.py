@@ -14,6 +14,7 @@ from tests.bench.processes import ess_can
 from tests.bench.vcan.station import BUS, ONE_RACK, TRANSPORTS, Logged, read_log, recorded, simulated
 
 BMU1 = NodeAddress(NodeType.BMU, 1)
+NODES = (BMU1, NodeAddress(NodeType.COMM_GATEWAY))
 AT_FULL_SPEED = ("--racks", "1", "--speed", "10")
 
 
@@ -45,7 +46,8 @@ def test_a_plant_and_a_gateway(
         assert (node["from_version"], node["to_version"], node["runs"]) == ("1.0.0", "1.1.0", "1.1.0")
         assert (told["hv_before"], told["hv_after"]) == ("connected", "connected")
     frames = read_log(log.read_text())
-    diagnostic_ids = StationCodec.load().diagnostic_ids(BMU1)
+    codec = StationCodec.load()
+    diagnostic_ids = {can_id for node in NODES for can_id in codec.diagnostic_ids(node)}
     diagnostic = [frame for frame in frames if frame.can_id in diagnostic_ids]
     assert {frame.fd for frame in diagnostic} == {bool(flags)}
     assert max(len(frame.data) for frame in diagnostic) == (64 if flags else 8)
