@@ -174,6 +174,8 @@ async def until(condition: Callable[[], bool], within_s: float) -> bool:
     looking: Cycle
 
     def look(current: float) -> None:  # from a timer: a task that sleeps takes three times the work
+        if result.done():  # cancelled in this turn of the loop
+            return
         try:
             holds = condition()
         except Exception as error:

@@ -81,6 +81,16 @@ def test_a_starved_loop_skips_calls_and_does_not_burst() -> None:
     assert run_virtual(scenario()) == pytest.approx([0.0, 0.55, 0.65, 0.75])
 
 
+def test_until_that_is_cancelled_as_it_comes_true_is_cancelled() -> None:
+    async def scenario() -> None:
+        waiting = asyncio.create_task(until(lambda: now() > 0.0, 1.0))
+        at(0.010, waiting.cancel)
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+
+    run_virtual(scenario())
+
+
 def test_until_holds_at_once_later_or_never() -> None:
     async def scenario() -> None:
         assert await until(lambda: True, 0.0)
