@@ -67,7 +67,7 @@ class LoadLimit:
 
     def longest_message(self, timing: BitTiming, isotp: IsoTpParams, streams: int) -> int:
         """Bytes that leave within 30 s by the assured share, if `streams` messages are on their way."""
-        frames = _LONGEST_MESSAGE_S * self.assured / streams / _frame_s(timing, isotp)
+        frames = _LONGEST_MESSAGE_S * self.assured / streams / long_frame_s(timing, isotp)
         return int(frames) * (isotp.tx_dl - 1)
 
     def require(self, timing: BitTiming, isotp: IsoTpParams) -> None:
@@ -81,15 +81,15 @@ class LoadLimit:
             )
 
 
-def _frame_s(timing: BitTiming, isotp: IsoTpParams) -> float:
-    """A full frame that has about as many stuff bits as one can have, in seconds."""
-    return frame_duration_s(CanFrame(EXTENDED_FLAG, bytes(isotp.tx_dl), fd=isotp.fd, brs=isotp.brs), _any_frame(timing))
+def long_frame_s(timing: BitTiming, isotp: IsoTpParams, can_id: int = EXTENDED_FLAG) -> float:
+    """Wire time in seconds of a full frame that has about as many stuff bits as one can have."""
+    return frame_duration_s(CanFrame(can_id, bytes(isotp.tx_dl), fd=isotp.fd, brs=isotp.brs), _any_frame(timing))
 
 
 def _lowest_share(timing: BitTiming, isotp: IsoTpParams) -> float:
     """The least share that keeps one message within N_As, N_Cr and the least rate of both ends."""
     gap_s = min(_GAP_OF_N_CR * min(isotp.n_as_s, isotp.n_cr_s), _RATE_MARGIN * (isotp.tx_dl - 1) / isotp.min_rate)
-    return _frame_s(timing, isotp) / gap_s
+    return long_frame_s(timing, isotp) / gap_s
 
 
 def _any_frame(timing: BitTiming) -> BitTiming:

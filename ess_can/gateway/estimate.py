@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
 from math import ceil, log
 
 from ess_can.gateway.config import Afterwards, GatewayConfig
@@ -48,16 +47,24 @@ _CONFIRM = (*_IDENTIFY, *_UNLOCK, *_AUTHENTICATE, (4, 4), *_IDENTIFY)
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One node to upgrade: its image, of which it holds `offset` bytes already.
-
-    `longest_block` is how many bytes one request to it may carry, `flash` what it says of its flash.
-    """
+    """One node to upgrade: its image, of which it holds `offset` bytes already, and what it says of its flash."""
 
     address: NodeAddress
     content: ImageContent
     offset: int
-    longest_block: int
     flash: FlashProfile | None
+
+
+@dataclass(frozen=True, slots=True)
+class TargetGroup:
+    """Nodes that are programmed together, `at_once` of them at the same time.
+
+    `longest_block` is how many bytes one request to them may carry.
+    """
+
+    targets: tuple[Target, ...]
+    at_once: int
+    longest_block: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,21 +115,19 @@ class Estimate:
 
 
 def estimate(
-    targets: Sequence[Target],
+    groups: Sequence[TargetGroup],
     station: StationState,
     wire: Wire,
     codec: StationCodec,
     config: GatewayConfig,
-    at_once: int | None = None,
 ) -> Estimate:
-    """What to expect of an upgrade of these nodes, in their order.
+    """What to expect of an upgrade of these nodes, one group after the other.
 
-    Those of one type are programmed together, but no more than `at_once` at the same time (all unless given).
     `wire.other_load` is what was heard before the upgrade; what the upgrade itself adds is put on top.
     """
     wire = replace(wire, other_load=wire.other_load + _own_load(wire, codec, config))
-    work = _Work(wire, codec, at_once or len(targets))
-    groups = [list(group) for _, group in groupby(targets, key=lambda target: target.address.node_type)]
+    work = _Work(wire, codec)
+    targets = [target for group in groups for target in group.targets]
     transfer_s = sum(work.transfer_s(group) for group in groups)
     verify_s = sum(work.verify_s(group) for group in groups)
     around_s = work.exchange_s(targets, (*_BEFORE_TRANSFER, *_VERIFY))
@@ -149,30 +154,29 @@ def _flash(target: Target) -> FlashProfile:
 class _Work:
     """What is done with nodes over the wire."""
 
-    def __init__(self, wire: Wire, codec: StationCodec, at_once: int) -> None:
+    def __init__(self, wire: Wire, codec: StationCodec) -> None:
         self._wire = wire
         self._codec = codec
-        self._at_once = at_once
         self._full_frame_s: dict[tuple[int, int], float] = {}
 
-    def transfer_s(self, targets: Iterable[Target]) -> float:
+    def transfer_s(self, group: TargetGroup) -> float:
         """From the first RequestDownload to the last answer to RequestTransferExit."""
-        unfinished = [target for target in targets if target.offset < target.content.size]
-        loads = [self._load(target) for target in unfinished]
-        return transfer_time_s(loads, self._wire, self._at_once) + self.exchange_s(unfinished, _AROUND_TRANSFER)
+        unfinished = [target for target in group.targets if target.offset < target.content.size]
+        loads = [self._load(target, group.longest_block) for target in unfinished]
+        return transfer_time_s(loads, self._wire, group.at_once) + self.exchange_s(unfinished, _AROUND_TRANSFER)
 
-    def verify_s(self, targets: Sequence[Target]) -> float:
+    def verify_s(self, group: TargetGroup) -> float:
         """Reading and hashing the image in each node's flash, after its transfer: in as many turns as there are."""
-        longest = max(target.content.size / _flash(target).read_bytes_per_s for target in targets)
-        return longest * ceil(len(targets) / self._at_once)
+        longest = max(target.content.size / _flash(target).read_bytes_per_s for target in group.targets)
+        return longest * ceil(len(group.targets) / group.at_once)
 
-    def _load(self, target: Target) -> Load:
+    def _load(self, target: Target, longest_block: int) -> Load:
         flash = _flash(target)
         request_id, response_id = self._codec.diagnostic_ids(target.address)
         return Load(
             target.content.size,
             target.offset,
-            max(min(target.longest_block, flash.buffer_bytes // _BLOCKS_IN_BUFFER), _LEAST_BLOCK),
+            max(min(longest_block, flash.buffer_bytes // _BLOCKS_IN_BUFFER), _LEAST_BLOCK),
             self._frame_s(request_id, target),
             self._wire.short_message_s(response_id),
             flash,

@@ -61,7 +61,6 @@ class NodeUpgrade:
         self._boots_before_trial = plan.identity.boot_state.boot_counter
         self._gave_up_trial = False
         self._verified = False
-        self._at_once = 1
         self._acted_at = inf
         self._trial_boots: int | None = None
         self._confirmed = False
@@ -102,7 +101,6 @@ class NodeUpgrade:
 
         `at_once` nodes, this one included, are programmed at the same time.
         """
-        self._at_once = at_once
         self._step(NodeStep.IDENTIFY)
         identity = await self._identify_again()
         if identity.boot_state.standing == ImageState.TRIAL:
@@ -116,14 +114,14 @@ class NodeUpgrade:
         resume, image = identity.resume_state, self._plan.image
         offset = resume.verified_offset if resume.image_sha256 == image.sha256 else 0
         try:
-            await self._write(client, offset)
+            await self._write(client, offset, at_once)
         except VerificationFailed as error:
             if offset == 0 or isinstance(error, FlashWriteFailed):
                 raise
             self._tell(Noted(now(), f"{self.address}: what it held already was not the image; all is sent again"))
-            await self._write(client, 0)
+            await self._write(client, 0, at_once)
 
-    async def _write(self, client: NodeClient, offset: int) -> None:
+    async def _write(self, client: NodeClient, offset: int, at_once: int) -> None:
         """Erase if nothing is to be resumed, transfer from `offset` on, verify."""
         image = self._plan.image
         if offset == 0:
@@ -131,7 +129,7 @@ class NodeUpgrade:
             await client.erase(image.size, image.sha256)
         if offset < image.size:
             self._step(NodeStep.TRANSFER, f"resumed at {offset}" if offset else "")
-            await self._transfer(client, offset)
+            await self._transfer(client, offset, self._master.longest_block(at_once))
         self._step(NodeStep.VERIFY)
         await client.verify(image.crc32)
         self._verified = True
@@ -152,7 +150,7 @@ class NodeUpgrade:
         await client.check_preconditions()
         return client
 
-    async def _transfer(self, client: NodeClient, offset: int) -> None:
+    async def _transfer(self, client: NodeClient, offset: int, block: int) -> None:
         image = self._plan.image
         began_at, told, accepted = now(), offset, offset
         meter = TransferMeter(self._master.traffic, self.address)
@@ -167,7 +165,6 @@ class NodeUpgrade:
                 rate = (done - offset) / elapsed if elapsed > 0 else 0.0
                 self._tell(Transferred(now(), self.address, done, image.size, rate))
 
-        block = self._master.longest_block(self.address, self._at_once)
         try:
             with meter:
                 await client.download(offset, image.content, progress, block=block)

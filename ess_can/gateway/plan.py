@@ -6,6 +6,7 @@ Listen first, transmit only once the plant is known to be ours; then the policy;
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import groupby
 
 from ess_can.bus.clock import now, pause, until
 from ess_can.errors import BusSilent, DbcMismatch, EssCanError, NoValidTraffic, WrongNodeType
@@ -36,6 +37,10 @@ class Plan:
 
     nodes: tuple[NodePlan, ...]
     up_to_date: tuple[NodePlan, ...]
+
+    def groups(self) -> list[tuple[NodePlan, ...]]:
+        """The nodes to upgrade by their type, in order: those of one group are programmed together."""
+        return [tuple(group) for _, group in groupby(self.nodes, key=lambda node: node.address.node_type)]
 
 
 async def listen(master: StationMaster) -> None:

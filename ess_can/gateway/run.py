@@ -14,7 +14,7 @@ from ess_can.can.timing import BitTiming
 from ess_can.errors import EssCanError, Interrupted, UsageError
 from ess_can.gateway.bus_load import BusLoad
 from ess_can.gateway.config import Afterwards, GatewayConfig
-from ess_can.gateway.estimate import Estimate, StationState, Target, estimate
+from ess_can.gateway.estimate import Estimate, StationState, Target, TargetGroup, estimate
 from ess_can.gateway.phases import Phase
 from ess_can.gateway.plan import NodePlan, Plan, listen, make_plan, require_allowed
 from ess_can.gateway.plant_view import Connection
@@ -158,12 +158,16 @@ def _expected(plan: Plan, master: StationMaster, setup: GatewaySetup, load: floa
         link_voltage_v=max(voltages, default=0.0),
     )
     wire = Wire(setup.bit_timing, setup.isotp, load, setup.load)
-    at_once = min(len(plan.nodes), setup.config.times.nodes_at_once, master.streams)
-    targets = [_target(node, master.longest_block(node.address, at_once)) for node in plan.nodes]
-    return estimate(targets, station, wire, setup.codec, setup.config, at_once)
+    groups = [_targets(group, master) for group in plan.groups()]
+    return estimate(groups, station, wire, setup.codec, setup.config)
 
 
-def _target(node: NodePlan, longest_block: int) -> Target:
+def _targets(nodes: tuple[NodePlan, ...], master: StationMaster) -> TargetGroup:
+    at_once = master.at_once(len(nodes))
+    return TargetGroup(tuple(map(_target, nodes)), at_once, master.longest_block(at_once))
+
+
+def _target(node: NodePlan) -> Target:
     resume, image = node.identity.resume_state, node.image
     offset = resume.verified_offset if resume.image_sha256 == image.sha256 else 0
-    return Target(node.address, image.content, offset, longest_block, node.identity.flash)
+    return Target(node.address, image.content, offset, node.identity.flash)

@@ -9,6 +9,7 @@ from typing import Self
 
 from ess_can.bus.clock import uninterrupted
 from ess_can.bus.kernel_isotp import Channel, IsoTpTransport, UserIsoTp
+from ess_can.bus.load_limit import long_frame_s
 from ess_can.bus.port import Bus
 from ess_can.bus.station import StationLink
 from ess_can.can.frame import CanFrame, arbitration_field
@@ -19,7 +20,7 @@ from ess_can.gateway.isolation import Isolation
 from ess_can.gateway.node_client import NodeClient, OnError, OnMessage
 from ess_can.gateway.orders import Orders
 from ess_can.gateway.plant_view import PlantView
-from ess_can.gateway.transfer_meter import StationTraffic, ideal_wire_time_s
+from ess_can.gateway.transfer_meter import StationTraffic
 from ess_can.gateway.watch import PlantWatch
 from ess_can.identity import NodeAddress
 from ess_can.isotp import IsoTpAddress, IsoTpParams
@@ -32,9 +33,10 @@ _UNSTOPPABLE_S = 0.050
 _UNSTOPPABLE_BYTES = 4093
 """With service and counter a message of 4095 bytes: no more is certain to be sent by a kernel."""
 _SLOWEST = BitTiming(125_000)
-_SAMPLE_BYTES = 630
-_LEAST_BLOCK = 64
-"""Below this a request is mostly its own frame, flow control and answer."""
+_FEWEST_FRAMES = 10
+"""Of less a request is mostly its own first frame, flow control and answer."""
+_REQUEST_HEAD = 3
+"""A first frame has one byte less room than the others, and the request's service and counter are no data."""
 
 
 class StationMaster:
@@ -82,18 +84,33 @@ class StationMaster:
             client = self._clients[address] = NodeClient(connect)
         return client
 
-    def longest_block(self, address: NodeAddress, at_once: int = 1) -> int:
-        """How many bytes of an image one request to this node may carry while `at_once` nodes are programmed.
+    def at_once(self, count: int) -> int:
+        """How many of `count` nodes are programmed at the same time."""
+        return min(count, self.config.times.nodes_at_once, self.streams)
+
+    def longest_block(self, at_once: int) -> int:
+        """How many bytes of an image one request may carry while `at_once` nodes are programmed.
 
         A transport that cannot stop in the middle of a message gets short ones: what is on its way to all of them when
         the permit is revoked must be over soon.
         """
         if self.transport.stops_at_once:
             return self._longest_paced_block()
+        fits = self._unstoppable_frames // at_once * (self._isotp.tx_dl - 1) - _REQUEST_HEAD
+        return max(1, min(fits, _UNSTOPPABLE_BYTES))
+
+    @property
+    def _unstoppable_frames(self) -> int:
+        """How many full frames of requests the wire carries in the time in which all that cannot stop must be over."""
         timing = self.bit_timing or _SLOWEST
-        wire_time_s = ideal_wire_time_s(bytes(_SAMPLE_BYTES), self.link.codec.diagnostic_ids(address)[0], timing)
-        fits = _SAMPLE_BYTES * _UNSTOPPABLE_S / (at_once * wire_time_s)
-        return min(max(int(fits), _LEAST_BLOCK), _UNSTOPPABLE_BYTES)
+        frame_s = max(long_frame_s(timing, self._isotp, can_id) for can_id in self._diagnostic_ids[0])
+        return int(_UNSTOPPABLE_S / frame_s)
+
+    @property
+    def _diagnostic_ids(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The identifiers of all nodes' requests, and of their answers."""
+        requests, answers = zip(*map(self.link.codec.diagnostic_ids, self.config.expected), strict=True)
+        return requests, answers
 
     def _longest_paced_block(self) -> int:
         """With a cap on the bus load a request must still leave long before its client gives it up."""
@@ -107,16 +124,19 @@ class StationMaster:
     def streams(self) -> int:
         """How many nodes may be sent images at the same time: all, unless something forbids it.
 
-        That is a cap on the bus load that is too low, or identifiers by which a stream to one node would win
-        arbitration against the answers of another for as long as it lasts (normal fixed addressing has such).
+        That is a cap on the bus load that is too low, a transport that cannot stop and would have too little time for
+        requests to all of them, or identifiers by which a stream to one node would win arbitration against the answers
+        of another for as long as it lasts (normal fixed addressing has such).
         """
-        load, nodes = self.config.bus.load, len(self.config.expected)
-        requests, answers = zip(*map(self.link.codec.diagnostic_ids, self.config.expected), strict=True)
+        load, streams = self.config.bus.load, len(self.config.expected)
+        requests, answers = self._diagnostic_ids
         if min(map(_priority, requests)) < max(map(_priority, answers)):
             return 1
-        if load is None or self.bit_timing is None:
-            return nodes
-        return max(1, min(nodes, load.streams(self.bit_timing, self._isotp)))
+        if not self.transport.stops_at_once:
+            streams = min(streams, self._unstoppable_frames // _FEWEST_FRAMES)
+        elif load is not None and self.bit_timing is not None:
+            streams = min(streams, load.streams(self.bit_timing, self._isotp))
+        return max(1, streams)
 
     async def hang_up(self, address: NodeAddress) -> None:
         """Forget the client of one node: the next one starts afresh.

@@ -87,13 +87,13 @@ class Load:
     flash: FlashProfile
 
 
-def transfer_time_s(loads: Sequence[Load], wire: Wire, at_once: int | None = None) -> float:
+def transfer_time_s(loads: Sequence[Load], wire: Wire, at_once: int) -> float:
     """Seconds from the first RequestDownload until every node has programmed what it was sent.
 
-    No more than `at_once` nodes are programmed at the same time (all unless given); the next one follows who is done.
+    No more than `at_once` nodes are programmed at the same time; the next one follows who is done.
     """
     waiting = deque(loads)
-    at_work = [_Node(waiting.popleft(), wire, 0.0) for _ in range(min(len(loads), at_once or len(loads)))]
+    at_work = [_Node(waiting.popleft(), wire, 0.0) for _ in range(min(len(loads), at_once))]
     wire_free_at, all_done_at = 0.0, 0.0
     while at_work:
         node = min(at_work, key=lambda node: node.ready_at)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from itertools import groupby
 
 from ess_can.bus.clock import now, pause, together, uninterrupted, until
 from ess_can.errors import (
@@ -74,7 +73,8 @@ class Upgrade:
         self._times = master.config.times
         self._log = log
         self._tell = on_progress
-        self._nodes = [NodeUpgrade(master, node, on_progress) for node in plan.nodes]
+        self._groups = [[NodeUpgrade(master, node, on_progress) for node in group] for group in plan.groups()]
+        self._nodes = [node for group in self._groups for node in group]
         self._contactors_opened_at: float | None = None
         self._trial_began_at = 0.0
         self._proved_safe = False
@@ -140,12 +140,12 @@ class Upgrade:
         each other in the release's order.
         """
         self._enter(Phase.PROGRAM)
-        for _, nodes in groupby(self._nodes, key=lambda node: node.address.node_type):
-            await self._program_together(list(nodes))
+        for nodes in self._groups:
+            await self._program_together(nodes)
 
     async def _program_together(self, nodes: list[NodeUpgrade]) -> None:
         """Each under permits of its own.  The first that fails for good ends the others where they are: resumable."""
-        at_once = min(len(nodes), self._times.nodes_at_once, self._master.streams)
+        at_once = self._master.at_once(len(nodes))
         turns = asyncio.Semaphore(at_once)
         at_work: list[NodeAddress] = []
 

@@ -41,6 +41,7 @@ class Case:
     bus: BusLimits = field(default_factory=BusLimits)
     expected_times: ExpectedTimes = QUICK_TIMES
     afterwards: Afterwards = Afterwards.AS_FOUND
+    node_types: tuple[NodeType, ...] = (NodeType.BMU,)
 
 
 def station(
@@ -58,7 +59,7 @@ class Bench:
         images = {node_type: image(node_type, OLD, case.kib) for node_type in (NodeType.BMU, NodeType.COMM_GATEWAY)}
         self.plant = Plant(case.spec, station_codec(), images, verify)
         self._gateway = self.plant.gateway_controller()
-        self._upgrade = release(kib=case.kib)
+        self._upgrade = release(*case.node_types, kib=case.kib)
         self._config = GatewayConfig(
             self.plant.addresses,
             times=case.times,
@@ -153,6 +154,13 @@ def test_others_on_the_bus(bus: BusLimits, period_s: float) -> None:
 def test_held_open() -> None:
     case = Case(station(500_000, 2_000_000), afterwards=Afterwards.HOLD_OPEN)
     require_as_expected(*dry_and_real(case), Phase.HELD_OPEN)
+
+
+def test_a_release_for_two_types_of_nodes() -> None:
+    slow = replace(STM32H743, timing=replace(STM32H743.timing, sector_erase_s=4.0))
+    spec = station(500_000, 2_000_000, racks=3, part=slow)
+    both = (NodeType.COMM_GATEWAY, NodeType.BMU)
+    require_as_expected(*dry_and_real(Case(spec, times=TimeLimits(nodes_at_once=2), node_types=both)))
 
 
 def test_fewer_nodes_at_once() -> None:

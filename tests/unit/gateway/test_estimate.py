@@ -16,6 +16,7 @@ from ess_can.gateway.estimate import (
     ExpectedPhase,
     StationState,
     Target,
+    TargetGroup,
     estimate,
 )
 from ess_can.gateway.phases import Phase
@@ -36,7 +37,11 @@ SIZE = 100_000
 
 
 def target(address: NodeAddress = BMU1, *, offset: int = 0, flash: FlashProfile | None = QUICK) -> Target:
-    return Target(address, BytesContent(bytes(SIZE)), offset, 4093, flash)
+    return Target(address, BytesContent(bytes(SIZE)), offset, flash)
+
+
+def group(*targets: Target, at_once: int | None = None) -> TargetGroup:
+    return TargetGroup(targets, at_once or len(targets), 4093)
 
 
 def expect(
@@ -46,7 +51,7 @@ def expect(
     config: GatewayConfig = CONFIG,
     at_once: int | None = None,
 ) -> Estimate:
-    return estimate(targets or (target(),), station, wire, CODEC, config, at_once)
+    return estimate([group(*(targets or (target(),)), at_once=at_once)], station, wire, CODEC, config)
 
 
 def phase(expected: Estimate, name: Phase) -> float:
@@ -98,12 +103,12 @@ def test_the_proof_is_so_many_statuses() -> None:
     assert many - few == pytest.approx(40 * 0.05)
 
 
-def test_nodes_of_one_type_are_programmed_together_and_types_one_after_the_other() -> None:
+def test_nodes_of_a_group_are_programmed_together_and_groups_one_after_the_other() -> None:
     slow = replace(QUICK, sector_erase_s=100.0)
     one = expect(target(flash=slow)).transfer_s
     assert expect(target(flash=slow), target(BMU2, flash=slow)).transfer_s == pytest.approx(one, rel=0.05)
-    both_types = expect(target(COMM, flash=slow), target(flash=slow)).transfer_s
-    assert both_types == pytest.approx(2 * one, rel=0.05)
+    groups = [group(target(COMM, flash=slow)), group(target(flash=slow), target(BMU2, flash=slow))]
+    assert estimate(groups, CONNECTED, WIRE, CODEC, CONFIG).transfer_s == pytest.approx(2 * one, rel=0.05)
 
 
 def test_fewer_at_once_take_turns_in_transfer_and_check() -> None:

@@ -30,7 +30,17 @@ from ess_can.errors import (
 from ess_can.gateway.config import GatewayConfig
 from ess_can.gateway.node_client import NodeIdentity
 from ess_can.gateway.phases import NodeStep
-from ess_can.gateway.plan import ask_state, facts_of, identify, listen, make_plan, require_allowed, require_askable
+from ess_can.gateway.plan import (
+    NodePlan,
+    Plan,
+    ask_state,
+    facts_of,
+    identify,
+    listen,
+    make_plan,
+    require_allowed,
+    require_askable,
+)
 from ess_can.gateway.plant_view import PlantView
 from ess_can.gateway.progress import NodeStepEntered, ignore
 from ess_can.gateway.station_master import StationMaster
@@ -275,6 +285,14 @@ class TestMakePlan:
             ]
 
         run_virtual(scenario())
+
+
+def test_nodes_are_programmed_by_type_in_the_plans_order() -> None:
+    image = open_upgrade_file(small_upgrade(), RING).images[0]
+    comm, *bmus = (NodePlan(address, identity(address), image) for address in (COMM, BMU1, BMU2))
+    assert Plan((comm, *bmus), ()).groups() == [(comm,), tuple(bmus)]
+    assert Plan((*bmus, comm), (comm,)).groups() == [tuple(bmus), (comm,)]
+    assert Plan((), (comm,)).groups() == []
 
 
 class TestAskState:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 
 import pytest
 
@@ -14,6 +15,7 @@ from ess_can.can.timing import BitTiming
 from ess_can.errors import BusSilent, NodeMissing, OtherGateway, UsageError
 from ess_can.gateway import run as module
 from ess_can.gateway.config import BusLimits, GatewayConfig
+from ess_can.gateway.estimate import TargetGroup
 from ess_can.gateway.phases import Phase
 from ess_can.gateway.plan import NodePlan, Plan
 from ess_can.gateway.progress import Event, OnProgress, PhaseEntered
@@ -21,7 +23,7 @@ from ess_can.gateway.report import Report
 from ess_can.gateway.run import GatewaySetup, upgrade_station
 from ess_can.gateway.station_master import USER_ISOTP, StationMaster
 from ess_can.gateway.transfer_meter import ideal_wire_time_s
-from ess_can.identity import NodeType
+from ess_can.identity import NodeAddress, NodeType
 from ess_can.signals.messages import EmsUpgradeNotice, UpgradePhase
 from ess_can.sim.loop import run_virtual
 from ess_can.trust.verify import VerifiedUpgrade, open_upgrade_file
@@ -35,8 +37,9 @@ RELEASE = open_upgrade_file(small_upgrade(), RING)
 TIMING = BitTiming(500_000)
 
 
-def setup(timing: BitTiming | None = TIMING) -> GatewaySetup:
-    return GatewaySetup(CODEC, GatewayConfig((BMU1, BMU2)), CmacAccess(bytes(16)), timing, entropy=random.Random(1))
+def setup(timing: BitTiming | None = TIMING, transport: IsoTpTransport = USER_ISOTP) -> GatewaySetup:
+    config = GatewayConfig((BMU1, BMU2))
+    return GatewaySetup(CODEC, config, CmacAccess(bytes(16)), timing, entropy=random.Random(1), transport=transport)
 
 
 def plan_of(monkeypatch: pytest.MonkeyPatch, *, to_do: bool) -> None:
@@ -52,12 +55,19 @@ def plan_of(monkeypatch: pytest.MonkeyPatch, *, to_do: bool) -> None:
 class Run:
     """One run against a scripted plant that does what it is told; nodes do not answer diagnosis."""
 
-    def __init__(self, *, dry_run: bool = False, timing: BitTiming | None = TIMING, spoil: str = "") -> None:
+    def __init__(
+        self,
+        *,
+        dry_run: bool = False,
+        timing: BitTiming | None = TIMING,
+        spoil: str = "",
+        transport: IsoTpTransport = USER_ISOTP,
+    ) -> None:
         self.events: list[Event] = []
         self.bus, self.peer = bus_pair()
-        self.report = run_virtual(self._run(dry_run, timing, spoil))
+        self.report = run_virtual(self._run(dry_run, setup(timing, transport), spoil))
 
-    async def _run(self, dry_run: bool, timing: BitTiming | None, spoil: str) -> Report:
+    async def _run(self, dry_run: bool, setup: GatewaySetup, spoil: str) -> Report:
         plant = ScriptedPlant(self.peer)
         if spoil != "silent":
             plant.start()
@@ -68,9 +78,7 @@ class Run:
             notice = EmsUpgradeNotice(UpgradePhase.PROGRAMMING, NodeType.BMU, 1, 0.0, 9)
 
             Cycle(0.3, lambda _: plant.link.send(notice)).start()
-        report = await upgrade_station(
-            self.bus, RELEASE, setup(timing), on_progress=self.events.append, dry_run=dry_run
-        )
+        report = await upgrade_station(self.bus, RELEASE, setup, on_progress=self.events.append, dry_run=dry_run)
         await pause(1.0)
         assert self.bus.listeners == 0
         return report
@@ -112,6 +120,26 @@ def test_a_dry_run_says_what_it_would_do_and_does_not(monkeypatch: pytest.Monkey
     assert expected.assumed == (BMU1,)  # it does not say what its flash is like
     assert run.report.expected_duration_s == run.report.bus_time_s + expected.duration_s
     assert Run(dry_run=True, timing=None).report.expected is None
+
+
+def test_of_two_types_each_is_reckoned_with_as_it_will_be_programmed(monkeypatch: pytest.MonkeyPatch) -> None:
+    comm = NodeAddress(NodeType.COMM_GATEWAY)
+    nodes = tuple(NodePlan(address, identity(address), RELEASE.images[0]) for address in (comm, BMU1, BMU2))
+    seen: list[tuple[tuple[NodeAddress, ...], int, int]] = []
+
+    async def make_plan(_master: StationMaster, _upgrade: VerifiedUpgrade, _tell: OnProgress) -> Plan:
+        return Plan(nodes, ())
+
+    def estimate(groups: Sequence[TargetGroup], *_others: object) -> None:
+        seen.extend((tuple(t.address for t in group.targets), group.at_once, group.longest_block) for group in groups)
+
+    monkeypatch.setattr(module, "make_plan", make_plan)
+    monkeypatch.setattr(module, "estimate", estimate)
+    assert Run(dry_run=True, transport=KernelIsoTp("can0")).report.result is Phase.CHECKED
+    (first, alone, long), (second, two, short) = seen
+    assert (first, alone) == ((comm,), 1)
+    assert (second, two) == ((BMU1, BMU2), 2)
+    assert short == pytest.approx(long / 2, abs=7)
 
 
 def test_a_failing_upgrade_reports_the_nodes_that_were_up_to_date_too(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,13 +12,13 @@ from ess_can.bus.isotp_channel import IsoTpChannel
 from ess_can.bus.kernel_isotp import Channel, IsoTpTransport, KernelIsoTp, OnError, OnMessage
 from ess_can.bus.port import Bus
 from ess_can.can.frame import EXTENDED_FLAG, CanFrame
-from ess_can.can.timing import BitTiming
+from ess_can.can.timing import BitTiming, frame_duration_s
 from ess_can.errors import HvPermitRevoked, IdConflict
 from ess_can.gateway.config import BusLimits, GatewayConfig
 from ess_can.gateway.plan import require_askable
 from ess_can.gateway.policy import refusals
 from ess_can.gateway.station_master import USER_ISOTP, StationMaster
-from ess_can.identity import NodeAddress
+from ess_can.identity import NodeAddress, NodeType
 from ess_can.isotp import IsoTpAddress, IsoTpParams
 from ess_can.signals.dbc import StationCodec
 from ess_can.signals.messages import EmsHvStatusPoll, PcsCommandCode, UpgradePhase
@@ -29,6 +29,8 @@ from tests.support.memory_bus import MemoryBus, bus_pair
 from tests.support.scripted_plant import BMU1, BMU2, CODEC, PCS_OFF, RACK_OFF, ScriptedPlant
 
 NO_LIMITS = BusLimits()
+CLASSIC = IsoTpParams()
+FD = IsoTpParams(tx_dl=64, fd=True, brs=True)
 
 
 def station(
@@ -36,13 +38,15 @@ def station(
     transport: IsoTpTransport = USER_ISOTP,
     bit_timing: BitTiming | None = None,
     limits: BusLimits = NO_LIMITS,
+    nodes: tuple[NodeAddress, ...] = (BMU1, BMU2),
+    isotp: IsoTpParams = CLASSIC,
 ) -> StationMaster:
     return StationMaster(
         bus,
         CODEC,
-        GatewayConfig((BMU1, BMU2), bus=limits),
+        GatewayConfig(nodes, bus=limits),
         CmacAccess(bytes(16)),
-        isotp=IsoTpParams(),
+        isotp=isotp,
         bit_timing=bit_timing,
         entropy=random.Random(1),
         transport=transport,
@@ -220,7 +224,6 @@ def test_who_speaks_as_we_do_ends_the_work_whoever_speaks_isotp(transport: IsoTp
         (None, 300, 400),
         (BitTiming(125_000), 300, 400),
         (BitTiming(500_000), 1300, 1500),
-        (BitTiming(500_000, 2_000_000), 4093, 4093),
     ],
 )
 def test_a_transport_that_cannot_stop_gets_blocks_that_are_over_in_50_ms(
@@ -228,13 +231,39 @@ def test_a_transport_that_cannot_stop_gets_blocks_that_are_over_in_50_ms(
 ) -> None:
     async def scenario() -> None:
         async with station(MemoryBus(), KernelIsoTp("can0"), timing) as master:
-            assert least <= master.longest_block(BMU1) <= most
-            for at_once in (2, 4):  # together they are over as soon
-                assert at_once * master.longest_block(BMU1, at_once) <= max(most, 4 * least)
-            assert master.longest_block(BMU1, 1000) == 64
+            assert least <= master.longest_block(1) <= most
         async with station(MemoryBus(), bit_timing=timing) as master:
-            assert master.longest_block(BMU1) == MAX_BLOCK_DATA
-            assert master.longest_block(BMU1, 8) == MAX_BLOCK_DATA
+            assert master.longest_block(1) == MAX_BLOCK_DATA
+            assert master.longest_block(8) == MAX_BLOCK_DATA
+
+    run_virtual(scenario())
+
+
+@pytest.mark.parametrize("nodes", [1, 2, 8])
+@pytest.mark.parametrize(
+    ("timing", "isotp", "together"),
+    [
+        (None, CLASSIC, 5),
+        (BitTiming(125_000), CLASSIC, 5),
+        (BitTiming(250_000), CLASSIC, 8),
+        (BitTiming(500_000, 2_000_000), FD, 8),
+        (BitTiming(20_000), CLASSIC, 1),
+    ],
+)
+def test_what_cannot_be_stopped_is_over_in_50_ms_for_all_nodes_together(
+    timing: BitTiming | None, isotp: IsoTpParams, together: int, nodes: int
+) -> None:
+    async def scenario() -> None:
+        expected = tuple(NodeAddress(NodeType.BMU, number + 1) for number in range(nodes))
+        transport = KernelIsoTp("can0")
+        async with station(MemoryBus(), transport, timing, nodes=expected, isotp=isotp) as master:
+            at_once = master.at_once(nodes)
+            assert at_once == min(nodes, together)
+            payload = master.longest_block(at_once) + 2
+            assert payload <= 4095
+            frames = 1 + -(-(payload - (isotp.tx_dl - 2)) // (isotp.tx_dl - 1))
+            full = CanFrame(CODEC.diagnostic_ids(BMU1)[0], bytes(isotp.tx_dl), fd=isotp.fd, brs=isotp.brs)
+            assert at_once * frames * frame_duration_s(full, timing or BitTiming(125_000)) <= 0.050
 
     run_virtual(scenario())
 
@@ -249,9 +278,9 @@ def test_under_a_cap_on_the_bus_load_a_block_leaves_in_time(
     async def scenario() -> None:
         async with station(MemoryBus(), bit_timing=BitTiming(125_000), limits=BusLimits(percent)) as master:
             assert master.streams == streams
-            assert least <= master.longest_block(BMU1) <= most
+            assert least <= master.longest_block(1) <= most
         async with station(MemoryBus(), limits=BusLimits(percent)) as master:  # for looking only: nothing is sent
-            assert master.longest_block(BMU1) == MAX_BLOCK_DATA
+            assert master.longest_block(1) == MAX_BLOCK_DATA
 
     run_virtual(scenario())
 

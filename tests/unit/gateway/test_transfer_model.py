@@ -36,18 +36,18 @@ def wire_s(size: int, block: int = 4093) -> float:
 
 
 def test_a_quick_flash_takes_the_wires_time() -> None:
-    assert transfer_time_s([load()], CLASSIC) == pytest.approx(wire_s(256 * KIB), rel=1e-4)
+    assert transfer_time_s([load()], CLASSIC, 1) == pytest.approx(wire_s(256 * KIB), rel=1e-4)
 
 
 def test_nodes_share_the_wire() -> None:
-    assert transfer_time_s([load()] * 4, CLASSIC) == pytest.approx(4 * wire_s(256 * KIB), rel=1e-4)
+    assert transfer_time_s([load()] * 4, CLASSIC, 4) == pytest.approx(4 * wire_s(256 * KIB), rel=1e-4)
 
 
 def test_a_slow_flash_takes_its_own_time_however_many_nodes() -> None:
     slow = FlashProfile(4 * KIB, 1.5, 1e-6, 16 * KIB, 1e9)
     flash_s = 64 * 1.5 + 256 * KIB * 1e-6
     for nodes in (1, 2, 4):
-        assert transfer_time_s([load(slow)] * nodes, CLASSIC) == pytest.approx(flash_s, rel=0.02)
+        assert transfer_time_s([load(slow)] * nodes, CLASSIC, nodes) == pytest.approx(flash_s, rel=0.02)
 
 
 @pytest.mark.parametrize(("at_once", "turns"), [(1, 5), (2, 3), (4, 2), (5, 1), (9, 1)])
@@ -58,49 +58,51 @@ def test_no_more_nodes_at_once_than_allowed(at_once: int, turns: int) -> None:
 
 def test_a_large_buffer_hides_the_erasing_behind_the_wire() -> None:
     erasing = FlashProfile(64 * KIB, 1.0, 1e-7, 64 * KIB, 1e9)
-    assert transfer_time_s([load(erasing)], CLASSIC) == pytest.approx(wire_s(256 * KIB), rel=0.02)
+    assert transfer_time_s([load(erasing)], CLASSIC, 1) == pytest.approx(wire_s(256 * KIB), rel=0.02)
     small = replace(erasing, buffer_bytes=8 * KIB)
-    assert transfer_time_s([load(small)], CLASSIC) > wire_s(256 * KIB) + 2.0
+    assert transfer_time_s([load(small)], CLASSIC, 1) > wire_s(256 * KIB) + 2.0
 
 
 def test_what_the_node_holds_already_is_not_sent() -> None:
     size, offset = 256 * KIB, 200 * KIB
-    assert transfer_time_s([load(offset=offset)], CLASSIC) == pytest.approx(wire_s(size - offset), rel=1e-3)
-    assert transfer_time_s([load(offset=size)], CLASSIC) == 0.0
+    assert transfer_time_s([load(offset=offset)], CLASSIC, 1) == pytest.approx(wire_s(size - offset), rel=1e-3)
+    assert transfer_time_s([load(offset=size)], CLASSIC, 1) == 0.0
     erasing = FlashProfile(128 * KIB, 1000.0, 1e-12, 1 << 20, 1e9)  # the sector of the offset is erased already
-    assert transfer_time_s([load(erasing, offset=offset)], CLASSIC) < 10.0
+    assert transfer_time_s([load(erasing, offset=offset)], CLASSIC, 1) < 10.0
 
 
 def test_others_and_a_cap_leave_less_of_the_wire() -> None:
-    idle = transfer_time_s([load()], CLASSIC)
-    assert transfer_time_s([load()], replace(CLASSIC, other_load=0.5)) == pytest.approx(2 * idle)
-    assert transfer_time_s([load()], replace(CLASSIC, limit=LoadLimit(0.25))) == pytest.approx(4 * idle, rel=0.02)
-    assert transfer_time_s([load()], replace(CLASSIC, other_load=0.5, limit=LoadLimit(0.5))) == pytest.approx(2 * idle)
+    idle = transfer_time_s([load()], CLASSIC, 1)
+    assert transfer_time_s([load()], replace(CLASSIC, other_load=0.5), 1) == pytest.approx(2 * idle)
+    assert transfer_time_s([load()], replace(CLASSIC, limit=LoadLimit(0.25)), 1) == pytest.approx(4 * idle, rel=0.02)
+    assert transfer_time_s([load()], replace(CLASSIC, other_load=0.5, limit=LoadLimit(0.5)), 1) == pytest.approx(
+        2 * idle
+    )
 
 
 def test_a_stream_that_yields_fills_up_what_others_leave() -> None:
-    idle = transfer_time_s([load()], CLASSIC)
+    idle = transfer_time_s([load()], CLASSIC, 1)
     yielding = replace(CLASSIC, other_load=0.4, limit=LoadLimit(0.9, yields=True))
-    assert transfer_time_s([load()], yielding) == pytest.approx(2 * idle, rel=0.02)
+    assert transfer_time_s([load()], yielding, 1) == pytest.approx(2 * idle, rel=0.02)
 
 
 def test_a_bus_that_is_full_still_gives_a_figure() -> None:
-    assert 10 * wire_s(8 * KIB) < transfer_time_s([load(size=8 * KIB)], replace(CLASSIC, other_load=1.0)) < 1e3
+    assert 10 * wire_s(8 * KIB) < transfer_time_s([load(size=8 * KIB)], replace(CLASSIC, other_load=1.0), 1) < 1e3
 
 
 def test_a_buffer_of_less_than_two_blocks_comes_to_an_end() -> None:
     tiny = FlashProfile(4 * KIB, 0.01, 1e-6, 100, 1e9)
-    assert wire_s(16 * KIB) < transfer_time_s([load(tiny, size=16 * KIB)], CLASSIC) < 2 * wire_s(16 * KIB)
+    assert wire_s(16 * KIB) < transfer_time_s([load(tiny, size=16 * KIB)], CLASSIC, 1) < 2 * wire_s(16 * KIB)
 
 
 def test_absurd_figures_do_not_take_for_ever() -> None:
     absurd = FlashProfile(1, 1e-6, 1e-9, 1, 1.0)
     size = 16 * 1024 * KIB
-    assert transfer_time_s([load(absurd, size=size)], CLASSIC) > size * 1e-6
+    assert transfer_time_s([load(absurd, size=size)], CLASSIC, 1) > size * 1e-6
 
 
 def test_nothing_takes_no_time() -> None:
-    assert transfer_time_s([], CLASSIC) == 0.0
+    assert transfer_time_s([], CLASSIC, 1) == 0.0
 
 
 profiles = st.builds(
@@ -119,7 +121,7 @@ def test_it_is_between_the_slower_of_wire_and_flash_and_their_sum(flashes: list[
     loads = [load(flash, size, block=block) for flash in flashes]
     flash_s = [-(-size // each.sector_bytes) * each.sector_erase_s + size * each.program_s_per_byte for each in flashes]
     wire = len(flashes) * wire_s(size, block)
-    took = transfer_time_s(loads, CLASSIC)
+    took = transfer_time_s(loads, CLASSIC, len(loads))
     assert max(wire, *flash_s, 0.0) * 0.999 <= took <= (wire + max(flash_s)) * 1.001
 
 

@@ -413,6 +413,7 @@ class TestSeveralNodes:
         gateway = NodeAddress(NodeType.COMM_GATEWAY)
         bench = play({"program": note}, nodes=(gateway, BMU1, BMU2))
         assert bench.steps[:3] == [f"program:{address}" for address in (gateway, BMU1, BMU2)]
+        assert bench.at_once == [1, 2, 2]
         assert began[1] - began[0] == pytest.approx(1.0)
         assert began[2] == began[1]
 
