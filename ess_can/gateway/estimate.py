@@ -26,16 +26,14 @@ ASSUMED_FLASH = FlashProfile(
     program_s_per_byte=200e-6 / 32,
     buffer_bytes=8192,
     read_bytes_per_s=2e6,
+    block_bytes=2048,
 )
 """For a node that does not tell: twice the typical times of an STM32H743, with little RAM and a slow processor."""
 
 _NOTICE_PERIOD_S = 0.5
-_LEAST_BLOCK = 64
-_BLOCKS_IN_BUFFER = 4
-"""How a bootloader divides its RAM, about; it tells the length of a block only when a download begins."""
 
 # Lengths in bytes of requests and answers, in the order of docs/protocol.md.
-_IDENTIFY = ((3, 8), (3, 13), (3, 4), (3, 4), (3, 17), (3, 39), (3, 35), (3, 7), (3, 35))
+_IDENTIFY = ((3, 8), (3, 13), (3, 4), (3, 4), (3, 17), (3, 39), (3, 35), (3, 7), (3, 27))
 _UNLOCK = ((2, 6), (4, 4))
 _AUTHENTICATE = ((3, 13), (2, 18), (18, 2))
 _BEFORE_TRANSFER = (*_IDENTIFY, *_UNLOCK, (2, 6), *_AUTHENTICATE, (40, 4))
@@ -176,7 +174,7 @@ class _Work:
         return Load(
             target.content.size,
             target.offset,
-            max(min(longest_block, flash.buffer_bytes // _BLOCKS_IN_BUFFER), _LEAST_BLOCK),
+            min(longest_block, flash.block_bytes),
             self._frame_s(request_id, target),
             self._wire.short_message_s(response_id),
             flash,

@@ -133,6 +133,7 @@ class ProgrammingMemory:
             timing.unit_program_s / geometry.unit_size,
             self.config.part.buffer_bytes,
             self.config.part.hash_bytes_per_s,
+            self.config.part.block_bytes,
         )
 
     def resume_state(self) -> ResumeState:

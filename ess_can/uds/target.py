@@ -64,7 +64,7 @@ class Nrc(IntEnum):
 
 _BOOT_STATE = struct.Struct(">BBIBBHI")
 _RESUME_STATE = struct.Struct(">I32s")
-_FLASH_PROFILE = struct.Struct(">5I")
+_FLASH_PROFILE = struct.Struct(">6I")
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,9 +122,11 @@ class ResumeState:
 class FlashProfile:
     """How fast a node's flash is, typically, and how much of what it received its RAM can hold meanwhile.
 
-    Erasing takes `sector_erase_s` for each `sector_bytes`; `read_bytes_per_s` is the pace of the final check.  On the
-    wire 20 bytes, five u32 big-endian: sector in bytes, its erase in us, programming in ns for 1024 bytes, buffer in
-    bytes, reading in bytes/s.
+    Erasing takes `sector_erase_s` for each `sector_bytes`; `read_bytes_per_s` is the pace of the final check;
+    `block_bytes` is the most data that a TransferData may carry, as the answer to RequestDownload will say.
+
+    On the wire 24 bytes, six u32 big-endian: sector in bytes, its erase in us, programming in ns for 1024 bytes, buffer
+    in bytes, reading in bytes/s, block in bytes.
     """
 
     sector_bytes: int
@@ -132,6 +134,7 @@ class FlashProfile:
     program_s_per_byte: float
     buffer_bytes: int
     read_bytes_per_s: float
+    block_bytes: int
 
     def pack(self) -> bytes:
         """Encode for `Did.FLASH_PROFILE`; what is too large for its field becomes the largest value."""
@@ -141,6 +144,7 @@ class FlashProfile:
             round(self.program_s_per_byte * 1024e9),
             self.buffer_bytes,
             round(self.read_bytes_per_s),
+            self.block_bytes,
         )
         return _FLASH_PROFILE.pack(*(min(field, 0xFFFF_FFFF) for field in fields))
 
@@ -149,10 +153,11 @@ class FlashProfile:
         """Decode `Did.FLASH_PROFILE`.  Raises ValueError if it has another length, or a size or pace of zero."""
         if len(data) != _FLASH_PROFILE.size:
             raise ValueError(f"flash profile has {len(data)} bytes, not {_FLASH_PROFILE.size}")
-        sector_bytes, erase_us, program_ns, buffer_bytes, read_bytes_per_s = _FLASH_PROFILE.unpack(data)
-        if not (sector_bytes and buffer_bytes and read_bytes_per_s):
+        sector_bytes, erase_us, program_ns, buffer_bytes, read_bytes_per_s, block_bytes = _FLASH_PROFILE.unpack(data)
+        if not (sector_bytes and buffer_bytes and read_bytes_per_s and block_bytes):
             raise ValueError(f"flash profile {data.hex()} has a size or pace of zero")
-        return cls(sector_bytes, erase_us / 1e6, program_ns / 1024e9, buffer_bytes, float(read_bytes_per_s))
+        program_s, read = program_ns / 1024e9, float(read_bytes_per_s)
+        return cls(sector_bytes, erase_us / 1e6, program_s, buffer_bytes, read, block_bytes)
 
 
 @dataclass(slots=True)

@@ -13,6 +13,7 @@ from ess_can.gateway.node_client import NodeClient
 from ess_can.image.content import BytesContent
 from ess_can.sim.loop import run_virtual
 from ess_can.uds.access import CmacAccess
+from ess_can.uds.target import FlashProfile
 from tests.support.fake_target import SECRET
 from tests.support.memory_transport import MemoryLink
 from tests.support.uds_server import Bench
@@ -47,6 +48,7 @@ async def upgrade(link: MemoryLink) -> None:
 def recorded() -> MemoryLink:
     bench = Bench()
     bench.target.max_data = 16
+    bench.target.flash = FlashProfile(128 * 1024, 1.0, 100e-6 / 32, 64 * 1024, 40e6, 16)
     bench.target.durations["erase"] = 3.0
     link = MemoryLink(bench)
     run_virtual(upgrade(link))

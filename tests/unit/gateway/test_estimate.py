@@ -32,7 +32,7 @@ CONFIG = GatewayConfig((BMU1, BMU2))
 WIRE = Wire(BitTiming(500_000), IsoTpParams())
 CONNECTED = StationState(True, 40.0, 800.0)
 OPEN = StationState(False, 0.0, 3.0)
-QUICK = FlashProfile(128 * 1024, 1e-3, 1e-9, 1 << 20, 1e9)
+QUICK = FlashProfile(128 * 1024, 1e-3, 1e-9, 1 << 20, 1e9, 4093)
 SIZE = 100_000
 
 

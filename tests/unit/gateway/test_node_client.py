@@ -108,7 +108,7 @@ def test_identify() -> None:
 
 def test_a_node_tells_what_its_flash_is_like() -> None:
     link = MemoryLink(Bench())
-    link.bench.target.flash = FlashProfile(128 * 1024, 1.0, 100e-6 / 32, 64 * 1024, 40e6)
+    link.bench.target.flash = FlashProfile(128 * 1024, 1.0, 100e-6 / 32, 64 * 1024, 40e6, 4093)
     assert with_node(lambda node, _: node.identify(), link).flash == link.bench.target.flash
 
 

@@ -20,7 +20,7 @@ from ess_can.uds.target import FlashProfile
 
 CLASSIC = Wire(BitTiming(500_000), IsoTpParams())
 FD = Wire(BitTiming(500_000, 2_000_000), IsoTpParams(tx_dl=64, fd=True, brs=True))
-QUICK = FlashProfile(128 * 1024, 1e-6, 1e-12, 1 << 20, 1e9)
+QUICK = FlashProfile(128 * 1024, 1e-6, 1e-12, 1 << 20, 1e9, 4093)
 KIB = 1024
 FRAME_S = 230e-6
 
@@ -44,7 +44,7 @@ def test_nodes_share_the_wire() -> None:
 
 
 def test_a_slow_flash_takes_its_own_time_however_many_nodes() -> None:
-    slow = FlashProfile(4 * KIB, 1.5, 1e-6, 16 * KIB, 1e9)
+    slow = FlashProfile(4 * KIB, 1.5, 1e-6, 16 * KIB, 1e9, 4093)
     flash_s = 64 * 1.5 + 256 * KIB * 1e-6
     for nodes in (1, 2, 4):
         assert transfer_time_s([load(slow)] * nodes, CLASSIC, nodes) == pytest.approx(flash_s, rel=0.02)
@@ -52,12 +52,12 @@ def test_a_slow_flash_takes_its_own_time_however_many_nodes() -> None:
 
 @pytest.mark.parametrize(("at_once", "turns"), [(1, 5), (2, 3), (4, 2), (5, 1), (9, 1)])
 def test_no_more_nodes_at_once_than_allowed(at_once: int, turns: int) -> None:
-    slow = FlashProfile(128 * KIB, 50.0, 1e-9, 128 * KIB, 1e9)
+    slow = FlashProfile(128 * KIB, 50.0, 1e-9, 128 * KIB, 1e9, 4093)
     assert transfer_time_s([load(slow)] * 5, CLASSIC, at_once) == pytest.approx(turns * 100.0, rel=0.1)
 
 
 def test_a_large_buffer_hides_the_erasing_behind_the_wire() -> None:
-    erasing = FlashProfile(64 * KIB, 1.0, 1e-7, 64 * KIB, 1e9)
+    erasing = FlashProfile(64 * KIB, 1.0, 1e-7, 64 * KIB, 1e9, 4093)
     assert transfer_time_s([load(erasing)], CLASSIC, 1) == pytest.approx(wire_s(256 * KIB), rel=0.02)
     small = replace(erasing, buffer_bytes=8 * KIB)
     assert transfer_time_s([load(small)], CLASSIC, 1) > wire_s(256 * KIB) + 2.0
@@ -67,7 +67,7 @@ def test_what_the_node_holds_already_is_not_sent() -> None:
     size, offset = 256 * KIB, 200 * KIB
     assert transfer_time_s([load(offset=offset)], CLASSIC, 1) == pytest.approx(wire_s(size - offset), rel=1e-3)
     assert transfer_time_s([load(offset=size)], CLASSIC, 1) == 0.0
-    erasing = FlashProfile(128 * KIB, 1000.0, 1e-12, 1 << 20, 1e9)  # the sector of the offset is erased already
+    erasing = FlashProfile(128 * KIB, 1000.0, 1e-12, 1 << 20, 1e9, 4093)  # the sector of the offset is erased already
     assert transfer_time_s([load(erasing, offset=offset)], CLASSIC, 1) < 10.0
 
 
@@ -91,12 +91,12 @@ def test_a_bus_that_is_full_still_gives_a_figure() -> None:
 
 
 def test_a_buffer_of_less_than_two_blocks_comes_to_an_end() -> None:
-    tiny = FlashProfile(4 * KIB, 0.01, 1e-6, 100, 1e9)
+    tiny = FlashProfile(4 * KIB, 0.01, 1e-6, 100, 1e9, 4093)
     assert wire_s(16 * KIB) < transfer_time_s([load(tiny, size=16 * KIB)], CLASSIC, 1) < 2 * wire_s(16 * KIB)
 
 
 def test_absurd_figures_do_not_take_for_ever() -> None:
-    absurd = FlashProfile(1, 1e-6, 1e-9, 1, 1.0)
+    absurd = FlashProfile(1, 1e-6, 1e-9, 1, 1.0, 4093)
     size = 16 * 1024 * KIB
     assert transfer_time_s([load(absurd, size=size)], CLASSIC, 1) > size * 1e-6
 
@@ -112,6 +112,7 @@ profiles = st.builds(
     st.floats(1e-8, 1e-4),
     st.integers(1024, 256 * KIB),
     st.just(1e7),
+    st.just(4093),
 )
 
 

@@ -293,7 +293,9 @@ def test_a_node_says_how_fast_its_flash_is() -> None:
         await pause(1.0)
         answer = await rig.ask("22fd05")
         assert answer[:6] == "62fd05"
-        assert FlashProfile.unpack(bytes.fromhex(answer[6:])) == FlashProfile(131072, 1.0, 3.125e-6, 131072, 11e6)
+        assert FlashProfile.unpack(bytes.fromhex(answer[6:])) == FlashProfile(
+            131072, 1.0, 3.125e-6, 131072, 11e6, 32768
+        )
 
     on_node(script)
 

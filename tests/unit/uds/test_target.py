@@ -32,11 +32,12 @@ def test_another_length_is_refused(length: int) -> None:
         ResumeState.unpack(bytes(length))
 
 
-def test_flash_profile_is_five_numbers() -> None:
-    profile = FlashProfile(2048, 0.02202, 10.21125e-6, 65536, 4e6)
-    assert profile.pack().hex() == "00000800" + "00005604" + f"{10_456_320:08x}" + "00010000" + "003d0900"
+def test_flash_profile_is_six_numbers() -> None:
+    profile = FlashProfile(2048, 0.02202, 10.21125e-6, 65536, 4e6, 16384)
+    assert profile.pack().hex() == "00000800" + "00005604" + f"{10_456_320:08x}" + "00010000" + "003d0900" + "00004000"
     again = FlashProfile.unpack(profile.pack())
-    assert (again.sector_bytes, again.sector_erase_s, again.buffer_bytes) == (2048, 0.02202, 65536)
+    assert (again.sector_bytes, again.sector_erase_s) == (2048, 0.02202)
+    assert (again.buffer_bytes, again.block_bytes) == (65536, 16384)
     assert again.program_s_per_byte == pytest.approx(10.21125e-6, rel=1e-6)
     assert FlashProfile.unpack(again.pack()) == again
 
@@ -45,21 +46,26 @@ def test_flash_profile_is_five_numbers() -> None:
 def test_a_flash_profile_of_a_real_part_loses_nothing_that_matters(part: FlashPart) -> None:
     per_byte = part.timing.unit_program_s / part.geometry.unit_size
     erase_s = part.timing.sector_erase_s
-    sent = FlashProfile(part.geometry.sector_size, erase_s, per_byte, part.buffer_bytes, part.hash_bytes_per_s)
+    sent = FlashProfile(
+        part.geometry.sector_size, erase_s, per_byte, part.buffer_bytes, part.hash_bytes_per_s, part.block_bytes
+    )
     got = FlashProfile.unpack(sent.pack())
-    assert (got.sector_bytes, got.sector_erase_s, got.buffer_bytes) == (sent.sector_bytes, erase_s, sent.buffer_bytes)
+    assert (got.sector_bytes, got.sector_erase_s) == (sent.sector_bytes, erase_s)
+    assert (got.buffer_bytes, got.block_bytes) == (sent.buffer_bytes, sent.block_bytes)
     assert got.program_s_per_byte == pytest.approx(per_byte, rel=1e-3)
     assert got.read_bytes_per_s == pytest.approx(part.hash_bytes_per_s)
 
 
 def test_a_flash_profile_beyond_its_fields_says_the_most_it_can() -> None:
-    assert (
-        FlashProfile(1, 1e9, 1.0, 1, 1e12).pack()
-        == bytes((0, 0, 0, 1)) + b"\xff" * 8 + bytes((0, 0, 0, 1)) + b"\xff" * 4
-    )
+    assert FlashProfile(1, 1e9, 1.0, 1, 1e12, 1).pack() == bytes((0, 0, 0, 1)) + b"\xff" * 8 + bytes(
+        (0, 0, 0, 1)
+    ) + b"\xff" * 4 + bytes((0, 0, 0, 1))
 
 
-@pytest.mark.parametrize("record", ["", "00" * 19, "00" * 21, "00" * 20, "00000001" * 3 + "00000000" + "00000001"])
+@pytest.mark.parametrize(
+    "record",
+    ["", "00" * 20, "00" * 25, "00" * 24, "00000001" * 3 + "00000000" + "00000001" * 2, "00000001" * 5 + "00000000"],
+)
 def test_a_flash_profile_that_makes_no_sense(record: str) -> None:
     with pytest.raises(ValueError, match="flash profile"):
         FlashProfile.unpack(bytes.fromhex(record))
