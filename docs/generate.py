@@ -15,7 +15,7 @@ from typing import Any
 
 from ess_can import errors, resources
 from ess_can.gateway import phases
-from ess_can.gateway.config import BusLimits, ExpectedTimes, HvLimits, PolicyLimits, TimeLimits
+from ess_can.gateway.config_file import Limits
 from ess_can.sim.pcs import PCS_TRANSITIONS
 from ess_can.sim.rack_states import RACK_TRANSITIONS
 from ess_can.uds.target import Did, Rid
@@ -136,17 +136,11 @@ def _limit(value: float | bool | None) -> str:
 
 def limits() -> str:
     """Every limit that a file may set, with its default."""
-    tables = (
-        ("policy", PolicyLimits()),
-        ("hv", HvLimits()),
-        ("times", TimeLimits()),
-        ("bus", BusLimits()),
-        ("expected", ExpectedTimes()),
-    )
+    usual = Limits()
     rows = (
-        (f"`[{name}] {field.name}`", _limit(getattr(defaults, field.name)))
-        for name, defaults in tables
-        for field in fields(defaults)
+        (f"`[{table.name}] {field.name}`", _limit(getattr(getattr(usual, table.name), field.name)))
+        for table in fields(usual)
+        for field in fields(getattr(usual, table.name))
     )
     return _table(("key", "default"), rows)
 

@@ -11,7 +11,7 @@ from ess_can.cli.errors import describe
 from ess_can.errors import Interrupted
 from ess_can.gateway.phases import Phase
 from ess_can.gateway.plant_view import Connection
-from ess_can.gateway.progress import Event, Expected, NodeStepEntered, Noted, PhaseEntered, Transferred
+from ess_can.gateway.progress import Estimated, Event, NodeStepEntered, Noted, PhaseEntered, Transferred
 from ess_can.gateway.report import NodeRecord, Report
 from ess_can.identity import NodeAddress
 
@@ -74,7 +74,7 @@ class ProgressPrinter:
                 for node in list(self._tasks):
                     self._end_bar(node)
                 self._line(event.at, phase.value, detail or self._time_left(phase))
-            case Expected(estimate=estimate):
+            case Estimated(estimate=estimate):
                 self._estimate = estimate
             case NodeStepEntered(node=node, step=step, detail=detail):
                 self._end_bar(node)

@@ -115,8 +115,8 @@ def gateway_config(
         limits.hv,
         limits.times,
         limits.bus,
+        limits.physics,
         afterwards,
-        expected_times=limits.expected,
     )
 
 

@@ -65,8 +65,8 @@ class HvLimits:
 class TimeLimits:
     """Every wait of the upgrade has one of these deadlines, in seconds.
 
-    `revert_s` must exceed the time after which a node gives up a trial that nobody confirms.  Beside them two numbers:
-    how often a node's programming is attempted, and how many nodes at most are programmed at the same time.
+    `revert_s` must exceed the time after which a node gives up a trial that nobody confirms.  Beside them a number: how
+    often a node's programming is attempted.
     """
 
     bus_silent_s: float = 1.0
@@ -84,7 +84,6 @@ class TimeLimits:
     revert_s: float = 75.0
     reconnect_s: float = 20.0
     program_attempts: int = 4
-    nodes_at_once: int = 64
 
     def __post_init__(self) -> None:
         for each in fields(self):
@@ -98,13 +97,20 @@ class BusLimits:
     """How much of the bus our requests may take, in percent of the wire's time; None, and 100, for no cap.
 
     With `yield_to_traffic` it is what all traffic together may take, and `YIELD_SHARE` unless given: see `LoadLimit`.
-    Raises UsageError for what is no share.
+    `nodes_at_once` is how many nodes at most are programmed at the same time; None for as many as the bus allows.
+    Raises UsageError for what is no share, and for no node at all.
     """
 
     max_load_percent: float | None = None
     yield_to_traffic: bool = False
+    nodes_at_once: int | None = None
 
     def __post_init__(self) -> None:
+        if self.nodes_at_once is not None and self.nodes_at_once < 1:
+            raise UsageError(
+                f"nodes_at_once = {self.nodes_at_once} lets no node be programmed",
+                remedy="Say 1 or more, or leave it out for as many as the bus allows.",
+            )
         if self.max_load_percent is not None:
             LoadLimit(self.max_load_percent / 100)
 
@@ -118,7 +124,7 @@ class BusLimits:
 
 
 @dataclass(frozen=True, slots=True)
-class ExpectedTimes:
+class StationPhysics:
     """The station's physics, for the estimate of how long an upgrade takes; nothing is decided by them.
 
     A gateway hears voltages and currents, but not how fast they change.  The defaults are those of the simulated plant.
@@ -157,9 +163,9 @@ class GatewayConfig:
     hv: HvLimits = field(default_factory=HvLimits)
     times: TimeLimits = field(default_factory=TimeLimits)
     bus: BusLimits = field(default_factory=BusLimits)
+    physics: StationPhysics = field(default_factory=StationPhysics)
     afterwards: Afterwards = Afterwards.AS_FOUND
     silent_up_to_s: float = 15.0
-    expected_times: ExpectedTimes = field(default_factory=ExpectedTimes)
 
     racks: tuple[int, ...] = field(init=False)
     """Numbers of the racks."""

@@ -1,22 +1,20 @@
-"""Thresholds and time limits from a TOML file with the tables ``[policy]``, ``[hv]``, ``[times]``, ``[bus]`` and
-``[expected]``.
+"""Thresholds and time limits from a TOML file: a table for each field of `Limits`, with that one's fields as keys.
 
-The keys are the fields of `PolicyLimits`, `HvLimits`, `TimeLimits`, `BusLimits` and `ExpectedTimes`; what is not given
-keeps its default.
+What is not given keeps its default.
 """
 
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from math import isfinite
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, get_type_hints
 
 from ess_can.errors import FileUnreadable, UsageError
-from ess_can.gateway.config import BusLimits, ExpectedTimes, HvLimits, PolicyLimits, TimeLimits
+from ess_can.gateway.config import BusLimits, HvLimits, PolicyLimits, StationPhysics, TimeLimits
 
-L = TypeVar("L", PolicyLimits, HvLimits, TimeLimits, BusLimits, ExpectedTimes)
+L = TypeVar("L", PolicyLimits, HvLimits, TimeLimits, BusLimits, StationPhysics)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +25,7 @@ class Limits:
     hv: HvLimits = field(default_factory=HvLimits)
     times: TimeLimits = field(default_factory=TimeLimits)
     bus: BusLimits = field(default_factory=BusLimits)
-    expected: ExpectedTimes = field(default_factory=ExpectedTimes)
+    physics: StationPhysics = field(default_factory=StationPhysics)
 
 
 def load_limits(path: Path) -> Limits:
@@ -42,32 +40,28 @@ def load_limits(path: Path) -> Limits:
         ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is not TOML", why=str(error)) from error
-    unknown = sorted(set(document) - {"policy", "hv", "times", "bus", "expected"})
+    usual = Limits()
+    tables = [each.name for each in fields(usual)]
+    unknown = sorted(set(document) - set(tables))
     if unknown:
-        why = "tables are policy, hv, times, bus and expected"
-        raise UsageError(f"{path} has what nobody reads: {', '.join(unknown)}", why=why)
-    return Limits(
-        _table(path, "policy", document.get("policy", {}), PolicyLimits),
-        _table(path, "hv", document.get("hv", {}), HvLimits),
-        _table(path, "times", document.get("times", {}), TimeLimits),
-        _table(path, "bus", document.get("bus", {}), BusLimits),
-        _table(path, "expected", document.get("expected", {}), ExpectedTimes),
-    )
+        raise UsageError(f"{path} has what nobody reads: {', '.join(unknown)}", why=f"tables are {', '.join(tables)}")
+    given = {name: _table(f"{path} [{name}]", table, getattr(usual, name)) for name, table in document.items()}
+    return replace(usual, **given)
 
 
-def _table(path: Path, name: str, values: object, limits: type[L]) -> L:
-    where = f"{path} [{name}]"
+def _table(where: str, values: object, usual: L) -> L:
+    """`usual` with these values in place of its own."""
     if not isinstance(values, dict):
         raise UsageError(f"{where} is not a table")
-    known = {f.name: type(f.default) for f in fields(limits)}
+    kinds = get_type_hints(type(usual))
     for key, value in values.items():
-        if key not in known:
-            raise UsageError(f"{where} {key} is not known", why=f"known are {', '.join(known)}")
-        if known[key] is bool:
+        if key not in kinds:
+            raise UsageError(f"{where} {key} is not known", why=f"known are {', '.join(kinds)}")
+        if kinds[key] is bool:
             if not isinstance(value, bool):
                 raise UsageError(f"{where} {key} is neither true nor false", why=repr(value))
         elif isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
             raise UsageError(f"{where} {key} is not a number", why=repr(value))
-        elif known[key] is int and not isinstance(value, int):
+        elif kinds[key] in (int, int | None) and not isinstance(value, int):
             raise UsageError(f"{where} {key} is not a whole number", why=repr(value))
-    return limits(**values)
+    return replace(usual, **values)

@@ -2,7 +2,7 @@
 
 Worked out after the check, from what is known then: the bit timing, the images, what each node says of its flash and
 holds already, what else was heard on the bus, the link's voltage and the PCS's current, and the station's physics as
-configured (`ExpectedTimes`).  Nothing is decided by it.  It reckons with an upgrade in which nothing goes wrong.
+configured (`StationPhysics`).  Nothing is decided by it.  It reckons with an upgrade in which nothing goes wrong.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from math import ceil, log
 
 from ess_can.gateway.config import Afterwards, GatewayConfig
 from ess_can.gateway.phases import Phase
-from ess_can.gateway.transfer_model import Load, Wire, transfer_time_s
+from ess_can.gateway.transfer_model import Job, WireModel, transfer_time_s
 from ess_can.identity import NodeAddress
 from ess_can.image.content import ImageContent
 from ess_can.signals.dbc import StationCodec
@@ -115,7 +115,7 @@ class Estimate:
 def estimate(
     groups: Sequence[TargetGroup],
     station: StationState,
-    wire: Wire,
+    wire: WireModel,
     codec: StationCodec,
     config: GatewayConfig,
 ) -> Estimate:
@@ -124,13 +124,13 @@ def estimate(
     `wire.other_load` is what was heard before the upgrade; what the upgrade itself adds is put on top.
     """
     wire = replace(wire, other_load=wire.other_load + _own_load(wire, codec, config))
-    work = _Work(wire, codec)
+    work = _NodeTimes(wire, codec)
     targets = [target for group in groups for target in group.targets]
     transfer_s = sum(work.transfer_s(group) for group in groups)
     verify_s = sum(work.verify_s(group) for group in groups)
     around_s = work.exchange_s(targets, (*_BEFORE_TRANSFER, *_VERIFY))
     proof_s = _proof_s(codec, config)
-    times = config.expected_times
+    times = config.physics
     soak_s = max(config.times.trial_soak_s, times.off_settling_s + proof_s)
     return Estimate(
         (
@@ -149,10 +149,10 @@ def _flash(target: Target) -> FlashProfile:
     return target.flash or ASSUMED_FLASH
 
 
-class _Work:
+class _NodeTimes:
     """What is done with nodes over the wire."""
 
-    def __init__(self, wire: Wire, codec: StationCodec) -> None:
+    def __init__(self, wire: WireModel, codec: StationCodec) -> None:
         self._wire = wire
         self._codec = codec
         self._full_frame_s: dict[tuple[int, int], float] = {}
@@ -160,18 +160,18 @@ class _Work:
     def transfer_s(self, group: TargetGroup) -> float:
         """From the first RequestDownload to the last answer to RequestTransferExit."""
         unfinished = [target for target in group.targets if target.offset < target.content.size]
-        loads = [self._load(target, group.longest_block) for target in unfinished]
-        return transfer_time_s(loads, self._wire, group.at_once) + self.exchange_s(unfinished, _AROUND_TRANSFER)
+        jobs = [self._job(target, group.longest_block) for target in unfinished]
+        return transfer_time_s(jobs, self._wire, group.at_once) + self.exchange_s(unfinished, _AROUND_TRANSFER)
 
     def verify_s(self, group: TargetGroup) -> float:
         """Reading and hashing the image in each node's flash, after its transfer: in as many turns as there are."""
         longest = max(target.content.size / _flash(target).read_bytes_per_s for target in group.targets)
         return longest * ceil(len(group.targets) / group.at_once)
 
-    def _load(self, target: Target, longest_block: int) -> Load:
+    def _job(self, target: Target, longest_block: int) -> Job:
         flash = _flash(target)
         request_id, response_id = self._codec.diagnostic_ids(target.address)
-        return Load(
+        return Job(
             target.content.size,
             target.offset,
             min(longest_block, flash.block_bytes),
@@ -199,7 +199,7 @@ class _Work:
         return 1 if length <= single else 2 + ceil((length - (dl - 2)) / (dl - 1))
 
 
-def _own_load(wire: Wire, codec: StationCodec, config: GatewayConfig) -> float:
+def _own_load(wire: WireModel, codec: StationCodec, config: GatewayConfig) -> float:
     """The share of the time that the upgrade's own cyclic frames take, with the racks' answers to its polls."""
     command, poll, notice = codec.route(EmsPcsCommand), codec.route(EmsHvStatusPoll), codec.route(EmsUpgradeNotice)
     answers = [codec.route(BmsHvNotice, rack) for rack in config.racks]
@@ -221,7 +221,7 @@ def _proof_s(codec: StationCodec, config: GatewayConfig) -> float:
 
 def _off(station: StationState, codec: StationCodec, config: GatewayConfig) -> tuple[ExpectedPhase, ...]:
     """Ramp-down, contactors, discharge and proof."""
-    times, status_s = config.expected_times, _status_s(codec)
+    times, status_s = config.physics, _status_s(codec)
     proof_s = _proof_s(codec, config)
     if station.link_voltage_v > config.hv.link_voltage_off_v:
         proof_s += times.discharge_tau_s * log(station.link_voltage_v / config.hv.link_voltage_off_v)
@@ -235,7 +235,7 @@ def _off(station: StationState, codec: StationCodec, config: GatewayConfig) -> t
 
 def _reconnect_s(station: StationState, codec: StationCodec, config: GatewayConfig) -> float:
     """Unlock, close rack after rack, close the PCS once a rack holds the link, give back: each told by a status."""
-    times, status_s = config.expected_times, _status_s(codec)
+    times, status_s = config.physics, _status_s(codec)
     given_back_s = 2 * status_s
     closes = config.afterwards is Afterwards.CONNECT or (config.afterwards is Afterwards.AS_FOUND and station.connected)
     if not closes:

@@ -5,19 +5,17 @@ Listen first, transmit only once the plant is known to be ours; then the policy;
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import groupby
 
 from ess_can.bus.clock import now, pause, until
 from ess_can.errors import BusSilent, DbcMismatch, EssCanError, NoValidTraffic, WrongNodeType
 from ess_can.gateway.node_client import NodeIdentity
 from ess_can.gateway.phases import NodeStep
-from ess_can.gateway.plant_view import Sample
 from ess_can.gateway.policy import diagnostics_refusal, refusals, targets_of_type
 from ess_can.gateway.progress import NodeStepEntered, OnProgress
 from ess_can.gateway.station_master import StationMaster
 from ess_can.identity import NodeAddress, NodeType, Version
-from ess_can.signals.messages import ImageState
 from ess_can.trust.compatibility import Compatibility, NodeFacts, check_compatibility, check_dependencies
 from ess_can.trust.verify import VerifiedImage, VerifiedUpgrade
 
@@ -129,23 +127,11 @@ async def identify(master: StationMaster, address: NodeAddress) -> NodeIdentity:
 
 async def ask_state(master: StationMaster, address: NodeAddress) -> None:
     """Have a node say now what it runs, as if its Node_Info had come; one that cannot be asked sends that anyway."""
-    heard = master.view.nodes.get(address)
     try:
         state = await master.client(address).boot_state()
-        image_state = ImageState(state.standing)
-    except (EssCanError, ValueError):
+    except EssCanError:
         return
-    if heard is not None:
-        said = replace(
-            heard.value,
-            bank=state.bank,
-            boot_counter=state.boot_counter % 16,
-            image_state=image_state,
-            version_major=state.version.major,
-            version_minor=state.version.minor,
-            version_revision=state.version.revision,
-        )
-        master.view.nodes[address] = Sample(said, now())
+    master.view.node_told(address, state, now())
 
 
 def facts_of(identity: NodeIdentity) -> NodeFacts:

@@ -13,16 +13,19 @@ from ess_can.errors import TrialBootFailed
 from ess_can.gateway.foreign import ForeignFrame, is_notice
 from ess_can.identity import NodeAddress
 from ess_can.signals.messages import (
+    BOOT_COUNTER_MODULUS,
     BmsAlarms,
     BmsCellSummary,
     BmsHvStatus,
     BmsState,
     ContactorState,
     EmsUpgradeNotice,
+    ImageState,
     Message,
     NodeInfo,
     PcsStatus,
 )
+from ess_can.uds.target import BootState
 
 M_co = TypeVar("M_co", bound=Message, covariant=True)
 
@@ -139,6 +142,25 @@ class PlantView:
     def _on_node(self, received: Received[NodeInfo]) -> None:
         self.nodes[NodeAddress(received.message.node_type, received.index)] = Sample(received.message, received.at)
         self._plant_heard(received.at)
+
+    def node_told(self, address: NodeAddress, state: BootState, at: float) -> None:
+        """Record what a node answered when it was asked, as if its Node_Info had come.
+
+        Nothing is recorded of a node that was never heard, or whose answer makes no sense.
+        """
+        heard = self.nodes.get(address)
+        if heard is None or state.standing not in tuple(ImageState):
+            return
+        said = replace(
+            heard.value,
+            bank=state.bank,
+            boot_counter=state.boot_counter % BOOT_COUNTER_MODULUS,
+            image_state=ImageState(state.standing),
+            version_major=state.version.major,
+            version_minor=state.version.minor,
+            version_revision=state.version.revision,
+        )
+        self.nodes[address] = Sample(said, at)
 
     def _on_foreign_notice(self, received: Received[EmsUpgradeNotice]) -> None:
         self.foreign_notice = Sample(received.message, received.at)

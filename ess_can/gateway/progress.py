@@ -54,14 +54,14 @@ class Noted:
 
 
 @dataclass(frozen=True, slots=True)
-class Expected:
+class Estimated:
     """How long the upgrade, which begins now, is expected to take, phase by phase."""
 
     at: float
     estimate: Estimate
 
 
-Event = PhaseEntered | NodeStepEntered | Transferred | Noted | Expected
+Event = PhaseEntered | NodeStepEntered | Transferred | Noted | Estimated
 OnProgress = Callable[[Event], None]
 
 

@@ -19,10 +19,10 @@ from ess_can.gateway.phases import Phase
 from ess_can.gateway.plan import NodePlan, Plan, listen, make_plan, require_allowed
 from ess_can.gateway.plant_view import Connection
 from ess_can.gateway.policy import FRESH_S
-from ess_can.gateway.progress import Expected, Noted, OnProgress, PhaseEntered, ignore, never_failing
+from ess_can.gateway.progress import Estimated, Noted, OnProgress, PhaseEntered, ignore, never_failing
 from ess_can.gateway.report import NodeRecord, PhaseLog, Report
 from ess_can.gateway.station_master import USER_ISOTP, StationMaster
-from ess_can.gateway.transfer_model import Wire
+from ess_can.gateway.transfer_model import WireModel
 from ess_can.gateway.upgrade import Upgrade
 from ess_can.isotp import IsoTpParams
 from ess_can.signals.dbc import StationCodec
@@ -127,7 +127,7 @@ async def upgrade_station(
             return report
         up_to_date = report.nodes[len(plan.nodes) :]
         if report.expected is not None:
-            tell(Expected(now(), report.expected))
+            tell(Estimated(now(), report.expected))
         await Upgrade(master, plan, log, tell).run(report)
         report.nodes += up_to_date
     return report
@@ -157,7 +157,7 @@ def _expected(plan: Plan, master: StationMaster, setup: GatewaySetup, load: floa
         current_a=0.0 if view.pcs is None else view.pcs.value.dc_current_a or 0.0,
         link_voltage_v=max(voltages, default=0.0),
     )
-    wire = Wire(setup.bit_timing, setup.isotp, load, setup.load)
+    wire = WireModel(setup.bit_timing, setup.isotp, load, setup.load)
     groups = [_targets(group, master) for group in plan.groups()]
     return estimate(groups, station, wire, setup.codec, setup.config)
 

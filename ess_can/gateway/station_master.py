@@ -86,7 +86,7 @@ class StationMaster:
 
     def at_once(self, count: int) -> int:
         """How many of `count` nodes are programmed at the same time."""
-        return min(count, self.config.times.nodes_at_once, self.streams)
+        return min(count, self.config.bus.nodes_at_once or count, self.streams)
 
     def longest_block(self, at_once: int) -> int:
         """How many bytes of an image one request may carry while `at_once` nodes are programmed.

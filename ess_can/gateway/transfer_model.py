@@ -34,7 +34,7 @@ _MIXED = bytes.fromhex("5a 0f 3c 81 d2 69 b4 17")
 
 
 @dataclass(frozen=True, slots=True)
-class Wire:
+class WireModel:
     """The bus as a stream meets it.
 
     `other_load` is the share of the time, 0..1, in which it carries others' frames, and `limit` the cap that the stream
@@ -73,7 +73,7 @@ class Wire:
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
+class Job:
     """What one node is sent: `size` bytes of which it holds `offset` already, at most `block` of them in a request.
 
     `full_frame_s` is the wire time of a full frame, `reply_s` that of a flow control or an answer.
@@ -87,13 +87,13 @@ class Load:
     flash: FlashProfile
 
 
-def transfer_time_s(loads: Sequence[Load], wire: Wire, at_once: int) -> float:
+def transfer_time_s(jobs: Sequence[Job], wire: WireModel, at_once: int) -> float:
     """Seconds from the first RequestDownload until every node has programmed what it was sent.
 
     No more than `at_once` nodes are programmed at the same time; the next one follows who is done.
     """
-    waiting = deque(loads)
-    at_work = [_Node(waiting.popleft(), wire, 0.0) for _ in range(min(len(loads), at_once))]
+    waiting = deque(jobs)
+    at_work = [_Node(waiting.popleft(), wire, 0.0) for _ in range(min(len(jobs), at_once))]
     wire_free_at, all_done_at = 0.0, 0.0
     while at_work:
         node = min(at_work, key=lambda node: node.ready_at)
@@ -112,40 +112,40 @@ def transfer_time_s(loads: Sequence[Load], wire: Wire, at_once: int) -> float:
 class _Node:
     """One receiver: its buffer, and its flash, which does one thing at a time.  Positions are bytes of the image."""
 
-    def __init__(self, load: Load, wire: Wire, begins_at: float) -> None:
-        self._load = load
+    def __init__(self, job: Job, wire: WireModel, begins_at: float) -> None:
+        self._job = job
         self._wire = wire
         self._isotp = wire.isotp
-        sector = load.flash.sector_bytes
-        together = ceil(load.size / sector / _MOST_SECTORS)  # as absurdly small ones are reckoned
-        self._sector, self._erase_s = sector * together, load.flash.sector_erase_s * together
-        self._received = self._programmed = load.offset
-        self._erased = ceil(load.offset / sector) * sector
+        sector = job.flash.sector_bytes
+        together = ceil(job.size / sector / _MOST_SECTORS)  # as absurdly small ones are reckoned
+        self._sector, self._erase_s = sector * together, job.flash.sector_erase_s * together
+        self._received = self._programmed = job.offset
+        self._erased = ceil(job.offset / sector) * sector
         self._flash_free_at = self.ready_at = begins_at
 
     @property
     def left(self) -> int:
         """Bytes that were not sent yet."""
-        return self._load.size - self._received
+        return self._job.size - self._received
 
     @property
     def _next_block(self) -> int:
-        return min(self._load.block, self.left)
+        return min(self._job.block, self.left)
 
     def next_block_wire_s(self) -> float:
         """Time that the next block takes on a bus with the others' traffic on it, flow control and answer included."""
-        load, wire, dl = self._load, self._wire, self._isotp.tx_dl
+        job, wire, dl = self._job, self._wire, self._isotp.tx_dl
         payload = self._next_block + _SERVICE_BYTES
         frames = 1 + ceil(max(payload - (dl - 2), 0) / (dl - 1))
         replies = 2 if frames > 1 else 1
-        return frames * load.full_frame_s / wire.stream_share + replies * load.reply_s / wire.free_share
+        return frames * job.full_frame_s / wire.stream_share + replies * job.reply_s / wire.free_share
 
     def take_block(self, at: float) -> None:
         """The next block has arrived, in the time that the flash went on working."""
         self._work_until(at)
         self._received += self._next_block
         room_at = at
-        while self._received - self._programmed + self._next_block > self._load.flash.buffer_bytes:
+        while self._received - self._programmed + self._next_block > self._job.flash.buffer_bytes:
             if not self._operate():
                 break  # a buffer of less than two blocks
             room_at = max(at, self._flash_free_at)
@@ -169,9 +169,9 @@ class _Node:
         if ready > 0:
             amount = min(ready, _PROGRAM_BYTES)
             self._programmed += amount
-            self._flash_free_at += amount * self._load.flash.program_s_per_byte
+            self._flash_free_at += amount * self._job.flash.program_s_per_byte
             return True
-        if self._erased < self._load.size:
+        if self._erased < self._job.size:
             self._erased += self._sector
             self._flash_free_at += self._erase_s
             return True

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Final
 
 from ess_can.identity import NodeType, Version
 
@@ -204,9 +205,13 @@ class BmsAlarms(Message):
     internal_fault: bool = False
 
 
+BOOT_COUNTER_MODULUS: Final = 16
+"""What Node_Info has room for of a node's boot counter."""
+
+
 @dataclass(frozen=True, slots=True)
 class NodeInfo(Message):
-    """Node_Info_<node>: who a node is and what it runs.  `boot_counter` counts modulo 16."""
+    """Node_Info_<node>: who a node is and what it runs.  `boot_counter` counts modulo `BOOT_COUNTER_MODULUS`."""
 
     node_type: NodeType
     bank: int

@@ -21,7 +21,7 @@ from ess_can.errors import BusError, IsoTpError, TransmitQueueFull
 from ess_can.identity import NodeAddress, Version
 from ess_can.isotp import IsoTpAddress, IsoTpParams
 from ess_can.signals.dbc import StationCodec
-from ess_can.signals.messages import ImageState, NodeInfo
+from ess_can.signals.messages import BOOT_COUNTER_MODULUS, ImageState, NodeInfo
 from ess_can.sim.boot_records import NodeRecords, RecordAccessStore
 from ess_can.sim.bootloader import Bootloader, Verify, provision
 from ess_can.sim.controller import Controller
@@ -226,7 +226,7 @@ class SimulatedNode:
         info = NodeInfo(
             node_type=self.address.node_type,
             bank=memory.running.bank,
-            boot_counter=memory.running.record.boot_counter % 16,
+            boot_counter=memory.running.record.boot_counter % BOOT_COUNTER_MODULUS,
             image_state=memory.standing,
             dbc_fingerprint=self._codec.fingerprint,
             hardware_id=self.board.hardware_id,

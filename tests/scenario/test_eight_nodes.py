@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.eight_nodes import measure
 from ess_can.cli.embedded import plant_spec
-from ess_can.gateway.config import GatewayConfig, TimeLimits
+from ess_can.gateway.config import BusLimits, GatewayConfig
 from ess_can.identity import NodeType
 from tests.scenario.support import station_codec
 
@@ -28,6 +28,6 @@ def test_all_together_take_hardly_longer_than_their_images_on_the_wire(fd: bool)
 def test_one_after_the_other_they_would_not() -> None:
     spec = plant_spec(None, True, None, 3, 1)
     addresses = spec.addresses
-    one_by_one = measure(spec, IMAGE_KIB, GatewayConfig(addresses, times=TimeLimits(nodes_at_once=1)))
+    one_by_one = measure(spec, IMAGE_KIB, GatewayConfig(addresses, bus=BusLimits(nodes_at_once=1)))
     assert one_by_one.ratio > 1.5
     assert one_by_one.elapsed_s > 1.5 * measure(spec, IMAGE_KIB).elapsed_s

@@ -12,7 +12,7 @@ from ess_can.bus.clock import Cycle, pause, until
 from ess_can.can.frame import CanFrame
 from ess_can.can.timing import BitTiming
 from ess_can.cli.embedded import simulated_setup
-from ess_can.gateway.config import Afterwards, BusLimits, ExpectedTimes, GatewayConfig, TimeLimits
+from ess_can.gateway.config import Afterwards, BusLimits, GatewayConfig, StationPhysics, TimeLimits
 from ess_can.gateway.phases import Phase
 from ess_can.gateway.report import Report
 from ess_can.gateway.run import upgrade_station
@@ -26,7 +26,7 @@ from tests.scenario.support import BMU1, OLD, QUICK_LINK, image, release, statio
 
 TOLERANCE = 0.10
 FD = IsoTpParams(tx_dl=64, fd=True, brs=True)
-QUICK_TIMES = ExpectedTimes(discharge_tau_s=QUICK_LINK.capacitance_f * QUICK_LINK.bleeder_ohm)
+QUICK_PHYSICS = StationPhysics(discharge_tau_s=QUICK_LINK.capacitance_f * QUICK_LINK.bleeder_ohm)
 
 Before = Callable[["Bench"], Awaitable[None]]
 
@@ -39,7 +39,7 @@ class Case:
     kib: int = 64
     times: TimeLimits = field(default_factory=TimeLimits)
     bus: BusLimits = field(default_factory=BusLimits)
-    expected_times: ExpectedTimes = QUICK_TIMES
+    physics: StationPhysics = QUICK_PHYSICS
     afterwards: Afterwards = Afterwards.AS_FOUND
     node_types: tuple[NodeType, ...] = (NodeType.BMU,)
 
@@ -65,7 +65,7 @@ class Bench:
             times=case.times,
             bus=case.bus,
             afterwards=case.afterwards,
-            expected_times=case.expected_times,
+            physics=case.physics,
         )
 
     async def upgrade(self, *, dry_run: bool = False) -> Report:
@@ -109,7 +109,7 @@ STATIONS = {
     "FD 500k/2M": Case(station(500_000, 2_000_000)),
     "FD 500k/2M, 4 racks": Case(station(500_000, 2_000_000, racks=4)),
     "FD 1M/8M": Case(station(1_000_000, 8_000_000), kib=268),
-    "a slow link": Case(replace(station(500_000, 2_000_000), link=LinkSpec()), expected_times=ExpectedTimes()),
+    "a slow link": Case(replace(station(500_000, 2_000_000), link=LinkSpec()), physics=StationPhysics()),
     "found open": Case(replace(station(500_000, 2_000_000), running=False)),
     "found open and closed": Case(replace(station(500_000, 2_000_000), running=False), afterwards=Afterwards.CONNECT),
     "a long soak": Case(station(500_000, 2_000_000), times=TimeLimits(trial_soak_s=10.0)),
@@ -160,14 +160,13 @@ def test_a_release_for_two_types_of_nodes() -> None:
     slow = replace(STM32H743, timing=replace(STM32H743.timing, sector_erase_s=4.0))
     spec = station(500_000, 2_000_000, racks=3, part=slow)
     both = (NodeType.COMM_GATEWAY, NodeType.BMU)
-    require_as_expected(*dry_and_real(Case(spec, times=TimeLimits(nodes_at_once=2), node_types=both)))
+    require_as_expected(*dry_and_real(Case(spec, bus=BusLimits(nodes_at_once=2), node_types=both)))
 
 
 def test_fewer_nodes_at_once() -> None:
     slow = replace(STM32H743, timing=replace(STM32H743.timing, sector_erase_s=4.0))
     spec = station(500_000, 2_000_000, racks=3, part=slow)
-    times = TimeLimits(nodes_at_once=1)
-    require_as_expected(*dry_and_real(Case(spec, times=times)))
+    require_as_expected(*dry_and_real(Case(spec, bus=BusLimits(nodes_at_once=1))))
 
 
 @pytest.mark.parametrize("part", [STM32H743, STM32G474], ids=lambda part: part.name)

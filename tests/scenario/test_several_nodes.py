@@ -9,7 +9,7 @@ import pytest
 
 from ess_can.bus.clock import pause
 from ess_can.can.frame import CanFrame
-from ess_can.gateway.config import GatewayConfig, TimeLimits
+from ess_can.gateway.config import BusLimits, GatewayConfig
 from ess_can.gateway.phases import NodeStep, Phase
 from ess_can.gateway.progress import Noted
 from ess_can.identity import NodeAddress, NodeType
@@ -63,7 +63,7 @@ def test_they_are_erased_and_programmed_at_the_same_time() -> None:
 
 def test_a_site_may_want_one_after_the_other() -> None:
     def config(plant: Plant) -> GatewayConfig:
-        return GatewayConfig(plant.addresses, times=TimeLimits(nodes_at_once=1))
+        return GatewayConfig(plant.addresses, bus=BusLimits(nodes_at_once=1))
 
     outcome = play(config=config)
     require_all(outcome)

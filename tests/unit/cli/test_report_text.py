@@ -11,7 +11,7 @@ from ess_can.cli.report_text import ProgressPrinter, print_report, report_docume
 from ess_can.errors import EssCanError, HeldOpen, Interrupted
 from ess_can.gateway.estimate import Estimate, ExpectedPhase
 from ess_can.gateway.phases import FINAL, NodeStep, Phase
-from ess_can.gateway.progress import Event, Expected, NodeStepEntered, Noted, PhaseEntered, Transferred
+from ess_can.gateway.progress import Estimated, Event, NodeStepEntered, Noted, PhaseEntered, Transferred
 from ess_can.gateway.report import NodeRecord, PhaseRecord, Report
 from ess_can.identity import NodeAddress, NodeType, Version
 from tests.unit.cli.run import REPORT_KEYS
@@ -56,7 +56,7 @@ def test_plain_lines_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> N
 
 def test_each_phase_says_how_long_it_is_to_the_end(capsys: pytest.CaptureFixture[str]) -> None:
     with ProgressPrinter(silent=False) as progress:
-        progress(Expected(100.0, ESTIMATE))
+        progress(Estimated(100.0, ESTIMATE))
         progress(PhaseEntered(100.0, Phase.PROGRAM))
         progress(PhaseEntered(120.0, Phase.CONFIRM))
         progress(PhaseEntered(121.0, Phase.HOLD_OPEN, "because"))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ess_can.errors import EssCanError, FileUnreadable, UsageError
-from ess_can.gateway.config import BusLimits, ExpectedTimes, HvLimits, PolicyLimits, TimeLimits
+from ess_can.gateway.config import BusLimits, HvLimits, PolicyLimits, StationPhysics, TimeLimits
 from ess_can.gateway.config_file import Limits, load_limits
 
 
@@ -35,15 +35,16 @@ def test_each_table_sets_its_limits(tmp_path: Path) -> None:
         [bus]
         max_load_percent = 40
         yield_to_traffic = true
-        [expected]
+        nodes_at_once = 3
+        [physics]
         discharge_tau_s = 20.0
         """,
     )
     assert limits.policy == PolicyLimits(soc_max_percent=80)
     assert limits.hv == HvLimits(link_voltage_off_v=50.0, consecutive_good=20)
     assert limits.times == TimeLimits(discharge_s=300.0)
-    assert limits.bus == BusLimits(40, yield_to_traffic=True)
-    assert limits.expected == ExpectedTimes(discharge_tau_s=20.0)
+    assert limits.bus == BusLimits(40, yield_to_traffic=True, nodes_at_once=3)
+    assert limits.physics == StationPhysics(discharge_tau_s=20.0)
 
 
 @pytest.mark.parametrize(
@@ -60,9 +61,13 @@ def test_each_table_sets_its_limits(tmp_path: Path) -> None:
         ("[bus]\nyield_to_traffic = 1", "neither true nor false"),
         ("[bus]\nmax_load_percent = true", "not a number"),
         ("[bus]\nmax_load_percent = 0", "no share"),
+        ("[bus]\nnodes_at_once = 2.0", "not a whole number"),
+        ("[bus]\nnodes_at_once = true", "not a number"),
+        ("[bus]\nnodes_at_once = 0", "no node"),
+        ("[bus]\nnodes_at_once = -1", "no node"),
         ("[times]\ndischarge_s = 0.0", "outside"),
         ("[times]\ndischarge_s = 100000.0", "outside"),
-        ("[expected]\nnode_boot_s = 0.0", "outside"),
+        ("[physics]\nnode_boot_s = 0.0", "outside"),
     ],
 )
 def test_what_is_not_understood_is_refused(tmp_path: Path, text: str, says: str) -> None:

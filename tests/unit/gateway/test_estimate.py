@@ -9,7 +9,7 @@ import pytest
 
 from ess_can.bus.load_limit import LoadLimit
 from ess_can.can.timing import BitTiming
-from ess_can.gateway.config import Afterwards, ExpectedTimes, GatewayConfig, HvLimits, TimeLimits
+from ess_can.gateway.config import Afterwards, GatewayConfig, HvLimits, StationPhysics, TimeLimits
 from ess_can.gateway.estimate import (
     ASSUMED_FLASH,
     Estimate,
@@ -20,7 +20,7 @@ from ess_can.gateway.estimate import (
     estimate,
 )
 from ess_can.gateway.phases import Phase
-from ess_can.gateway.transfer_model import Wire
+from ess_can.gateway.transfer_model import WireModel
 from ess_can.identity import NodeAddress, NodeType
 from ess_can.image.content import BytesContent
 from ess_can.isotp import IsoTpParams
@@ -29,7 +29,7 @@ from tests.support.scripted_plant import BMU1, BMU2, CODEC
 
 COMM = NodeAddress(NodeType.COMM_GATEWAY)
 CONFIG = GatewayConfig((BMU1, BMU2))
-WIRE = Wire(BitTiming(500_000), IsoTpParams())
+WIRE = WireModel(BitTiming(500_000), IsoTpParams())
 CONNECTED = StationState(True, 40.0, 800.0)
 OPEN = StationState(False, 0.0, 3.0)
 QUICK = FlashProfile(128 * 1024, 1e-3, 1e-9, 1 << 20, 1e9, 4093)
@@ -47,7 +47,7 @@ def group(*targets: Target, at_once: int | None = None) -> TargetGroup:
 def expect(
     *targets: Target,
     station: StationState = CONNECTED,
-    wire: Wire = WIRE,
+    wire: WireModel = WIRE,
     config: GatewayConfig = CONFIG,
     at_once: int | None = None,
 ) -> Estimate:
@@ -82,16 +82,16 @@ def test_what_remains_from_a_phase_on() -> None:
 
 
 def test_the_ramp_is_as_long_as_the_current_takes() -> None:
-    times = ExpectedTimes(pcs_ramp_a_per_s=10.0)
-    slow = expect(config=replace(CONFIG, expected_times=times))
-    charging = expect(station=replace(CONNECTED, current_a=-40.0), config=replace(CONFIG, expected_times=times))
+    times = StationPhysics(pcs_ramp_a_per_s=10.0)
+    slow = expect(config=replace(CONFIG, physics=times))
+    charging = expect(station=replace(CONNECTED, current_a=-40.0), config=replace(CONFIG, physics=times))
     assert phase(slow, Phase.RAMP_DOWN) == phase(charging, Phase.RAMP_DOWN) == pytest.approx(4.0, abs=0.1)
     assert phase(expect(station=OPEN), Phase.RAMP_DOWN) < 0.1
 
 
 def test_the_link_discharges_to_the_limit() -> None:
-    times = ExpectedTimes(discharge_tau_s=3.0)
-    config = replace(CONFIG, expected_times=times)
+    times = StationPhysics(discharge_tau_s=3.0)
+    config = replace(CONFIG, physics=times)
     proof_s = phase(expect(station=OPEN, config=config), Phase.PROVE_HV_OFF)
     expected = phase(expect(config=config), Phase.PROVE_HV_OFF)
     assert expected == pytest.approx(3.0 * log(800 / 60) + times.off_settling_s + proof_s)
@@ -150,8 +150,8 @@ def test_the_bus_is_shared_with_others_and_with_our_own_cyclic_frames() -> None:
 @pytest.mark.parametrize("racks", [1, 2, 4])
 def test_racks_close_one_after_the_other(racks: int) -> None:
     config = replace(CONFIG, expected=tuple(NodeAddress(NodeType.BMU, number + 1) for number in range(racks)))
-    times = ExpectedTimes(stagger_s=5.0, precharge_s=2.0, link_steady_s=1.0)
-    took = phase(expect(config=replace(config, expected_times=times)), Phase.RECONNECT)
+    times = StationPhysics(stagger_s=5.0, precharge_s=2.0, link_steady_s=1.0)
+    took = phase(expect(config=replace(config, physics=times)), Phase.RECONNECT)
     assert took == pytest.approx(max((racks - 1) * 5.0 + 2.0, 2.0 + 1.0), abs=0.3)
 
 
@@ -176,12 +176,12 @@ def test_the_trial_is_the_restart_and_the_soak_or_the_proof_whichever_is_longer(
     )
     assert long - usual == pytest.approx(10.0)
     assert usual - short < 0.5
-    slow = replace(CONFIG, expected_times=ExpectedTimes(node_boot_s=5.8))
+    slow = replace(CONFIG, physics=StationPhysics(node_boot_s=5.8))
     assert phase(expect(config=slow), Phase.TRIAL_BOOT) == pytest.approx(usual + 5.0)
 
 
 def test_small_messages_count_too() -> None:
     slow = replace(WIRE, timing=BitTiming(10_000))
     assert phase(expect(wire=slow, station=OPEN), Phase.CONFIRM) > 10 * phase(expect(station=OPEN), Phase.CONFIRM)
-    fd = Wire(BitTiming(500_000, 2_000_000), IsoTpParams(tx_dl=64, fd=True, brs=True))
+    fd = WireModel(BitTiming(500_000, 2_000_000), IsoTpParams(tx_dl=64, fd=True, brs=True))
     assert phase(expect(wire=fd), Phase.CONFIRM) < phase(expect(), Phase.CONFIRM)

@@ -33,7 +33,7 @@ from ess_can.errors import (
     VerificationFailed,
 )
 from ess_can.gateway import upgrade as module
-from ess_can.gateway.config import Afterwards, GatewayConfig, TimeLimits
+from ess_can.gateway.config import Afterwards, BusLimits, GatewayConfig, TimeLimits
 from ess_can.gateway.node_client import NodeIdentity
 from ess_can.gateway.phases import FINAL, Phase
 from ess_can.gateway.plan import NodePlan, Plan
@@ -178,6 +178,7 @@ def play(
     afterwards: Afterwards = Afterwards.AS_FOUND,
     at: tuple[float, Callable[[Bench], object]] | None = None,
     nodes: tuple[NodeAddress, ...] = (BMU1, BMU2),
+    nodes_at_once: int | None = None,
     times: TimeLimits = TIMES,
 ) -> Bench:
     """Upgrade both racks; the bench afterwards.  Whatever happens the report is complete and nothing waits for ever."""
@@ -188,7 +189,9 @@ def play(
         _BENCH.append(bench)
         prepare(bench)
         bench.plant.start()
-        async with station(bus, GatewayConfig((BMU1, BMU2), times=times, afterwards=afterwards)) as master:
+        limits = BusLimits(nodes_at_once=nodes_at_once)
+        config = GatewayConfig((BMU1, BMU2), times=times, bus=limits, afterwards=afterwards)
+        async with station(bus, config) as master:
             await pause(1.0)
             log = PhaseLog(bench.report, now())
             plan = Plan(tuple(NodePlan(address, identity(), IMAGE) for address in nodes), ())
@@ -398,7 +401,7 @@ class TestSeveralNodes:
         assert bench.at_once == [2, 2]
 
     def test_as_many_as_the_site_wants(self) -> None:
-        bench = play({"program": doing(id, 2.0)}, times=replace(TIMES, nodes_at_once=1))
+        bench = play({"program": doing(id, 2.0)}, nodes_at_once=1)
         phase = next(p for p in bench.report.phases if p.phase is Phase.PROGRAM)
         assert 4.0 < phase.end_s - phase.start_s < 4.3
         assert bench.at_once == [1, 1]
