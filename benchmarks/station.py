@@ -173,16 +173,19 @@ async def open_station(
     depth: int = 10,
     isotp: IsoTpParams | None = None,
     transport: IsoTpTransport = USER_ISOTP,
+    answer_s: float = 0.0,
 ) -> AsyncIterator[Station]:
     """A station of that many racks, open, locked, and proved so to its nodes; of a BMU alone with 0 racks.
 
     The gateway's heartbeat, polls and notices run as in an upgrade.  `depth` is that of its controller's queue,
-    `isotp` how both ends behave (as `kind` says unless given), `transport` who speaks ISO-TP for the gateway.
+    `isotp` how both ends behave (as `kind` says unless given), `transport` who speaks ISO-TP for the gateway,
+    `answer_s` how long the BMU thinks before each answer.
     """
     spec = replace(fast_plant(kind, max(racks, 1), kib), isotp=isotp or kind.isotp)
     plant = make_plant(spec, dbc or codec())
     gateway = plant.gateway_controller(depth)
     node = plant.nodes[BMU1]
+    node.board = replace(node.board, answer_s=answer_s)
     async with replace(simulated_setup(plant), transport=transport).master(gateway) as master:
         if racks:
             plant.start()

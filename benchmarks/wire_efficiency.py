@@ -64,7 +64,8 @@ class How:
 
     `block` is the bytes of an image in one TransferData at most; `frames_per_flow_control` the node's block size (0:
     one flow control a block); `in_flight` how many of the client's frames the bus has at a time; `confirmed_after_s`
-    how late it says that a frame was sent; `dbc` another DBC.
+    how late it says that a frame was sent; `dbc` another DBC.  `turn_around_s` is what passes before a node's answer
+    leaves, and before the client acts on an answer or a flow control; without it both are done in no time.
     """
 
     block: int = MAX_BLOCK_DATA
@@ -72,6 +73,7 @@ class How:
     in_flight: int = 2
     confirmed_after_s: float = 0.0
     dbc: StationCodec | None = None
+    turn_around_s: float = 0.0
 
 
 _AS_USUAL = How()
@@ -82,8 +84,11 @@ def measure(kind: BusKind, racks: int, kib: int, how: How = _AS_USUAL) -> Transf
 
     async def run() -> Transfer:
         isotp = replace(kind.isotp, block_size=how.frames_per_flow_control)
-        transport = _Transport(how.in_flight, how.confirmed_after_s)
-        async with open_station(kind, racks, kib, dbc=how.dbc, isotp=isotp, transport=transport) as station:
+        transport = _Transport(how.in_flight, how.confirmed_after_s, how.turn_around_s)
+        station_like = open_station(
+            kind, racks, kib, dbc=how.dbc, isotp=isotp, transport=transport, answer_s=how.turn_around_s
+        )
+        async with station_like as station:
             return await transfer(station, bmu_image(kib), how)
 
     return run_virtual(run())
@@ -110,28 +115,31 @@ async def transfer(station: Station, image: bytes, how: How = _AS_USUAL) -> Tran
 
 @dataclass(frozen=True, slots=True)
 class _Transport:
-    """Our own ISO-TP, with so many frames in flight, over a bus that confirms late."""
+    """Our own ISO-TP, with so many frames in flight, over a bus that confirms late and is heard late."""
 
     in_flight: int
     confirmed_after_s: float
+    heard_after_s: float
     stops_at_once: ClassVar[bool] = True
 
     def open(
         self, bus: Bus, address: IsoTpAddress, params: IsoTpParams, *, on_message: OnMessage, on_error: OnError
     ) -> IsoTpChannel:
         """See `IsoTpTransport`."""
-        late = _LateBus(bus, self.confirmed_after_s) if self.confirmed_after_s else bus
+        if self.confirmed_after_s or self.heard_after_s:
+            bus = _LateBus(bus, self.confirmed_after_s, self.heard_after_s)
         return IsoTpChannel(
-            late, address, params, on_message=on_message, on_error=on_error, max_in_flight=self.in_flight
+            bus, address, params, on_message=on_message, on_error=on_error, max_in_flight=self.in_flight
         )
 
 
 @dataclass(frozen=True, slots=True)
 class _LateBus:
-    """A bus that says later than it knows that a frame was sent, as an adapter behind USB does."""
+    """A bus that says later than it knows that a frame was sent, as an adapter behind USB does, or that one came."""
 
     bus: Bus
-    by_s: float
+    sent_by_s: float
+    heard_by_s: float
 
     @property
     def fd(self) -> bool:
@@ -144,13 +152,18 @@ class _LateBus:
 
         def confirm(_at: float) -> None:
             if on_sent is not None:
-                loop.call_later(self.by_s, lambda: on_sent(loop.time()))
+                loop.call_later(self.sent_by_s, lambda: on_sent(loop.time()))
 
         self.bus.send(frame, confirm, bulk=bulk)
 
     def subscribe(self, can_ids: Iterable[int] | None, receive: Receive) -> Callable[[], None]:
         """See `Bus`."""
-        return self.bus.subscribe(can_ids, receive)
+        loop = asyncio.get_running_loop()
+
+        def hear(frame: CanFrame, _at: float) -> None:
+            loop.call_later(self.heard_by_s, lambda: receive(frame, loop.time()))
+
+        return self.bus.subscribe(can_ids, hear if self.heard_by_s else receive)
 
     def adopt(self, can_id: int) -> None:
         """See `Bus`."""

@@ -48,7 +48,8 @@ class Behaviour(Enum):
 class Board:
     """What is fixed when a node is built.  Times are in seconds.
 
-    Of `isotp` the longest message that can be received is not used: it follows from `part`.
+    `answer_s` is how long the node thinks before each UDS answer leaves: in simulated time they come for nothing
+    otherwise.  Of `isotp` the longest message that can be received is not used: it follows from `part`.
     """
 
     hardware_id: int
@@ -59,6 +60,7 @@ class Board:
     trial_timeout_s: float = 60.0
     isotp: IsoTpParams = field(default_factory=IsoTpParams)
     part: FlashPart = STM32H743
+    answer_s: float = 0.0
 
 
 class Application(Protocol):
@@ -265,9 +267,10 @@ class SimulatedNode:
             return
         if self._memory is not None and self._memory.standing is not self._told:  # at once, and not only in its cycle
             self._send_node_info(asyncio.get_running_loop().time())
-        for message in messages:
-            with suppress(TransmitQueueFull):  # a tester that takes no answers gets none
-                channel.send_nowait(message)
+        if messages and self.board.answer_s:
+            self._later(self.board.answer_s, lambda _at: _send(channel, messages))
+        else:
+            _send(channel, messages)
         self._update_hold()
         if (
             self._memory is not None
@@ -277,7 +280,7 @@ class SimulatedNode:
             self._flash_watched = True
             self._flash_watch.start(delay_s=_FLASH_WATCH_S)
         if server.reset_pending:
-            self._later(_RESET_DELAY_S, self._reset_as_asked)
+            self._later(self.board.answer_s + _RESET_DELAY_S, self._reset_as_asked)
         self._arm_server(server)
 
     def _reset_as_asked(self, now: float) -> None:
@@ -380,6 +383,12 @@ class SimulatedNode:
     def revert(self, now: float) -> Nrc | None:
         """See `ProgrammingTarget`."""
         return self.memory.revert(now)
+
+
+def _send(channel: IsoTpChannel, messages: list[bytes]) -> None:
+    for message in messages:
+        with suppress(TransmitQueueFull):  # a tester that takes no answers gets none
+            channel.send_nowait(message)
 
 
 _BLOCK_HEAD = 2  # of a TransferData: service and block counter

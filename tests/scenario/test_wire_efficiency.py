@@ -34,6 +34,16 @@ def test_a_small_block_misses_it() -> None:
     assert measure(bus_kind("500k"), 0, 16, How(block=256)).efficiency < 0.95
 
 
+def test_turn_arounds_cost_three_times_each_block() -> None:
+    """Before the node's answer leaves, before the client hears it, before it hears the flow control."""
+    kind, kib, block, turn_around_s = bus_kind("FD 1M/8M"), 32, 4096, 0.5e-3
+    at_once, later = (measure(kind, 0, kib, How(block, turn_around_s=each)) for each in (0.0, turn_around_s))
+    blocks = -(-at_once.image_bytes // block)
+    around = 3 * blocks + 2 * 2  # the request to download before them is segmented, the exit after them is not
+    assert later.elapsed_s - at_once.elapsed_s == pytest.approx(around * turn_around_s, abs=2 * turn_around_s)
+    assert later.efficiency < 0.85 < at_once.efficiency
+
+
 def test_telemetry_is_on_the_bus_and_taken_off() -> None:
     """A BMU alone only says who it is, twice a second."""
     alone, beside = (measure(bus_kind("500k"), racks, 32) for racks in (0, all_racks()))

@@ -58,13 +58,13 @@ class StubApplication:
 class Rig:
     """One node with a tester beside it on a wire."""
 
-    def __init__(self, behaviours: Mapping[Version, Behaviour] | None = None) -> None:
+    def __init__(self, behaviours: Mapping[Version, Behaviour] | None = None, answer_s: float = 0.0) -> None:
         codec = station_codec()
         self.wire = Wire(BitTiming(500_000))
         self.application = StubApplication()
         self.node = SimulatedNode(
             BMU1,
-            Board(0x11, "BMU-000001", CmacAccess(TEST_ONLY_ACCESS_SECRET)),
+            Board(0x11, "BMU-000001", CmacAccess(TEST_ONLY_ACCESS_SECRET), answer_s=answer_s),
             self.wire.controller("bmu1", depth=32),
             codec,
             self.application,
@@ -77,13 +77,18 @@ class Rig:
         self.infos: list[tuple[float, NodeInfo]] = []
         StationLink(tester, codec).subscribe(NodeInfo, lambda heard: self.infos.append((heard.at, heard.message)))
         self.answers: list[bytes] = []
+        self.answered_at = 0.0
         self._channel = IsoTpChannel(
             tester,
             IsoTpAddress(*codec.diagnostic_ids(BMU1)),
             IsoTpParams(),
-            on_message=lambda payload, _: self.answers.append(payload),
+            on_message=self._answered,
             on_error=lambda _: None,
         )
+
+    def _answered(self, payload: bytes, at: float) -> None:
+        self.answers.append(payload)
+        self.answered_at = at
 
     @property
     def time(self) -> float:
@@ -119,9 +124,13 @@ class Rig:
         assert await self.ask("1101", 0.01) == "5101"
 
 
-def on_node(script: Callable[[Rig], Awaitable[None]], behaviours: Mapping[Version, Behaviour] | None = None) -> None:
+def on_node(
+    script: Callable[[Rig], Awaitable[None]],
+    behaviours: Mapping[Version, Behaviour] | None = None,
+    answer_s: float = 0.0,
+) -> None:
     async def run() -> None:
-        rig = Rig(behaviours)
+        rig = Rig(behaviours, answer_s)
         rig.node.install(OLD_IMAGE)
         rig.node.power_on()
         await script(rig)
@@ -286,6 +295,37 @@ def test_a_node_restarts_only_once_its_answer_has_left() -> None:
         assert rig.node.boots == 2
 
     on_node(script)
+
+
+def test_a_node_may_think_before_it_answers() -> None:
+    """And restarts only after that."""
+    took: dict[float, float] = {}
+    boots: list[int] = []
+
+    async def script(rig: Rig) -> None:
+        await pause(1.0)
+        asked_at = rig.time
+        assert await rig.ask("1003") == "5003003201f4"
+        took[rig.node.board.answer_s] = rig.answered_at - asked_at
+        assert await rig.ask("1101") == "5101"
+        await pause(1.0)
+        boots.append(rig.node.boots)
+
+    on_node(script)
+    on_node(script, answer_s=0.02)
+    assert took[0.02] - took[0.0] == pytest.approx(0.02, abs=1e-4)
+    assert boots == [2, 2]
+
+
+def test_a_node_that_loses_power_while_it_thinks_answers_nothing() -> None:
+    async def script(rig: Rig) -> None:
+        await pause(1.0)
+        assert await rig.ask("1003", within_s=0.01) == ""
+        rig.node.power_off(rig.time)
+        await pause(0.1)
+        assert rig.answers == []
+
+    on_node(script, answer_s=0.02)
 
 
 def test_a_node_says_how_fast_its_flash_is() -> None:
