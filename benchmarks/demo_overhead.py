@@ -19,6 +19,8 @@ from ess_can.gateway.progress import Event, PhaseEntered
 from ess_can.sim.plant import Plant, PlantSpec
 from ess_can.trust.verify import VerifiedUpgrade
 
+LIMIT_SHARE = 0.03
+
 
 @dataclass(frozen=True, slots=True)
 class Overhead:
@@ -29,6 +31,7 @@ class Overhead:
     `idle` is the same by the gateway's phases.
     """
 
+    racks: int
     total_s: float
     parts: dict[Part, float]
     proof_s: float
@@ -71,12 +74,14 @@ def measure(spec: PlantSpec, upgrade: VerifiedUpgrade, config: GatewayConfig | N
     by_phase = tuple((event.phase, within(idle, event.at, until.at)) for event, until in pairwise(phases))
     of_phase = dict(by_phase)
     proof, trial = of_phase[Phase.PROVE_HV_OFF], of_phase[Phase.TRIAL_BOOT]
-    return Overhead(end - begin, parts, proof, trial, length(idle) - proof - trial, by_phase)
+    return Overhead(spec.racks, end - begin, parts, proof, trial, length(idle) - proof - trial, by_phase)
 
 
-def demo() -> Overhead:
-    """The figure of `ess-can demo`."""
-    return measure(plant_spec(None, False, None, 2, 1), open_sample_upgrade(resources.sample_path("bmu-1.1.0.essup")))
+def demo(racks: int = 2) -> Overhead:
+    """The figure of `ess-can demo`, or of the same upgrade of a plant of so many racks."""
+    return measure(
+        plant_spec(None, False, None, racks, 1), open_sample_upgrade(resources.sample_path("bmu-1.1.0.essup"))
+    )
 
 
 def main() -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
 from enum import Enum
 
 
@@ -84,6 +84,21 @@ def _row(figure: Figure) -> tuple[str, ...]:
         "" if figure.ratio is None else f"{figure.ratio:.2f}",
         figure.note,
     )
+
+
+def plain(value: object) -> object:
+    """A measurement for JSON: a dataclass with its kind and the figures that it works out itself."""
+    if isinstance(value, Enum):
+        return value.value
+    if is_dataclass(value) and not isinstance(value, type):
+        members = vars(type(value)).items()
+        names = [each.name for each in fields(value)] + [name for name, each in members if isinstance(each, property)]
+        return {"kind": type(value).__name__} | {name: plain(getattr(value, name)) for name in names}
+    if isinstance(value, Mapping):
+        return {str(plain(key)): plain(each) for key, each in value.items()}
+    if isinstance(value, tuple | list):
+        return [plain(each) for each in value]
+    return value
 
 
 def number(value: float) -> str:

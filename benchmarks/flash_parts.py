@@ -135,10 +135,19 @@ async def _measure(
         len(addresses),
         elapsed_s,
         sum(ideal_wire_time_s(images[address], codec.diagnostic_ids(address)[0], timing) for address in addresses),
-        _sectors(part, size) * part.timing.sector_erase_s
-        + -(-size // part.geometry.unit_size) * part.timing.unit_program_s,
+        flash_time_s(part, size),
         sum(download.client.repeated for download in downloads),
     )
+
+
+def erase_time_s(part: FlashPart, size: int) -> float:
+    """What it takes to erase all sectors of an image of `size` bytes."""
+    return -(-size // part.geometry.sector_size) * part.timing.sector_erase_s
+
+
+def flash_time_s(part: FlashPart, size: int) -> float:
+    """The least that the part's own erase and program times allow for an image of `size` bytes."""
+    return erase_time_s(part, size) + -(-size // part.geometry.unit_size) * part.timing.unit_program_s
 
 
 class _Download:
@@ -187,7 +196,7 @@ def _node(
         {},
     )
     node.install(_image(address.node_type, _OLD, 4096))
-    for number in range(_sectors(part, dirty_bytes)):
+    for number in range(-(-dirty_bytes // geometry.sector_size)):
         sector = geometry.slot_offset + number * geometry.sector_size
         if node.flash.is_blank(1, sector, geometry.sector_size):
             node.flash.factory_program(1, sector, bytes(geometry.unit_size))
@@ -210,10 +219,6 @@ def _image(node_type: NodeType, version: Version, size: int) -> bytes:
 
     content = random.Random(f"{version} {size}")  # noqa: S311 - the same every time
     return build(content.randbytes(size - len(build(b"0")) + 1))
-
-
-def _sectors(part: FlashPart, image_bytes: int) -> int:
-    return -(-image_bytes // part.geometry.sector_size)
 
 
 def main() -> None:

@@ -27,7 +27,7 @@ from ess_can.trust.keys import SigningKey
 LIMIT_MIB = 80
 LIMIT_RATIO = 1.2
 FULL_KIB = (1024, 16 * 1024)
-QUICK_KIB = (256, 2 * 1024)
+QUICK_KIB = (128, 1024)
 ROOM_KIB = 4
 """For the image's header and trailer."""
 _LONGEST_S = 1800.0

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.safety_latency import Latency
+from benchmarks.safety_latency import ARBITRATION_BOUND, QUEUE_BOUND, Latency
 from benchmarks.station import CLASSIC, FD
 from benchmarks.wire_efficiency import PUBLISHED, Transfer
 from benchmarks.wire_peers import BOTH_ENDS, DOCUMENTED, TUNED
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _OURS = "#0060a0"
+_THEIRS_PUBLISHED = "#a00000"
+_SMALL = 5  # larger markers are hollow: two lines that lie on each other are both seen
 _BINS = 40
 
 
@@ -52,17 +54,26 @@ def _save(figure: Figure, path: Path) -> list[Path]:
 
 
 def _efficiency(transfers: Sequence[Transfer]) -> Figure:
-    """One line for each who measured on a bus: classic by bit rate, then CAN FD."""
+    """One line for each who measured on a bus: classic by bit rate, then CAN FD; below them the same near the limit."""
     from matplotlib import pyplot as plt
 
-    figure, (classic, fd) = plt.subplots(1, 2, figsize=(9, 4.4), sharey=True, layout="constrained")
-    _lines(classic, [kind.name for kind in CLASSIC], transfers)
-    _lines(fd, [kind.name for kind in FD], transfers)
-    classic.plot(["500k"], [PUBLISHED], "x", color="#a00000", label="can-isotp on Windows, as published: 0.58")
-    classic.set_title("classic CAN, bit/s", fontsize=9)
-    fd.set_title("CAN FD, 64 bytes, bit/s", fontsize=9)
-    classic.set_ylabel("wire efficiency")
+    figure, ((classic, fd), (classic_near, fd_near)) = plt.subplots(
+        2, 2, figsize=(9, 6.4), sharex="col", sharey="row", layout="constrained"
+    )
+    for axes, kinds in ((classic, CLASSIC), (classic_near, CLASSIC), (fd, FD), (fd_near, FD)):
+        _lines(axes, [kind.name for kind in kinds], transfers)
+    classic.plot(["500k"], [PUBLISHED], "x", color=_THEIRS_PUBLISHED, label="can-isotp on Windows, as published: 0.58")
+    classic.annotate(
+        f"published: {PUBLISHED}", ("500k", PUBLISHED), (8, 0), textcoords="offset points", va="center", fontsize=8
+    )
+    classic.set_title("classic CAN", fontsize=9)
+    fd.set_title("CAN FD, 64 bytes a frame", fontsize=9)
     classic.set_ylim(0.55, 1.02)
+    classic.set_ylabel("wire efficiency")
+    classic_near.set_ylim(0.9945, 1.0004)
+    classic_near.set_ylabel("the same, near the limit")
+    classic_near.set_xlabel("bit/s")
+    fd_near.set_xlabel("bit/s, arbitration / data")
     figure.legend(*classic.get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=8)
     return figure
 
@@ -71,17 +82,25 @@ def _lines(axes: Axes, names: list[str], transfers: Sequence[Transfer]) -> None:
     axes.axhline(1.0, color="black", linewidth=0.8, linestyle="--", label="the wire's limit: 1.00")
     most = max(transfer.racks for transfer in transfers)
     styles = (
-        ("ess-can", 0, "ess-can, idle bus", _OURS, "o-"),
-        ("ess-can", most, f"ess-can, telemetry of {most} racks", _OURS, "o:"),
-        (TUNED.name, 1, f"{TUNED.name}, to our node", "#2a8a2a", "s-."),
-        (BOTH_ENDS.format(DOCUMENTED.name), 0, BOTH_ENDS.format(DOCUMENTED.name), "#e08000", "s-"),
+        ("ess-can", 0, "ess-can, idle bus", _OURS, "o-", 4),
+        ("ess-can", most, f"ess-can, telemetry of {most} racks", _OURS, "D:", 8),
+        (TUNED.name, 1, f"{TUNED.name}, to our node", "#2a8a2a", "s-.", 5),
+        (BOTH_ENDS.format(DOCUMENTED.name), 0, BOTH_ENDS.format(DOCUMENTED.name), "#e08000", "^-", 5),
     )
-    for who, racks, label, color, style in styles:
+    for who, racks, label, color, style, size in styles:
         points = {t.bus: t.efficiency for t in transfers if (t.who, t.racks) == (who, racks)}
         shown = [name for name in names if name in points]
         if shown:
-            values = [points[name] for name in shown]
-            axes.plot(shown, values, style, color=color, label=label, markersize=4, linewidth=1.2, alpha=0.8)
+            axes.plot(
+                [name.removeprefix("FD ") for name in shown],
+                [points[name] for name in shown],
+                style,
+                color=color,
+                label=label,
+                markersize=size,
+                markerfacecolor="none" if size > _SMALL else color,
+                linewidth=1.2,
+            )
     axes.grid(visible=True, linewidth=0.3)
 
 
@@ -92,14 +111,17 @@ def _latency(latencies: Sequence[Latency]) -> Figure:
     size = (9, 2.4 * len(latencies))
     figure, rows = plt.subplots(len(latencies), 2, figsize=size, layout="constrained", squeeze=False)
     for latency, row in zip(latencies, rows, strict=True):
-        for delays, axes in zip((latency.hv_status, latency.pcs_command), row, strict=True):
+        watched = ((latency.hv_status, ARBITRATION_BOUND), (latency.pcs_command, QUEUE_BOUND))
+        for (delays, bound), axes in zip(watched, row, strict=True):
             idle, saturated = ([1000 * delay for delay in kind] for kind in (delays.idle_s, delays.saturated_s))
-            end = 1.05 * max(*idle, *saturated)
+            allowed = max(idle) + 1000 * bound * latency.frame_s
+            end = 1.05 * max(*idle, *saturated, allowed)
             bins = [end * number / _BINS for number in range(_BINS + 1)]
             for values, color, name in ((idle, "#909090", "idle bus"), (saturated, _OURS, "saturating transfer")):
                 label = f"{name}, worst {max(values):.2f}"
                 weights = [100 / len(values)] * len(values)
                 axes.hist(values, bins, weights=weights, histtype="stepfilled", color=color, alpha=0.6, label=label)
+            axes.axvline(allowed, color="black", linewidth=0.8, linestyle="--", label=f"allowed: {allowed:.2f}")
             axes.set_title(f"{delays.frame}, {latency.bus}", fontsize=9)
             axes.set_xlabel("ms from hand-over to the end on the wire", fontsize=8)
             axes.set_ylabel("% of frames", fontsize=8)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.demo_overhead import Overhead, demo
+from benchmarks.demo_overhead import LIMIT_SHARE, Overhead, demo
 from benchmarks.plant_timeline import Part, length, merged, within, without
 from ess_can.gateway.config import HvLimits, TimeLimits
 from ess_can.gateway.phases import Phase
@@ -37,6 +37,15 @@ def test_what_no_rule_asks_for_is_next_to_nothing(figure: Overhead) -> None:
     assert figure.other_share <= OTHER_SHARE
     assert dict(figure.idle)[Phase.PROGRAM] < 0.005
     assert dict(figure.idle)[Phase.CONFIRM] < 0.005
+
+
+def test_on_a_larger_plant_the_rules_hardly_count(figure: Overhead) -> None:
+    """Their time is the same however many racks there are."""
+    larger = demo(5)
+    assert larger.racks == 5
+    assert larger.share <= LIMIT_SHARE == 0.03 < figure.share
+    assert larger.overhead_s == pytest.approx(figure.overhead_s, rel=0.1)
+    assert larger.other_share <= OTHER_SHARE
 
 
 def test_a_rule_takes_no_longer_than_it_says(figure: Overhead) -> None:
