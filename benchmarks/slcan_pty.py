@@ -45,6 +45,10 @@ class Source:
         self.receivers.append(receive)
         return self.receivers.clear
 
+    def withdraw(self, can_id: int) -> list[CanFrame]:
+        """Nothing waits."""
+        return []
+
     def adopt(self, can_id: int) -> None:
         """Nothing."""
 

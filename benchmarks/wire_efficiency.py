@@ -165,6 +165,10 @@ class _LateBus:
 
         return self.bus.subscribe(can_ids, hear if self.heard_by_s else receive)
 
+    def withdraw(self, can_id: int) -> list[CanFrame]:
+        """See `Bus`."""
+        return self.bus.withdraw(can_id)
+
     def adopt(self, can_id: int) -> None:
         """See `Bus`."""
         self.bus.adopt(can_id)

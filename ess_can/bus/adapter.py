@@ -133,6 +133,10 @@ class PythonCanBus:
             raise
         self._down_at = None
 
+    def withdraw(self, can_id: int) -> list[CanFrame]:
+        """Take back frames of a stream, as `Bus.withdraw` says."""
+        return [] if self._queue is None else self._queue.withdraw(can_id)
+
     def subscribe(self, can_ids: Iterable[int] | None, receive: Receive) -> Callable[[], None]:
         """Deliver frames from others, as `Bus.subscribe` says."""
         subscription = _Subscription(None if can_ids is None else frozenset(can_ids), receive)

@@ -126,7 +126,7 @@ class IsoTpChannel:
         self._unwatch()
         if self._timer is not None:
             self._timer.cancel()
-        self._endpoint.abort_send(self._loop.time())
+        self._abort(self._loop.time())
         self._fail_all(IsoTpError(f"{self.address}: the channel was closed while sending", remedy="Send again."))
 
     async def wait_closed(self) -> None:
@@ -149,10 +149,19 @@ class IsoTpChannel:
         now = self._loop.time()
         if job is self._current:
             self._current = None
-            self._endpoint.abort_send(now)
+            self._abort(now)
         elif job in self._waiting:
             self._waiting.remove(job)
         self._pump(now)
+
+    def _abort(self, now: float) -> None:
+        """Give up the message on its way out, and take back what of it has not left."""
+        self._endpoint.abort_send(now)
+        self._take_back()
+
+    def _take_back(self) -> None:
+        for frame in self._bus.withdraw(self.address.tx_id):
+            self._endpoint.frame_withdrawn(frame)
 
     def _start_next(self, now: float) -> None:
         while self._current is None and self._waiting:
@@ -204,7 +213,7 @@ class IsoTpChannel:
         if not error.ends_use:
             return
         now = self._loop.time()
-        self._endpoint.abort_send(now)
+        self._abort(now)
         lost = self._endpoint.give_up_unconfirmed(now, str(error))
         self._fail_all(error)
         self._dispatch(lost, now)
@@ -222,6 +231,8 @@ class IsoTpChannel:
             elif isinstance(event, ReceiveFailed):
                 self._on_error(event.error)
             elif isinstance(event, MessageSent | SendFailed):
+                if isinstance(event, SendFailed):
+                    self._take_back()
                 job, self._current = self._current, None
                 self._finish(job, event.error if isinstance(event, SendFailed) else None)
 
@@ -234,7 +245,7 @@ class IsoTpChannel:
         current = self._current
         if current is not None and current.withdrawn:  # its task is cancelled but has not run yet
             self._current = None
-            self._endpoint.abort_send(now)
+            self._abort(now)
         next_frame, send = self._endpoint.next_frame, self._bus.send
         try:
             while True:

@@ -186,6 +186,18 @@ class LoadLimitedBus:
         queue.append(held)
         self._go_on(now)
 
+    def withdraw(self, can_id: int) -> list[CanFrame]:
+        """Take back what is held of a stream, and what the bus has not sent of it, as `Bus.withdraw` says."""
+        withdrawn = self._bus.withdraw(can_id)
+        for held in [held for held in self._handed_on if any(held.frame is frame for frame in withdrawn)]:
+            self._settle(held)
+        queue = self._queues.get(can_id)
+        if queue:
+            withdrawn += [held.frame for held in queue]
+            queue.clear()
+            self._turns = deque(turn for turn in self._turns if turn)
+        return withdrawn
+
     def subscribe(self, can_ids: Iterable[int] | None, receive: Receive) -> Callable[[], None]:
         """Deliver frames from others, as `Bus.subscribe` says."""
         return self._bus.subscribe(can_ids, receive)

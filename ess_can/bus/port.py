@@ -36,6 +36,12 @@ class Bus(Protocol):
         TransmitQueueFull when the queue has no room; AdapterLost, InterfaceDown or BusOff when nothing can be sent.
         """
 
+    def withdraw(self, can_id: int) -> list[CanFrame]:
+        """Take back the bulk frames with this identifier that are not with the hardware yet, and give them.
+
+        They are never sent, and `on_sent` is not called: what they are part of was given up.
+        """
+
     def subscribe(self, can_ids: Iterable[int] | None, receive: Receive) -> Callable[[], None]:
         """Deliver frames from others with these identifiers (all if None) until the returned function is called.
 

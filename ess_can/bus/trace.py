@@ -147,6 +147,10 @@ class TracedBus:
         """Deliver frames from others, as `Bus.subscribe` says."""
         return self._bus.subscribe(can_ids, receive)
 
+    def withdraw(self, can_id: int) -> list[CanFrame]:
+        """As the bus does it."""
+        return self._bus.withdraw(can_id)
+
     def adopt(self, can_id: int) -> None:
         """Take this host's frames with this identifier for ours, as `Bus.adopt` says, and record them as sent."""
         self._bus.adopt(can_id)

@@ -100,6 +100,13 @@ class TransmitQueue:
             waiting.append(sending)
             self._try_later()
 
+    def withdraw(self, can_id: int) -> list[CanFrame]:
+        """See `Bus.withdraw`."""
+        withdrawn = [sending.frame for sending in self._bulk if sending.frame.can_id == can_id]
+        if withdrawn:
+            self._bulk = deque(sending for sending in self._bulk if sending.frame.can_id != can_id)
+        return withdrawn
+
     @property
     def _room_for_bulk(self) -> bool:
         if self._echoes:

@@ -40,6 +40,9 @@ from ess_can.uds.target import BootState, Did, FlashProfile, Nrc, ResumeState, R
 
 T = TypeVar("T")
 
+SHORTEST_BLOCK = 256
+"""Bytes of an image: however many frames are lost, blocks do not get shorter."""
+
 OnMessage = Callable[[bytes, float], None]
 """Called with a received message and the loop time at which it was complete."""
 OnError = Callable[[IsoTpError], None]
@@ -198,8 +201,9 @@ class NodeClient:
         """34, 36 ..., 37: write `image` from its byte `offset` on, of which one block is read at a time.
 
         `progress` is called after each block with the offset up to which the node accepted data.  `block` caps the
-        bytes per 36 below what the node allows.  A lost 36 is repeated with its counter up to three times; a block
-        that the node has no room for is halved once (T5).  Raises FlashWriteFailed, and IsoTpError or UdsError.
+        bytes per 36 below what the node allows.  A lost 36 is repeated with its counter up to three times, and those
+        after it carry half as much: on a bus that loses frames short blocks get through.  A block that the node has no
+        room for is halved once (T5).  Raises FlashWriteFailed, and IsoTpError or UdsError.
         """
         size = min(await self._program(exchange.request_download(offset, image.size - offset)), block)
         done, counter, halved = offset, 1, False
@@ -214,6 +218,8 @@ class NodeClient:
                 continue
             done += len(part)
             counter = (counter + 1) & 0xFF
+            if self.repeated != repeated:
+                size = max(size // 2, min(size, SHORTEST_BLOCK))
             if progress is not None:
                 progress(done)
         await self._program(exchange.transfer_exit())

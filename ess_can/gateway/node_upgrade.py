@@ -22,7 +22,7 @@ from ess_can.errors import (
     VerificationFailed,
     WrongTarget,
 )
-from ess_can.gateway.node_client import NodeClient, NodeIdentity
+from ess_can.gateway.node_client import SHORTEST_BLOCK, NodeClient, NodeIdentity
 from ess_can.gateway.phases import NodeStep
 from ess_can.gateway.plan import NodePlan, identify
 from ess_can.gateway.policy import FRESH_S
@@ -32,12 +32,14 @@ from ess_can.gateway.station_master import StationMaster
 from ess_can.gateway.transfer_meter import TransferMeter
 from ess_can.identity import Version
 from ess_can.signals.messages import ImageState, NodeInfo
+from ess_can.uds.exchange import MAX_BLOCK_DATA
 from ess_can.uds.target import Nrc
 
 _PROGRESS_STEP_BYTES = 16 * 1024
 _FINAL_NRCS = (Nrc.REQUEST_OUT_OF_RANGE, Nrc.GENERAL_PROGRAMMING_FAILURE, Nrc.SERVICE_NOT_SUPPORTED)
 """Negative responses that another try would only meet again."""
 _ASK_AGAIN_S = 0.5
+_SHORTER_AFTER_LOSSES = 8
 
 
 class NodeUpgrade:
@@ -61,6 +63,7 @@ class NodeUpgrade:
         self._boots_before_trial = plan.identity.boot_state.boot_counter
         self._gave_up_trial = False
         self._verified = False
+        self._longest_block = MAX_BLOCK_DATA
         self._acted_at = inf
         self._trial_boots: int | None = None
         self._confirmed = False
@@ -167,7 +170,11 @@ class NodeUpgrade:
 
         try:
             with meter:
-                await client.download(offset, image.content, progress, block=block)
+                await client.download(offset, image.content, progress, block=min(block, self._longest_block))
+        except (UdsTimeout, IsoTpError):  # frames were lost, more than repeating makes up for
+            shorter = min(block, self._longest_block) // _SHORTER_AFTER_LOSSES
+            self._longest_block = max(shorter, SHORTEST_BLOCK)
+            raise
         finally:  # an attempt that failed took its time, too, and what it brought need not be sent again
             self.record.bytes_sent += accepted - offset
             self.record.transfers.append((began_at, now()))

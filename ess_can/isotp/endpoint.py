@@ -138,6 +138,14 @@ class Endpoint:
             if entry[1] is None or entry[1] is self._transmission or entry[1] is self._reception:
                 self._refused = entry
 
+    def frame_withdrawn(self, frame: CanFrame) -> None:
+        """The bus gave a frame back that it had not sent, and will not send: its message was given up.
+
+        Frames are given back from the last one on, so that what would have asked for a flow control is among them.
+        """
+        self._in_flight = deque(entry for entry in self._in_flight if entry[0] is not frame)
+        self._flow_control_owed_until = -math.inf
+
     def frame_sent(self, frame: CanFrame, now: float) -> Events:
         """The frame is confirmed on the wire.  Frames handed over before it will not be confirmed any more."""
         in_flight = self._in_flight

@@ -140,6 +140,13 @@ class Controller:
         transmission.place = place = (rank, self._accepted)
         heappush(self.waiting, (place, transmission))
 
+    def withdraw(self, can_id: int) -> list[CanFrame]:
+        """Take back frames of a stream that wait behind the FIFO, as `Bus.withdraw` says."""
+        withdrawn = [waiting.frame for waiting in self._bulk if waiting.frame.can_id == can_id]
+        if withdrawn:
+            self._bulk = deque(waiting for waiting in self._bulk if waiting.frame.can_id != can_id)
+        return withdrawn
+
     def subscribe(self, can_ids: Iterable[int] | None, receive: Receive) -> Callable[[], None]:
         """Deliver frames from others, as `Bus.subscribe` says."""
         subscription = Subscription(self, None if can_ids is None else frozenset(can_ids), receive)

@@ -44,6 +44,9 @@ class MemoryBus:
         self._subscriptions.append(entry)
         return lambda: self._subscriptions.remove(entry)
 
+    def withdraw(self, can_id: int) -> list[CanFrame]:
+        return []
+
     def adopt(self, can_id: int) -> None:
         self.adopted.append(can_id)
 

@@ -99,6 +99,9 @@ class FakeBus:
         self.receivers.append(entry)
         return lambda: self.receivers.remove(entry)
 
+    def withdraw(self, can_id: int) -> list[CanFrame]:
+        return []
+
     def adopt(self, can_id: int) -> None:
         pass
 

@@ -69,6 +69,9 @@ class ExactBus:
         self._receivers.append(entry)
         return lambda: self._receivers.remove(entry)
 
+    def withdraw(self, can_id: int) -> list[CanFrame]:
+        return []
+
     def adopt(self, can_id: int) -> None:
         self.adopted.append(can_id)
 
@@ -615,5 +618,26 @@ def test_the_rest_of_the_port_is_the_bus_s() -> None:
         await pause(1.0)
         assert len(inner.sent) == 1
         assert inner.listeners == 0
+
+    run_virtual(scenario())
+
+
+def test_what_is_withdrawn_never_leaves_and_other_streams_go_on() -> None:
+    async def scenario() -> None:
+        inner, sent = ExactBus(), list[float]()
+        bus = LoadLimitedBus(inner, LoadLimit(0.05), TIMING)
+        frames = [CanFrame(0x615, bytes((number, *bytes(7)))) for number in range(4)]
+        for frame in frames:
+            bus.send(frame, sent.append, bulk=True)
+        bus.send(CanFrame(0x616, bytes(8)), sent.append, bulk=True)
+        withdrawn = bus.withdraw(0x615)
+        assert withdrawn == frames[1:]
+        assert bus.withdraw(0x615) == []
+        await pause(1.0)
+        assert [frame for _, frame in inner.bulk] == [frames[0], CanFrame(0x616, bytes(8))]
+        assert len(sent) == 2
+        bus.send(frames[3], sent.append, bulk=True)
+        await pause(0.1)
+        assert len(sent) == 3
 
     run_virtual(scenario())

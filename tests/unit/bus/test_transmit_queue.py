@@ -475,3 +475,16 @@ async def test_all_at_once_when_echoes_were_lost_unread() -> None:
     rig.queue.settle()
     assert sorted(rig.sent) == [1, 2, URGENT]
     assert rig.taken == [1, 2, URGENT, 3]
+
+
+@on_device_loop
+async def test_frames_of_a_stream_that_wait_can_be_withdrawn() -> None:
+    rig = Rig()
+    rig.send(1, 2, 1, 3, 1)
+    assert rig.taken == [1, 2]
+    assert [frame.can_id for frame in rig.queue.withdraw(1)] == [1, 1]
+    rig.back(1, 2)
+    assert rig.taken == [1, 2, 3]
+    rig.back(3)
+    await run_until(2.0)
+    assert (rig.sent, rig.errors) == ([1, 2, 3], [])
