@@ -25,8 +25,9 @@ from ess_can.isotp import Endpoint, Events, IsoTpAddress, IsoTpParams, MessageRe
 
 REQUEST, RESPONSE = 0x615, 0x515
 SIZE = 4095
-ROUNDS = 12
+ROUNDS = 40
 _PADDING = 0xCC
+_NOTIFIER_S = 0.1  # how often it looks whether it was stopped: a round of ours does not wait for that, either
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +204,7 @@ def _their_address(tx: int, rx: int) -> isotp.Address:
 def can_isotp_over_virtual(messages: int, fd: bool) -> None:
     """can-isotp's own stack on two `virtual` buses, driven as its documentation does."""
     buses = [can.Bus(interface="virtual", channel="theirs") for _ in range(2)]
-    notifiers = [can.Notifier(bus, []) for bus in buses]
+    notifiers = [can.Notifier(bus, [], timeout=_NOTIFIER_S) for bus in buses]
     ids = ((REQUEST, RESPONSE), (RESPONSE, REQUEST))
     stacks = [
         isotp.NotifierBasedCanStack(bus, notifier, address=_their_address(tx, rx), params=_their_params(fd))
