@@ -27,7 +27,7 @@ REQUEST, RESPONSE = 0x615, 0x515
 SIZE = 4095
 ROUNDS = 40
 _PADDING = 0xCC
-_NOTIFIER_S = 0.1  # how often it looks whether it was stopped: a round of ours does not wait for that, either
+_NOTIFIER_S = 0.1  # a round ends when it next looks whether it was stopped
 
 
 @dataclass(frozen=True, slots=True)

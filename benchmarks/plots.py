@@ -70,7 +70,7 @@ def _efficiency(transfers: Sequence[Transfer]) -> Figure:
     fd.set_title("CAN FD, 64 bytes a frame", fontsize=9)
     classic.set_ylim(0.55, 1.02)
     classic.set_ylabel("wire efficiency")
-    classic_near.set_ylim(0.9945, 1.0004)
+    classic_near.set_ylim(0.9965, 1.0004)
     classic_near.set_ylabel("the same, near the limit")
     classic_near.set_xlabel("bit/s")
     fd_near.set_xlabel("bit/s, arbitration / data")
@@ -84,7 +84,7 @@ def _lines(axes: Axes, names: list[str], transfers: Sequence[Transfer]) -> None:
     styles = (
         ("ess-can", 0, "ess-can, idle bus", _OURS, "o-", 4),
         ("ess-can", most, f"ess-can, telemetry of {most} racks", _OURS, "D:", 8),
-        (TUNED.name, 1, f"{TUNED.name}, to our node", "#2a8a2a", "s-.", 5),
+        (TUNED.name, 1, f"{TUNED.name}, to our node", "#2a8a2a", "s-.", 12),
         (BOTH_ENDS.format(DOCUMENTED.name), 0, BOTH_ENDS.format(DOCUMENTED.name), "#e08000", "^-", 5),
     )
     for who, racks, label, color, style, size in styles:

@@ -123,7 +123,7 @@ def _mechanisms(quick: bool) -> Result:
 
 def _isotp_cpu(quick: bool) -> Result:
     figures, measurements = list[Figure](), list[object]()
-    rounds = 12 if quick else isotp_cpu.ROUNDS
+    rounds = 8 if quick else isotp_cpu.ROUNDS
     kinds = ((False, "classic", 3.0, 12), (True, "FD 64 bytes", 2.0, 80))  # as many messages as take as long
     for fd, kind, target, messages in kinds:
         pair = isotp_cpu.over_virtual(fd, messages, rounds)
