@@ -56,6 +56,7 @@ class Bench:
     breaks_at: int | None = None
     answer: NodeIdentity = field(default_factory=lambda: identity(BMU1))
     events: list[Event] = field(default_factory=list)
+    blocks: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.config = GatewayConfig((BMU1,), times=TimeLimits(node_boot_s=2.0))
@@ -113,7 +114,6 @@ class Bench:
         for done in range(offset, SIZE, 4096):
             if done == self.breaks_at:
                 self.breaks_at = None
-        self.blocks: list[int] = []
                 raise NTimeoutBs("lost")
             await pause(0.1)
             progress(min(done + 4096, SIZE))
