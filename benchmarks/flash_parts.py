@@ -168,7 +168,7 @@ class _Download:
         await self.client.check_preconditions()
         await self.client.enter_programming()
         await self.client.authenticate(_ACCESS)
-        await self.client.erase(len(self._image), hashlib.sha256(self._image).digest())
+        await self.client.announce(len(self._image), hashlib.sha256(self._image).digest())
 
     async def run(self) -> None:
         """From the RequestDownload on."""

@@ -105,7 +105,7 @@ async def transfer(station: Station, image: bytes, how: How = _AS_USUAL) -> Tran
         await client.check_preconditions()
         await client.enter_programming()
         await client.authenticate(station.master.access)
-        await client.erase(len(image), hashlib.sha256(image).digest())
+        await client.announce(len(image), hashlib.sha256(image).digest())
         began_at, other_s = now(), station.other_traffic_s()
         await client.download(0, as_content(image), block=how.block)
         elapsed_s, other_s = now() - began_at, station.other_traffic_s() - other_s

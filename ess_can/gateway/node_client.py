@@ -185,8 +185,11 @@ class NodeClient:
                     raise
                 self.repeated += 1
 
-    async def erase(self, size: int, sha256: bytes) -> None:
-        """31 01 FF00: erase the inactive bank for an image of `size` bytes.  Raises FlashWriteFailed."""
+    async def announce(self, size: int, sha256: bytes) -> None:
+        """31 01 FF00: announce an image of `size` bytes, so that the node gives up what its inactive bank holds.
+
+        It may erase now, or ahead of the data as the download goes on.  Raises FlashWriteFailed.
+        """
         option = size.to_bytes(4, "big") + _sized(sha256, 32)
         await self._program(exchange.start_routine(Rid.ERASE_MEMORY, option, repeats=1))
 

@@ -1,4 +1,4 @@
-"""The upgrade of one node: identify, erase, transfer, verify; later trial boot and confirm; or back.
+"""The upgrade of one node: identify, announce, transfer, verify; later trial boot and confirm; or back.
 
 Each method does one step of the sequence in docs/protocol.md and may be called again after a fault: what the node has
 verified already is not sent twice.
@@ -125,11 +125,11 @@ class NodeUpgrade:
             await self._write(client, 0, at_once)
 
     async def _write(self, client: NodeClient, offset: int, at_once: int) -> None:
-        """Erase if nothing is to be resumed, transfer from `offset` on, verify."""
+        """Announce the image if nothing is to be resumed, transfer from `offset` on, verify."""
         image = self._plan.image
         if offset == 0:
-            self._step(NodeStep.ERASE)
-            await client.erase(image.size, image.sha256)
+            self._step(NodeStep.ANNOUNCE)
+            await client.announce(image.size, image.sha256)
         if offset < image.size:
             self._step(NodeStep.TRANSFER, f"resumed at {offset}" if offset else "")
             await self._transfer(client, offset, self._master.longest_block(at_once))
@@ -181,8 +181,10 @@ class NodeUpgrade:
         self._last_transfer = meter, offset
 
     def complete_record(self) -> None:
-        """Complete the record, once nothing is urgent any more: working out the efficiency of a large image takes
-        longer than a permit's evidence stays fresh.
+        """Complete the record, once nothing is urgent any more.
+
+        Until an efficiency is worked out nobody is heard, and several nodes may end their transfers at the same time,
+        each under a permit whose evidence must stay fresh.
         """
         self.record.runs = self.running_version
         if self._last_transfer is not None:

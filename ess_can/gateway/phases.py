@@ -37,7 +37,7 @@ class NodeStep(Enum):
     """What is done with one node."""
 
     IDENTIFY = "identify"
-    ERASE = "erase"
+    ANNOUNCE = "announce"
     TRANSFER = "transfer"
     VERIFY = "verify"
     TRIAL_BOOT = "trial boot"

@@ -27,9 +27,8 @@ class NodeRecord:
 
     `runs` is what the node said that it runs at the end (without a build number); None if it was silent.
     `bytes_sent` is what the node accepted in all attempts, `transfers` when each of them began and ended, in loop time.
-    `wire_efficiency` is that of the last attempt that completed: (exact wire time of the fewest full frames that carry
-    its bytes) / (time from RequestDownload to the answer to RequestTransferExit, less other traffic's wire time); None
-    if none completed or the bit timing is unknown.  1.00 is the physical limit.
+    `wire_efficiency` is that of the last attempt that completed, as `TransferMeter` defines it; None if none completed
+    or the bit timing is unknown.
     """
 
     address: NodeAddress

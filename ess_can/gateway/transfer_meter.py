@@ -63,10 +63,10 @@ class StationTraffic:
 class TransferMeter:
     """Times one transfer, and what else was on the wire meanwhile: telemetry, and transfers to other nodes.
 
-    Efficiency = (exact wire time of the fewest full frames that carry the bytes as ISO-TP consecutive frames) /
-    (elapsed time less other traffic's own wire time).  1.00 is the physical limit.  The bytes are those of this
-    transfer and those that other nodes accepted meanwhile, which count as if they were of the same image: it says how
-    close to its limit the wire was used while this transfer ran.
+    Wire efficiency = (exact wire time of the fewest full frames that carry the bytes as ISO-TP consecutive frames) /
+    (time from RequestDownload to the answer to RequestTransferExit, less other traffic's own wire time).  1.00 is the
+    physical limit.  The bytes are those of this transfer and those that other nodes accepted meanwhile, which count as
+    if they were of the same image: it says how close to its limit the wire was used while this transfer ran.
     """
 
     def __init__(self, traffic: StationTraffic, address: NodeAddress) -> None:

@@ -34,7 +34,7 @@ async def upgrade(link: MemoryLink) -> None:
         await node.check_preconditions()
         await node.enter_programming()
         await node.authenticate(CmacAccess(SECRET))
-        await node.erase(len(IMAGE), bytes(range(32)))
+        await node.announce(len(IMAGE), bytes(range(32)))
         await node.download(0, BytesContent(IMAGE))
         await node.verify(zlib.crc32(IMAGE))
         await node.activate_on_trial()

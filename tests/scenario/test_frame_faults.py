@@ -75,7 +75,7 @@ FAULTS: dict[str, Callable[[CanFrame], WireFault | CanFrame]] = {
     "corrupted and found": lambda _: WireFault.CORRUPT,
 }
 PLACES = (3, 14, 30, 41, 47, 52, 60, 300, 640, 655, 990, 1010)
-"""In the identification, the session and its unlocking, the erase, in the blocks, the verification and later."""
+"""In the identification, the session and its unlocking, the announcement, in the blocks, the verification and later."""
 
 
 @pytest.mark.parametrize("name", FAULTS)
@@ -112,7 +112,7 @@ def test_a_resumed_part_that_is_not_the_image_is_sent_again_in_the_same_run() ->
     outcome.require(Phase.DONE)
     outcome.require_confirmed(NEW)
     assert "was not the image" in outcome.scene.notes
-    assert len(outcome.scene.steps(NodeStep.ERASE)) == 2
+    assert len(outcome.scene.steps(NodeStep.ANNOUNCE)) == 2
 
 
 def test_after_a_corrupted_transfer_the_next_run_sends_the_image_again() -> None:

@@ -179,7 +179,7 @@ def test_status_lost_for_a_second_pauses_and_resumes(lost: type[BmsHvStatus | Bm
     outcome.require(Phase.DONE)
     outcome.require_confirmed(NEW)
     assert "HV_PERMIT_REVOKED, trying again (1)" in outcome.scene.notes
-    assert len(outcome.scene.steps(NodeStep.ERASE)) == 1
+    assert len(outcome.scene.steps(NodeStep.ANNOUNCE)) == 1
     assert "resumed at" in outcome.scene.steps(NodeStep.TRANSFER)[1].detail
 
 

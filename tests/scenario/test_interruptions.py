@@ -40,7 +40,7 @@ def test_a_node_that_resets_in_mid_transfer_is_resumed_and_not_erased_again() ->
     outcome = play(reset, spec=ONE_RACK)
     outcome.require(Phase.DONE)
     outcome.require_confirmed(NEW)
-    assert len(outcome.scene.steps(NodeStep.ERASE)) == 1
+    assert len(outcome.scene.steps(NodeStep.ANNOUNCE)) == 1
     resumed = outcome.scene.steps(NodeStep.TRANSFER)[-1].detail
     assert resumed.startswith("resumed at")
     assert int(resumed.split()[-1]) >= 9000 - 9000 % 4096
@@ -58,7 +58,7 @@ def test_a_node_without_power_for_five_seconds_is_resumed() -> None:
     outcome = play(power_cycle, spec=ONE_RACK)
     outcome.require(Phase.DONE)
     outcome.require_confirmed(NEW)
-    assert len(outcome.scene.steps(NodeStep.ERASE)) == 1
+    assert len(outcome.scene.steps(NodeStep.ANNOUNCE)) == 1
 
 
 def test_a_node_that_resets_while_it_erases_goes_on_erasing() -> None:
@@ -72,7 +72,7 @@ def test_a_node_that_resets_while_it_erases_goes_on_erasing() -> None:
     outcome = play(reset, spec=ONE_RACK, prepare=fill_inactive_banks)
     outcome.require(Phase.DONE)
     outcome.require_confirmed(NEW)
-    assert len(outcome.scene.steps(NodeStep.ERASE)) == 2  # announced again: nothing of the image was there
+    assert len(outcome.scene.steps(NodeStep.ANNOUNCE)) == 2  # announced again: nothing of the image was there
     assert outcome.scene.erased() == 112  # every page of the slot came to its end once, those before the reset too
 
 

@@ -135,7 +135,7 @@ def test_one_that_is_silent_for_a_while_does_not_stop_the_others() -> None:
     require_all(outcome)
     assert offsets[BMU1][1] - offsets[BMU1][0] <= 2 * 4096
     assert all(after - before > 15_000 for node, (before, after) in offsets.items() if node != BMU1)
-    assert [len(outcome.scene.steps(NodeStep.ERASE, node)) for node in BMUS] == [1, 1, 1, 1]
+    assert [len(outcome.scene.steps(NodeStep.ANNOUNCE, node)) for node in BMUS] == [1, 1, 1, 1]
     assert all(len(outcome.scene.steps(NodeStep.TRANSFER, node)) == 1 for node in BMUS[1:])
 
 
@@ -149,7 +149,7 @@ def test_one_that_resets_takes_its_evidence_along_and_all_are_resumed() -> None:
     outcome = play(reset, spec=FOUR, upgrade=LARGE)
     require_all(outcome)
     for node in BMUS:
-        assert len(outcome.scene.steps(NodeStep.ERASE, node)) == 1
+        assert len(outcome.scene.steps(NodeStep.ANNOUNCE, node)) == 1
         assert outcome.scene.steps(NodeStep.TRANSFER, node)[-1].detail.startswith("resumed at")
 
 
@@ -183,11 +183,11 @@ def test_a_revoked_permit_stops_all_at_once_and_all_are_resumed(max_load_percent
     revoked_at = min(note.at for note in notes)
     assert not requests_between(scene, revoked_at + 0.001, lost_at[0] + 1.5)  # what was on the wire, and one behind it
     for node in BMUS:
-        assert len(scene.steps(NodeStep.ERASE, node)) == 1
+        assert len(scene.steps(NodeStep.ANNOUNCE, node)) == 1
         assert scene.steps(NodeStep.TRANSFER, node)[-1].detail.startswith("resumed at")
 
 
-@pytest.mark.parametrize("step", [NodeStep.ERASE, NodeStep.TRANSFER, NodeStep.VERIFY])
+@pytest.mark.parametrize("step", [NodeStep.ANNOUNCE, NodeStep.TRANSFER, NodeStep.VERIFY])
 def test_an_operator_who_stops_it_gets_the_plant_back_and_can_go_on_later(step: NodeStep) -> None:
     async def stop(scene: Scene) -> None:
         await scene.step(step, BMUS[2])
@@ -200,11 +200,11 @@ def test_an_operator_who_stops_it_gets_the_plant_back_and_can_go_on_later(step: 
         assert scene.all_connected
         assert set(scene.plant.versions().values()) == {OLD}
         erases = [scene.erased(node) for node in BMUS]
-        if step is not NodeStep.ERASE:
+        if step is not NodeStep.ANNOUNCE:
             assert all(resumable(scene, node) >= 6000 for node in BMUS)
         report = await scene.run_upgrade(LARGE)
         assert report.error is None, report.error
-        if step is not NodeStep.ERASE:
+        if step is not NodeStep.ANNOUNCE:
             assert [scene.erased(node) for node in BMUS] == erases
 
     outcome = play(stop, spec=FOUR, upgrade=LARGE, after=go_on)

@@ -64,7 +64,7 @@ def test_the_bms_loses_power_and_the_next_upgrade_succeeds(
             printed = succeeds(long_release)
             # it booted the old image; a unit torn by the power cut costs what is in its sector
             assert re.search(r"comm_gateway +1\.0\.0 +1\.1\.0 ", printed)
-            assert "transfer (resumed at " in printed or "comm_gateway: erase" in printed
+            assert "transfer (resumed at " in printed or "comm_gateway: announce" in printed
 
 
 def test_of_two_gateways_the_second_is_refused(plant: Running, long_release: Path) -> None:

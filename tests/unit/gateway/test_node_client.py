@@ -65,7 +65,7 @@ async def to_programming(node: NodeClient) -> None:
 
 async def to_download(node: NodeClient) -> None:
     await to_programming(node)
-    await node.erase(len(IMAGE), SHA)
+    await node.announce(len(IMAGE), SHA)
 
 
 async def whole(node: NodeClient, link: MemoryLink) -> None:
@@ -193,12 +193,12 @@ def test_a_download_resumes_at_an_offset() -> None:
     assert with_node(work) == [512, 768, 772]
 
 
-def test_u1_a_long_erase_is_waited_for() -> None:
+def test_u1_a_node_that_erases_first_is_waited_for() -> None:
     async def work(node: NodeClient, link: MemoryLink) -> float:
         link.bench.target.durations["erase"] = 14.0
         await to_programming(node)
         began = now()
-        await node.erase(len(IMAGE), SHA)
+        await node.announce(len(IMAGE), SHA)
         return now() - began
 
     assert with_node(work) == pytest.approx(14.002)
@@ -467,7 +467,7 @@ def test_a_busy_node_is_asked_again_until_it_is_free() -> None:
         await to_programming(node)
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(1.0):
-                await node.erase(len(IMAGE), SHA)
+                await node.announce(len(IMAGE), SHA)
         await node.enter_extended()
         return now()
 
@@ -480,7 +480,7 @@ def test_a_node_that_stays_busy_is_given_up() -> None:
         await to_programming(node)
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(1.0):
-                await node.erase(len(IMAGE), SHA)
+                await node.announce(len(IMAGE), SHA)
         await node.enter_extended()
 
     error = refused(work)

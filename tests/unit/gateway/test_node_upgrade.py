@@ -103,9 +103,9 @@ class Bench:
     async def authenticate(self, _access: CmacAccess) -> None:
         await self._call("authenticate")
 
-    async def erase(self, size: int, sha256: bytes) -> None:
+    async def announce(self, size: int, sha256: bytes) -> None:
         assert (size, sha256) == (SIZE, IMAGE.sha256)
-        await self._call("erase")
+        await self._call("announce")
 
     async def download(self, offset: int, image: ImageContent, progress: Callable[[int], None], *, block: int) -> None:
         assert image is IMAGE.content
@@ -165,7 +165,7 @@ class TestProgram:
 
     def test_the_whole_sequence(self) -> None:
         bench = self.program()
-        assert bench.calls == [*START, "erase", "download 0", "verify"]
+        assert bench.calls == [*START, "announce", "download 0", "verify"]
         assert bench.node.record.bytes_sent == SIZE
         assert bench.node.record.transfer_s > 0.0
         bench.node.complete_record()
@@ -193,18 +193,18 @@ class TestProgram:
         assert told[0].bytes_per_s > 0.0
         assert told[-1].eta_s == 0.0
 
-    def test_the_same_image_is_resumed_without_an_erase(self) -> None:
+    def test_the_same_image_is_resumed_without_an_announcement(self) -> None:
         assert self.program(8192, IMAGE.sha256).calls == [*START, "download 8192", "verify"]
 
-    def test_another_image_there_is_erased(self) -> None:
-        assert "erase" in self.program(8192, bytes(32)).calls
+    def test_another_image_there_is_given_up(self) -> None:
+        assert "announce" in self.program(8192, bytes(32)).calls
 
     def test_a_whole_image_is_only_verified(self) -> None:
         assert self.program(SIZE, IMAGE.sha256).calls == [*START, "verify"]
 
     def test_what_was_resumed_and_is_not_the_image_is_sent_again(self) -> None:
         bench = self.program(8192, IMAGE.sha256, verify=[VerificationFailed("no")])
-        assert bench.calls[len(START) :] == ["download 8192", "verify", "erase", "download 0", "verify"]
+        assert bench.calls[len(START) :] == ["download 8192", "verify", "announce", "download 0", "verify"]
 
     @pytest.mark.parametrize(("offset", "error"), [(0, VerificationFailed("no")), (8192, FlashWriteFailed("worn"))])
     def test_a_verdict_that_stands(self, offset: int, error: VerificationFailed) -> None:
