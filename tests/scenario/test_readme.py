@@ -37,6 +37,7 @@ class OpenedBus:
         self.send = controller.send
         self.subscribe = controller.subscribe
         self.watch = controller.watch
+        self.withdraw = controller.withdraw
         self.fd = controller.fd
 
     def start(self) -> None:
