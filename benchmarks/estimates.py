@@ -42,6 +42,7 @@ class Case:
     physics: StationPhysics = field(default_factory=StationPhysics)
     afterwards: Afterwards = Afterwards.AS_FOUND
     node_types: tuple[NodeType, ...] = (NodeType.BMU,)
+    old_kib: int | None = None  # of the images that the nodes come with, if not as large as the new ones
 
 
 CASES: Final[Mapping[str, Case]] = MappingProxyType(
@@ -59,10 +60,11 @@ CASES: Final[Mapping[str, Case]] = MappingProxyType(
 
 
 class Bench:
-    """A plant whose nodes come with images of a like size, and a gateway; times are what the plant really takes."""
+    """A plant whose nodes come with images of a like size unless told otherwise, and a gateway; times are what the plant really takes."""
 
     def __init__(self, case: Case) -> None:
-        images = {node_type: image(node_type, OLD, case.kib) for node_type in (NodeType.BMU, NodeType.COMM_GATEWAY)}
+        old_kib = case.old_kib or case.kib
+        images = {node_type: image(node_type, OLD, old_kib) for node_type in (NodeType.BMU, NodeType.COMM_GATEWAY)}
         self.plant = Plant(case.spec, station_codec(), images, verify)
         self._gateway = self.plant.gateway_controller()
         self._upgrade = release(*case.node_types, kib=case.kib)

@@ -29,6 +29,8 @@ _PROGRAM_BYTES = 2048
 _MOST_SECTORS = 4096
 _LEAST_SHARE = 0.02
 """A stream gets through in the end, however loaded a bus is: what is reckoned with then."""
+_LEAST_STREAM_SHARE = 1e-4
+"""Below every share that a cap may leave."""
 _MIXED = bytes.fromhex("5a 0f 3c 81 d2 69 b4 17")
 """Content with about as many stuff bits as random bytes."""
 
@@ -55,7 +57,7 @@ class WireModel:
     def stream_share(self) -> float:
         """The share of the time in which the stream's frames are on the wire."""
         capped = 1.0 if self.limit is None else self.limit.stream_share(self.other_load)
-        return max(min(capped, self.free_share), _LEAST_SHARE)
+        return max(min(capped, self.free_share), _LEAST_STREAM_SHARE)
 
     def frame_s(self, can_id: int, length: int) -> float:
         """Wire time of an ordinary classic frame, in seconds."""
@@ -121,6 +123,7 @@ class _Node:
         self._sector, self._erase_s = sector * together, job.flash.sector_erase_s * together
         self._received = self._programmed = job.offset
         self._erased = ceil(job.offset / sector) * sector
+        self._dirty = job.size if job.flash.dirty_bytes is None else job.flash.dirty_bytes
         self._flash_free_at = self.ready_at = begins_at
 
     @property
@@ -171,8 +174,11 @@ class _Node:
             self._programmed += amount
             self._flash_free_at += amount * self._job.flash.program_s_per_byte
             return True
-        if self._erased < self._job.size:
+        if self._erased < self._dirty:  # also behind the image: the slot is to be clean
             self._erased += self._sector
             self._flash_free_at += self._erase_s
             return True
+        if self._erased < self._job.size:  # the rest is blank
+            self._erased = self._job.size
+            return self._operate()
         return False

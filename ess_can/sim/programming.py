@@ -134,6 +134,7 @@ class ProgrammingMemory:
             self.config.part.buffer_bytes,
             self.config.part.hash_bytes_per_s,
             self.config.part.block_bytes,
+            len(self._dirty_sectors(geometry.slot_offset)) * geometry.sector_size,
         )
 
     def resume_state(self) -> ResumeState:

@@ -64,7 +64,8 @@ class Nrc(IntEnum):
 
 _BOOT_STATE = struct.Struct(">BBIBBHI")
 _RESUME_STATE = struct.Struct(">I32s")
-_FLASH_PROFILE = struct.Struct(">6I")
+_FLASH_PROFILE = struct.Struct(">7I")
+_NOT_SAID = 0xFFFF_FFFF
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,10 +124,11 @@ class FlashProfile:
     """How fast a node's flash is, typically, and how much of what it received its RAM can hold meanwhile.
 
     Erasing takes `sector_erase_s` for each `sector_bytes`; `read_bytes_per_s` is the pace of the final check;
-    `block_bytes` is the most data that a TransferData may carry, as the answer to RequestDownload will say.
+    `block_bytes` is the most data that a TransferData may carry, as the answer to RequestDownload will say;
+    `dirty_bytes` is the size of the inactive slot's sectors that are not blank, None if the node does not say.
 
-    On the wire 24 bytes, six u32 big-endian: sector in bytes, its erase in us, programming in ns for 1024 bytes, buffer
-    in bytes, reading in bytes/s, block in bytes.
+    On the wire 28 bytes, seven u32 big-endian: sector in bytes, its erase in us, programming in ns for 1024 bytes,
+    buffer in bytes, reading in bytes/s, block in bytes, dirty sectors in bytes (FFFFFFFF: not said).
     """
 
     sector_bytes: int
@@ -135,6 +137,7 @@ class FlashProfile:
     buffer_bytes: int
     read_bytes_per_s: float
     block_bytes: int
+    dirty_bytes: int | None = None
 
     def pack(self) -> bytes:
         """Encode for `Did.FLASH_PROFILE`; what is too large for its field becomes the largest value."""
@@ -145,6 +148,7 @@ class FlashProfile:
             self.buffer_bytes,
             round(self.read_bytes_per_s),
             self.block_bytes,
+            _NOT_SAID if self.dirty_bytes is None else self.dirty_bytes,
         )
         return _FLASH_PROFILE.pack(*(min(field, 0xFFFF_FFFF) for field in fields))
 
@@ -153,11 +157,14 @@ class FlashProfile:
         """Decode `Did.FLASH_PROFILE`.  Raises ValueError if it has another length, or a size or pace of zero."""
         if len(data) != _FLASH_PROFILE.size:
             raise ValueError(f"flash profile has {len(data)} bytes, not {_FLASH_PROFILE.size}")
-        sector_bytes, erase_us, program_ns, buffer_bytes, read_bytes_per_s, block_bytes = _FLASH_PROFILE.unpack(data)
+        sector_bytes, erase_us, program_ns, buffer_bytes, read_bytes_per_s, block_bytes, dirty = _FLASH_PROFILE.unpack(
+            data
+        )
         if not (sector_bytes and buffer_bytes and read_bytes_per_s and block_bytes):
             raise ValueError(f"flash profile {data.hex()} has a size or pace of zero")
         program_s, read = program_ns / 1024e9, float(read_bytes_per_s)
-        return cls(sector_bytes, erase_us / 1e6, program_s, buffer_bytes, read, block_bytes)
+        dirty_bytes = None if dirty == _NOT_SAID else dirty
+        return cls(sector_bytes, erase_us / 1e6, program_s, buffer_bytes, read, block_bytes, dirty_bytes)
 
 
 @dataclass(slots=True)

@@ -56,6 +56,9 @@ STATIONS = {
     "a slow link": Case(replace(station(500_000, 2_000_000), link=LinkSpec())),
     "found open": quick(replace(station(500_000, 2_000_000), running=False)),
     "found open and closed": quick(replace(station(500_000, 2_000_000), running=False), afterwards=Afterwards.CONNECT),
+    "an old image far larger": quick(station(500_000, 2_000_000), kib=32, old_kib=700),
+    "an old image far smaller": quick(station(500_000, 2_000_000), kib=268, old_kib=4),
+    "a cap of half a percent": quick(station(racks=1), kib=8, bus=BusLimits(max_load_percent=0.5)),
     "a long soak": quick(station(500_000, 2_000_000), times=TimeLimits(trial_soak_s=10.0)),
 }
 

@@ -334,7 +334,7 @@ def test_a_node_says_how_fast_its_flash_is() -> None:
         answer = await rig.ask("22fd05")
         assert answer[:6] == "62fd05"
         assert FlashProfile.unpack(bytes.fromhex(answer[6:])) == FlashProfile(
-            131072, 1.0, 3.125e-6, 131072, 11e6, 32768
+            131072, 1.0, 3.125e-6, 131072, 11e6, 24576, dirty_bytes=131072
         )
 
     on_node(script)
@@ -353,7 +353,7 @@ def test_flash_work_stops_with_the_sector_under_way_once_it_is_not_allowed_any_m
         assert await rig.ask(announced) == "7101ff00"
         assert rig.node.flash.counters.sectors_erased == 0
         started = rig.time
-        assert await rig.ask(download, 0.05) == "744000008002"
+        assert await rig.ask(download, 0.05) == "744000006002"
         assert await rig.ask("3601112233", 0.05) == "7601"
         await rig.ask("37", 0.3)
         assert rig.answers[-1].hex() == "7f3778"
@@ -367,7 +367,7 @@ def test_flash_work_stops_with_the_sector_under_way_once_it_is_not_allowed_any_m
         assert rig.node.flash.counters.sectors_erased == 1
         rig.application.allowed = True
         await rig.programming()
-        assert await rig.ask(download) == "744000008002"
+        assert await rig.ask(download) == "744000006002"
         assert await rig.ask("3601112233") == "7601"
         assert await rig.ask("37", 7.0) == "77"
         assert rig.node.flash.counters.sectors_erased == 7

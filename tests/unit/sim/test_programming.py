@@ -91,7 +91,7 @@ def test_identifiers() -> None:
     assert rig.memory.read_identifier(Did.SECURITY_COUNTER, rig.now) == bytes([0, 0, 0, 3])
     assert rig.memory.read_identifier(Did.SERIAL_NUMBER, rig.now) is None
     profile = rig.memory.read_identifier(Did.FLASH_PROFILE, rig.now)
-    assert profile == FlashProfile(64, 1.0, 6.25e-6, 116, 40e6, 50).pack()
+    assert profile == FlashProfile(64, 1.0, 6.25e-6, 116, 40e6, 50, dirty_bytes=0).pack()
     rig.announce(NEW)
     assert rig.memory.read_identifier(Did.RESUME_STATE, rig.now) == ResumeState(0, NEW_SHA).pack()
     rig.download(NEW)

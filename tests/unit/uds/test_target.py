@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from ess_can.identity import Version
@@ -32,9 +34,14 @@ def test_another_length_is_refused(length: int) -> None:
         ResumeState.unpack(bytes(length))
 
 
-def test_flash_profile_is_six_numbers() -> None:
+def test_flash_profile_is_seven_numbers() -> None:
     profile = FlashProfile(2048, 0.02202, 10.21125e-6, 65536, 4e6, 16384)
-    assert profile.pack().hex() == "00000800" + "00005604" + f"{10_456_320:08x}" + "00010000" + "003d0900" + "00004000"
+    assert (
+        profile.pack().hex()
+        == "00000800" + "00005604" + f"{10_456_320:08x}" + "00010000" + "003d0900" + "00004000" + "ffffffff"
+    )
+    assert replace(profile, dirty_bytes=4096).pack()[-4:] == bytes.fromhex("00001000")
+    assert FlashProfile.unpack(replace(profile, dirty_bytes=0).pack()).dirty_bytes == 0
     again = FlashProfile.unpack(profile.pack())
     assert (again.sector_bytes, again.sector_erase_s) == (2048, 0.02202)
     assert (again.buffer_bytes, again.block_bytes) == (65536, 16384)
@@ -57,14 +64,22 @@ def test_a_flash_profile_of_a_real_part_loses_nothing_that_matters(part: FlashPa
 
 
 def test_a_flash_profile_beyond_its_fields_says_the_most_it_can() -> None:
-    assert FlashProfile(1, 1e9, 1.0, 1, 1e12, 1).pack() == bytes((0, 0, 0, 1)) + b"\xff" * 8 + bytes(
-        (0, 0, 0, 1)
-    ) + b"\xff" * 4 + bytes((0, 0, 0, 1))
+    assert (
+        FlashProfile(1, 1e9, 1.0, 1, 1e12, 1).pack()
+        == bytes((0, 0, 0, 1)) + b"\xff" * 8 + bytes((0, 0, 0, 1)) + b"\xff" * 4 + bytes((0, 0, 0, 1)) + b"\xff" * 4
+    )
 
 
 @pytest.mark.parametrize(
     "record",
-    ["", "00" * 20, "00" * 25, "00" * 24, "00000001" * 3 + "00000000" + "00000001" * 2, "00000001" * 5 + "00000000"],
+    [
+        "",
+        "00" * 24,
+        "00" * 29,
+        "00" * 28,
+        "00000001" * 3 + "00000000" + "00000001" * 3,
+        "00000001" * 5 + "00000000" + "00000001",
+    ],
 )
 def test_a_flash_profile_that_makes_no_sense(record: str) -> None:
     with pytest.raises(ValueError, match="flash profile"):
