@@ -15,7 +15,8 @@ from dataclasses import dataclass
 
 from ess_can.bus.clock import pause
 from ess_can.bus.isotp_channel import IsoTpChannel
-from ess_can.bus.load_limit import LoadLimit, LoadLimitedBus
+from ess_can.bus.limited_bus import LoadLimitedBus
+from ess_can.bus.load_limit import LoadLimit
 from ess_can.bus.port import Bus
 from ess_can.can.frame import CanFrame
 from ess_can.can.timing import BitTiming, frame_duration_s

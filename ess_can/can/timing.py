@@ -37,6 +37,11 @@ class BitTiming:
             raise ValueError("bit rates are positive")
 
 
+def for_any_frame(timing: BitTiming) -> BitTiming:
+    """`timing`, for CAN FD frames, too, where their data bit rate is not known: then it is the nominal one."""
+    return BitTiming(timing.bitrate, timing.data_bitrate or timing.bitrate)
+
+
 # --- stuffing, table-driven ---------------------------------------------------------------------
 # A state says what the next bit meets: the last bit's value and how many equal ones end there, 1..5.  The stuff bit
 # after five is counted when the next bit is sent, because an FD frame sends a fixed stuff bit instead after its data.
@@ -172,3 +177,14 @@ def frame_duration_s(frame: CanFrame, timing: BitTiming) -> float:
         raise ValueError("a CAN FD frame needs a data bit rate")
     nominal, fast = _fd_bits(frame)
     return nominal / timing.bitrate + fast / (timing.data_bitrate if frame.brs else timing.bitrate)
+
+
+def known_duration_s(frame: CanFrame, timing: BitTiming) -> float | None:
+    """`frame_duration_s` of a frame that was heard; None where it cannot be known.
+
+    So it is of somebody else's CAN FD frame if `timing` has no data bit rate, and of one that cannot exist.
+    """
+    try:
+        return frame_duration_s(frame, timing)
+    except ValueError:
+        return None

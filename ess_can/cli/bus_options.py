@@ -130,8 +130,11 @@ class BusOptions:
         bitrate, data_bitrate = self._known_bitrates()
         return BitTiming(bitrate or DEFAULT_BITRATE, (data_bitrate or DEFAULT_DATA_BITRATE) if self.fd else None)
 
-    def bit_timing_for(self, limit: LoadLimit) -> BitTiming:
-        """Bit rates for a cap on the bus load, which needs the real ones.  Raises UsageError if they are not known."""
+    def bit_timing_for(self, limit: LoadLimit) -> BitTiming | None:
+        """Bit rates for a cap on the bus load, which needs the real ones: None if they are not known.
+
+        Raises UsageError for a cap that yields to traffic which the options filter out.
+        """
         from ess_can.can.timing import BitTiming
 
         if limit.yields and self.filters:
@@ -140,14 +143,8 @@ class BusOptions:
                 why="traffic that is not heard is not yielded to",
             )
         bitrate, data_bitrate = self._known_bitrates()
-        missing = [] if bitrate else ["--bitrate"]
-        missing += ["--data-bitrate"] if self.fd and not data_bitrate else []
-        if bitrate is None or missing:
-            raise UsageError(
-                "a cap on the bus load needs the bus's bit rate",
-                why="neither the options nor python-can's configuration nor the interface tell it",
-                remedy=f"Say {' and '.join(missing)}; on SocketCAN it can be set on the interface as well.",
-            )
+        if not bitrate or (self.fd and not data_bitrate):
+            return None
         return BitTiming(bitrate, data_bitrate if self.fd else None)
 
     def _known_bitrates(self) -> tuple[int | None, int | None]:
@@ -171,22 +168,16 @@ class BusOptions:
         return IsoTpParams(tx_dl=64, fd=True, brs=True) if self.fd else IsoTpParams()
 
     def transport(self, isotp: str, *, paced: bool = False) -> IsoTpTransport:
-        """Who speaks ISO-TP on this bus: ``auto``, ``kernel`` or ``user``; ours if our frames are to be `paced`.
+        """Who speaks ISO-TP on this bus: ``auto``, ``kernel`` or ``user``; auto is ours if frames are to be `paced`.
 
-        Raises InterfaceUnavailable; UsageError for the kernel's if they are.
+        Raises InterfaceUnavailable.
         """
         from ess_can.bus.kernel_isotp import IsoTpChoice, UserIsoTp, choose_isotp
 
-        if paced:
-            if IsoTpChoice(isotp) is IsoTpChoice.KERNEL:
-                raise UsageError(
-                    "--isotp kernel keeps to no bus load",
-                    why="the kernel sends its frames when it likes",
-                    remedy="Leave --isotp kernel out, or --max-bus-load and --yield-to-traffic.",
-                )
+        choice, where = IsoTpChoice(isotp), self.resolved()
+        if paced and choice is IsoTpChoice.AUTO:
             return UserIsoTp()
-        where = self.resolved()
-        return choose_isotp(IsoTpChoice(isotp), where.interface, where.channel)
+        return choose_isotp(choice, where.interface, where.channel)
 
     @property
     def named(self) -> bool:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
 from ess_can.bus.clock import now
 from ess_can.bus.port import Bus
 from ess_can.can.frame import CanFrame
-from ess_can.can.timing import BitTiming, frame_duration_s
+from ess_can.can.timing import BitTiming, known_duration_s
 
 
 class BusLoad:
@@ -37,5 +36,4 @@ class BusLoad:
 
     def _count(self, frame: CanFrame, _at: float) -> None:
         if self._timing is not None:
-            with suppress(ValueError):  # a CAN FD frame, on a bus whose data bit rate we do not know
-                self._heard_s += frame_duration_s(frame, self._timing)
+            self._heard_s += known_duration_s(frame, self._timing) or 0.0

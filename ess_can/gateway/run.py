@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field
 
 from ess_can.bus.clock import now
 from ess_can.bus.kernel_isotp import IsoTpTransport, KernelIsoTp
-from ess_can.bus.load_limit import LoadLimit, load_limited
+from ess_can.bus.limited_bus import LoadLimitedBus
+from ess_can.bus.load_limit import LoadLimit
 from ess_can.bus.port import Bus
 from ess_can.can.timing import BitTiming
 from ess_can.errors import EssCanError, Interrupted, UsageError
@@ -53,10 +56,16 @@ class GatewaySetup:
         if load is None:
             return
         if self.bit_timing is None:
-            raise UsageError("a cap on the bus load needs the bus's bit rate", remedy="Give the bit timing.")
+            raise UsageError(
+                "a cap on the bus load needs the bus's bit rate",
+                why="nothing tells it, or not that of CAN FD's data phase",
+                remedy="Say --bitrate, and with CAN FD --data-bitrate; or set them on the SocketCAN interface.",
+            )
         if isinstance(self.transport, KernelIsoTp):
             raise UsageError(
-                "the kernel's ISO-TP keeps to no bus load", remedy="Use our own ISO-TP (`UserIsoTp`), or no cap."
+                "the kernel's ISO-TP keeps to no bus load",
+                why="the kernel sends its frames when it likes",
+                remedy="Leave --isotp kernel out, or the cap on the bus load.",
             )
         load.require(self.bit_timing, self.isotp)
 
@@ -64,6 +73,15 @@ class GatewaySetup:
     def load(self) -> LoadLimit | None:
         """The cap on the bus load; None if there is none."""
         return self.config.bus.load
+
+    @asynccontextmanager
+    async def limited(self, bus: Bus) -> AsyncIterator[Bus]:
+        """`bus` under the cap on the bus load; `bus` itself if there is none."""
+        if self.load is None or self.bit_timing is None:
+            yield bus
+            return
+        with closing(LoadLimitedBus(bus, self.load, self.bit_timing)) as limited:
+            yield limited
 
     def master(self, bus: Bus) -> StationMaster:
         """A hold on the station behind `bus`."""
@@ -100,7 +118,7 @@ async def upgrade_station(
         log.enter(phase, now())
         tell(PhaseEntered(now(), phase, detail))
 
-    async with load_limited(bus, setup.load, setup.bit_timing) as paced, setup.master(paced) as master:
+    async with setup.limited(bus) as limited, setup.master(limited) as master:
         master.watch.on_warning = lambda warning: tell(Noted(now(), f"{warning.name}: {warning}"))
         tell(PhaseEntered(now(), Phase.STATUS_CHECK))
         try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from contextlib import suppress
 from itertools import pairwise
 from types import TracebackType
 from typing import Final, Self
@@ -12,7 +11,7 @@ from typing import Final, Self
 from ess_can.bus.clock import now
 from ess_can.bus.station import StationLink
 from ess_can.can.frame import CanFrame
-from ess_can.can.timing import BitTiming, frame_duration_s
+from ess_can.can.timing import BitTiming, frame_duration_s, known_duration_s
 from ess_can.identity import NodeAddress
 from ess_can.image.content import ImageContent, as_content
 
@@ -55,9 +54,8 @@ class StationTraffic:
 
     def _count(self, frame: CanFrame) -> None:
         if self.timing is not None:
-            with suppress(ValueError):  # a CAN FD frame of somebody else, on a bus whose data bit rate we do not know
-                seconds = frame_duration_s(frame, self.timing)
-                self.wire_s[frame.can_id] = self.wire_s.get(frame.can_id, 0.0) + seconds
+            seconds = known_duration_s(frame, self.timing) or 0.0
+            self.wire_s[frame.can_id] = self.wire_s.get(frame.can_id, 0.0) + seconds
 
 
 class TransferMeter:

@@ -10,7 +10,8 @@ import pytest
 
 from benchmarks.bus_load import BUSES, CAPS, ForeignTraffic, Stream, isotp_for, measure, name_of
 from ess_can.bus.clock import pause
-from ess_can.bus.load_limit import YIELD_FLOOR, LoadLimit, LoadLimitedBus
+from ess_can.bus.limited_bus import LoadLimitedBus
+from ess_can.bus.load_limit import YIELD_FLOOR, LoadLimit
 from ess_can.can.timing import BitTiming, frame_duration_s
 from ess_can.errors import UsageError
 from ess_can.gateway.config import BusLimits, GatewayConfig

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ess_can.can.frame import EXTENDED_FLAG, FD_LENGTHS, CanFrame
-from ess_can.can.timing import BitTiming, frame_bits, frame_duration_s
+from ess_can.can.timing import BitTiming, for_any_frame, frame_bits, frame_duration_s, known_duration_s
 
 # --- the reference: bit by bit, written from ISO 11898-1's frame formats and independent of the tables ------------
 
@@ -174,3 +174,16 @@ def test_an_fd_frame_needs_a_data_bit_rate() -> None:
 def test_bit_rates_are_positive(bitrate: int, data_bitrate: int | None) -> None:
     with pytest.raises(ValueError, match="positive"):
         BitTiming(bitrate, data_bitrate)
+
+
+def test_what_is_heard_takes_no_known_time_if_it_cannot_be_told() -> None:
+    classic, somebodys = CanFrame(0x123, bytes(8)), CanFrame(0x123, bytes(64), fd=True, brs=True)
+    timing = BitTiming(500_000)
+    assert known_duration_s(classic, timing) == frame_duration_s(classic, timing)
+    assert known_duration_s(somebodys, timing) is None
+    assert known_duration_s(CanFrame(0x123, bytes(9)), timing) is None
+
+
+def test_without_a_data_bit_rate_frames_may_be_timed_by_the_nominal_one() -> None:
+    assert for_any_frame(BitTiming(500_000)) == BitTiming(500_000, 500_000)
+    assert for_any_frame(BitTiming(500_000, 2_000_000)) == BitTiming(500_000, 2_000_000)

@@ -9,7 +9,8 @@ import pytest
 
 from ess_can.bus.clock import Cycle, pause
 from ess_can.bus.kernel_isotp import IsoTpTransport, KernelIsoTp
-from ess_can.bus.load_limit import LoadLimit, LoadLimitedBus
+from ess_can.bus.limited_bus import LoadLimitedBus
+from ess_can.bus.load_limit import LoadLimit
 from ess_can.bus.port import Bus
 from ess_can.can.timing import BitTiming
 from ess_can.errors import BusSilent, NodeMissing, OtherGateway, UsageError
@@ -168,10 +169,12 @@ def capped(timing: BitTiming | None = TIMING, percent: float = 40.0, transport: 
 
 def test_a_cap_on_the_bus_load_that_cannot_be_kept() -> None:
     capped()
-    with pytest.raises(UsageError, match="bit rate"):
+    with pytest.raises(UsageError, match="bit rate") as caught:
         capped(timing=None)
-    with pytest.raises(UsageError, match="kernel"):
+    assert "--bitrate" in caught.value.remedy
+    with pytest.raises(UsageError, match="kernel") as caught:
         capped(transport=KernelIsoTp("can0"))
+    assert "--isotp kernel" in caught.value.remedy
     with pytest.raises(UsageError, match="too little"):
         capped(percent=0.1)
 
