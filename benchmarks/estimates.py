@@ -60,7 +60,7 @@ CASES: Final[Mapping[str, Case]] = MappingProxyType(
 
 
 class Bench:
-    """A plant whose nodes come with images of a like size unless told otherwise, and a gateway; times are what the plant really takes."""
+    """A plant whose nodes come with images of a like size unless told otherwise, and a gateway; times are real ones."""
 
     def __init__(self, case: Case) -> None:
         old_kib = case.old_kib or case.kib

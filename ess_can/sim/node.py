@@ -298,7 +298,7 @@ class SimulatedNode:
             self._server_timer = asyncio.get_running_loop().call_at(server.next_deadline, self._on_server_deadline)
 
     def _watch_flash(self, now: float) -> None:
-        """Flash work was allowed when it was asked for; none of it begins once high voltage is not off any more."""
+        """Flash work was allowed when it was asked for; 10 ms after high voltage is not off any more none begins."""
         memory, server = self._memory, self._server
         if memory is None or server is None or not memory.is_working(now):
             self._end_flash_watch()
