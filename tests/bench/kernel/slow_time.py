@@ -17,19 +17,24 @@ FACTOR = 3.0
 
 
 class _SlowSelector(selectors.EpollSelector):
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self._factor = factor
+
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        return super().select(None if timeout is None else timeout * FACTOR)
+        return super().select(None if timeout is None else timeout * self._factor)
 
 
 class _SlowLoop(asyncio.SelectorEventLoop):
-    def __init__(self) -> None:
-        super().__init__(_SlowSelector())
+    def __init__(self, factor: float) -> None:
+        super().__init__(_SlowSelector(factor))
+        self._factor = factor
 
     def time(self) -> float:
-        return super().time() / FACTOR
+        return super().time() / self._factor
 
 
-def run_slowly(work: Coroutine[Any, Any, T]) -> T:
-    """Like `asyncio.run`."""
-    with asyncio.Runner(loop_factory=_SlowLoop) as runner:
+def run_slowly(work: Coroutine[Any, Any, T], factor: float = FACTOR) -> T:
+    """Like `asyncio.run`, with seconds that last `factor` of the guest's."""
+    with asyncio.Runner(loop_factory=lambda: _SlowLoop(factor)) as runner:
         return runner.run(work)
