@@ -150,9 +150,10 @@ class MessageDriver:
     def read(self, limit: int, wait_s: float) -> list[Heard]:
         """What the backend gives, up to `limit` messages."""
         heard: list[Heard] = []
+        receive = self._bus.recv
         for _ in range(limit):
             try:
-                message = self._bus.recv(wait_s)
+                message = receive(wait_s)
             except Exception as failure:
                 heard.append(self._meaning(failure, "the adapter gave something unreadable"))
                 break

@@ -104,7 +104,8 @@ class Endpoint:
         in_flight = self._in_flight
         if len(in_flight) >= self._max_in_flight:
             return None
-        owner: Transmission | Reception | None = self._transmission
+        transmission = self._transmission
+        owner: Transmission | Reception | None = transmission
         if self._refused is not None:
             entry, self._refused = self._refused, None
             in_flight.append(entry)
@@ -112,12 +113,12 @@ class Endpoint:
         if self._flow_control is not None:
             frame, owner = self._flow_control, self._reception
             self._flow_control = None
-        elif self._transmission is None:
+        elif transmission is None:
             return None
-        elif self._transmission.ahead:
-            frame = self._transmission.ahead.pop()
+        elif ahead := transmission.ahead:
+            frame = ahead.pop()
         else:
-            candidate = self._transmission.next_frame(now)
+            candidate = transmission.next_frame(now)
             if candidate is None:
                 return None
             frame = candidate
@@ -150,7 +151,7 @@ class Endpoint:
         """The frame is confirmed on the wire.  Frames handed over before it will not be confirmed any more."""
         in_flight = self._in_flight
         if in_flight and in_flight[0][0] is frame:
-            _, owner = in_flight.popleft()
+            owner = in_flight.popleft()[1]
         elif any(entry[0] is frame for entry in in_flight):
             while True:
                 entry = in_flight.popleft()
