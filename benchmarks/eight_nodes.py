@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import random
+import sys
 from dataclasses import dataclass, replace
 from datetime import date
 from functools import cache
@@ -141,10 +142,10 @@ def main() -> None:
     for part in PARTS.values():
         for name, fd in (("500k", False), ("FD 500k/2M", True)):
             figure = measure(replace(plant_spec(None, fd, None, options.racks, 1), flash=part), options.kib)
-            print(  # noqa: T201
+            sys.stdout.write(
                 f"{part.name:<12}{name:<12}{figure.nodes} nodes: {figure.elapsed_s:.3f} s, of which other traffic "
                 f"{figure.other_traffic_s:.3f} s; least {figure.wire_s:.3f} s on the wire, {figure.flash_s:.3f} s in "
-                f"the flash; ratio {figure.ratio:.4f}"
+                f"the flash; ratio {figure.ratio:.4f}\n"
             )
 
 

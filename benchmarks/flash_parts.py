@@ -16,10 +16,10 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from benchmarks.station import NoHighVoltage
 from ess_can.bus.clock import now, pause
 from ess_can.bus.isotp_channel import IsoTpChannel
 from ess_can.bus.port import Bus
-from ess_can.bus.station import StationLink
 from ess_can.can.timing import BitTiming
 from ess_can.gateway.node_client import NodeClient, OnError, OnMessage
 from ess_can.gateway.transfer_meter import ideal_wire_time_s
@@ -30,7 +30,7 @@ from ess_can.isotp import IsoTpAddress, IsoTpParams
 from ess_can.signals.dbc import StationCodec
 from ess_can.sim.controller import QueueOrder
 from ess_can.sim.loop import run_virtual
-from ess_can.sim.node import Behaviour, Board, SimulatedNode
+from ess_can.sim.node import Board, SimulatedNode
 from ess_can.sim.parts import PARTS, FlashPart
 from ess_can.sim.plant import BMU_HARDWARE_ID
 from ess_can.sim.test_secrets import TEST_ONLY_ACCESS_SECRET
@@ -72,27 +72,6 @@ class Measurement:
     def ratio(self) -> float:
         """Elapsed time over the longer of the two limits."""
         return self.elapsed_s / max(self.wire_s, self.flash_s)
-
-
-class _Idle:
-    """A node without an application: nothing of it is on the bus but Node_Info and its answers."""
-
-    def start(self, link: StationLink, behaviour: Behaviour, now: float) -> None:
-        """Nothing runs."""
-
-    def stop(self, now: float) -> None:
-        """Nothing stops."""
-
-    def hold(self, held: bool) -> None:
-        """There is nothing to hold open."""
-
-    def programming_allowed(self, now: float) -> bool:
-        """There is no high voltage."""
-        return True
-
-    def reset_allowed(self, now: float) -> bool:
-        """There is no contactor."""
-        return True
 
 
 def measure(
@@ -190,7 +169,7 @@ def _node(
         Board(BMU_HARDWARE_ID, "BENCH-0001", _ACCESS, isotp=isotp, part=part),
         wire.controller(str(address), depth=32, order=QueueOrder.PRIORITY),
         codec,
-        _Idle(),
+        NoHighVoltage(),
         verify,
         random.Random(1),  # noqa: S311 - the same every time
         {},

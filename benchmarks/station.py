@@ -129,7 +129,7 @@ class Station:
         return await self.master.interlock.prove_off(_WITHIN_S) if self.racks else None
 
 
-class _NoHighVoltage:
+class NoHighVoltage:
     """The application of a BMU that is alone on the wire: it says nothing, and there is no high voltage near it."""
 
     def start(self, link: StationLink, behaviour: Behaviour, now: float) -> None:
@@ -193,7 +193,7 @@ async def open_station(
             master.orders.announce(UpgradePhase.PROGRAMMING, BMU1)
             master.interlock.start_polling()
         else:
-            node.application = _NoHighVoltage()
+            node.application = NoHighVoltage()
             node.power_on(boot_s=0.0)
         await pause(0.1)
         loop = plant.wire.loop
