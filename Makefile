@@ -10,10 +10,13 @@ CORES  := $(CORES),ess_can/gateway/hv_gate.py,ess_can/gateway/policy.py,ess_can/
 
 PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 # Whole upgrades and foreign tools: the cores' coverage has to come from the cores' own tests, and costs time here.
-WHOLE  := tests/interop tests/scenario tests/unit/cli
+WHOLE  := tests/campaign tests/interop tests/scenario tests/unit/cli
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-vcan test-kernel check fmt firmware bench bench-quick docs clean
+# Which cases the slice has changes with the commit.
+DRAWN_BY = $(shell git rev-parse --short=12 HEAD 2>/dev/null)
+
+.PHONY: help demo test campaign campaign-slice test-vcan test-kernel check fmt firmware bench bench-quick docs clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -34,6 +37,12 @@ test: $(VENV)/.installed-dev ## Run all tests, and see that they reach the cores
 	$(PYTEST) $(WHOLE)
 	$(PYTEST) --cov --cov-report= tests/architecture tests/golden tests/property tests/unit $(WHOLE:%=--ignore=%)
 	@$(BIN)/coverage report --include='$(CORES)' --skip-covered --fail-under=95
+
+campaign: $(VENV)/.installed-dev ## Every fault at every place, all of it: hours become minutes in virtual time
+	ESS_CAN_CAMPAIGN=whole $(PYTEST) tests/campaign
+
+campaign-slice: $(VENV)/.installed-dev ## A part of the campaign that changes with the commit
+	ESS_CAN_CAMPAIGN=slice ESS_CAN_CAMPAIGN_SEED=$(DRAWN_BY) $(PYTEST) tests/campaign
 
 test-vcan: $(VENV)/.installed-dev ## Between processes over vcan, in User-Mode Linux where the kernel has no CAN
 	$(BIN)/python tests/bench/run_vcan.py

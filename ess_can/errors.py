@@ -5,7 +5,8 @@ command line (unique, grouped by decade) and what to do (`remedy`); an instance 
 
 Exit codes: 0 done, 1 internal, 2 usage, 3 interrupted, 4 simulation, 5-19 adapter and bus, 20-39 upgrade file,
 40-69 the plant refuses or the interlock does not hold, 70-89 transport and diagnostics,
-90-99 the node's verdict, 100-109 how an upgrade ended short of success.
+90-99 the node's verdict, 100-109 how an upgrade ended short of success, 110-119 the journal, 120-129 what a
+campaign of simulated upgrades found.
 """
 
 from __future__ import annotations
@@ -148,6 +149,13 @@ class BusOff(BusError):
     """The controller went bus-off."""
 
     exit_code = 13
+
+
+class BusUnusable(BusOff):
+    """The controller went bus-off again and again; it is not restarted any more."""
+
+    exit_code = 109
+    default_remedy = "Check wiring, termination and bit rate with the bus unused; then `ess-can resume`."
 
 
 class BusSilent(BusError):
@@ -484,6 +492,14 @@ class PlantLocked(PlantRefusal):
     default_remedy = "Say --reconnect to close high voltage after this upgrade, or --hold-open to leave it open."
 
 
+class BusOverloaded(PlantRefusal):
+    """Others leave too little of the bus: commands and evidence would be late."""
+
+    exit_code = 64
+    blame = Blame.BUS
+    default_remedy = "Find the node that floods the bus (`ess-can monitor` shows the load of each identifier)."
+
+
 class IsoTpError(EssCanError):
     """An ISO-TP transfer failed (ISO 15765-2)."""
 
@@ -649,3 +665,76 @@ class HeldOpenByChoice(HeldOpen):
     exit_code = 102
     blame = Blame.OPERATOR
     default_remedy = "Reconnect by the EMS, or run the command again with --reconnect."
+
+
+# --- 110-119 the journal ----------------------------------------------------------------------
+
+
+class JournalError(EssCanError):
+    """The record of what is done cannot be kept.  No record, no upgrade."""
+
+    exit_code = 110
+    blame = Blame.OPERATOR
+    default_remedy = "Look at the directory of the journal: it must exist, be writable and have room."
+
+
+class JournalUnwritable(JournalError):
+    """The journal cannot be written, or a write to it did not reach the disk."""
+
+    exit_code = 111
+    default_remedy = "Make room on that disk or have it mounted writable, or name another directory with --journal."
+
+
+class JournalCorrupt(JournalError):
+    """The journal's database is damaged."""
+
+    exit_code = 112
+    default_remedy = (
+        "Move the journal's directory away (keep it: it is evidence) and run the upgrade again: "
+        "what the nodes hold is read from the nodes."
+    )
+
+
+class JournalVersionUnknown(JournalError):
+    """The journal was written by a newer version."""
+
+    exit_code = 113
+    default_remedy = "Use the version of ess-can that wrote it, or name another directory with --journal."
+
+
+class Locked(JournalError):
+    """Another ess-can process works with this journal."""
+
+    exit_code = 114
+    default_remedy = "Wait until that process has ended; its lock ends with it."
+
+
+class NothingToResume(JournalError):
+    """No upgrade stands unfinished in the journal."""
+
+    exit_code = 115
+    default_remedy = "`ess-can history` lists what was done; start an upgrade with `ess-can upgrade FILE`."
+
+
+class NoSuchUpgrade(JournalError):
+    """The journal has no upgrade with this name."""
+
+    exit_code = 116
+    default_remedy = "`ess-can history` lists the upgrades."
+
+
+class AuditBroken(JournalError):
+    """The chain of the journal's entries does not verify: an entry was changed, removed or added."""
+
+    exit_code = 117
+    default_remedy = "Treat the record as evidence of tampering or of a damaged disk: keep a copy, and find out which."
+
+
+# --- 120-129 campaigns ------------------------------------------------------------------------
+
+
+class InvariantViolated(EssCanError):
+    """A simulated upgrade broke a rule of safety."""
+
+    exit_code = 120
+    default_remedy = "Replay it with `ess-can sim replay --seed N`, and please report it as a bug."

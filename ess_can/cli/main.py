@@ -55,5 +55,5 @@ def main() -> None:
 
     Exit codes: 0 done, 1 internal error, 2 usage, 3 interrupted, 5-19 adapter and bus, 20-39 upgrade file,
     40-69 the plant refuses, 70-89 transport and diagnostics, 90-99 the node's verdict, 100-109 rolled back or held
-    open.  docs/exit-codes.md lists every one.
+    open, 110-119 the journal, 120 a campaign found a violation.  docs/exit-codes.md lists every one.
     """

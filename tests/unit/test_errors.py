@@ -8,7 +8,16 @@ from collections.abc import Iterator
 import pytest
 
 from ess_can import errors
-from ess_can.errors import BusError, EssCanError, IsoTpError, PlantRefusal, UdsError, UpgradeFileError
+from ess_can.errors import (
+    BusError,
+    BusUnusable,
+    EssCanError,
+    IsoTpError,
+    JournalError,
+    PlantRefusal,
+    UdsError,
+    UpgradeFileError,
+)
 
 
 def _family(root: type[EssCanError]) -> Iterator[type[EssCanError]]:
@@ -20,11 +29,13 @@ def _family(root: type[EssCanError]) -> Iterator[type[EssCanError]]:
 
 ALL = list(_family(EssCanError))
 RANGES: list[tuple[type[EssCanError], range]] = [
+    (BusUnusable, range(100, 110)),
     (BusError, range(5, 20)),
     (UpgradeFileError, range(20, 40)),
     (PlantRefusal, range(40, 70)),
     (IsoTpError, range(70, 80)),
     (UdsError, range(80, 90)),
+    (JournalError, range(110, 120)),
 ]
 OTHERS = {
     "EssCanError": range(1, 2),
@@ -40,6 +51,7 @@ OTHERS = {
     "RolledBack": range(100, 110),
     "HeldOpen": range(100, 110),
     "HeldOpenByChoice": range(100, 110),
+    "InvariantViolated": range(120, 130),
 }
 
 

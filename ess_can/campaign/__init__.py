@@ -1,0 +1,1 @@
+"""Gateway and simulated plant under faults, watched by monitors of every invariant, in virtual time."""

@@ -1,0 +1,1 @@
+"""The record of what was intended and done: it outlives the process, and says how to go on."""

@@ -1,0 +1,57 @@
+"""Counts what the campaigns ran, prints it at the end, and keeps it in build/campaign for the documents."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.campaign.scale import SCALE, SEED
+
+Count = Callable[[str, int], None]
+_ROOT = Path(__file__).resolve().parents[2]
+_CASES = "campaign cases"
+
+
+@pytest.fixture
+def count(request: pytest.FixtureRequest) -> Count:
+    """Say how many cases of a campaign a test ran."""
+
+    def counted(campaign: str, cases: int) -> None:
+        request.node.user_properties.append((_CASES, [campaign, cases]))
+
+    return counted
+
+
+def _counts(reporter: pytest.TerminalReporter) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    for report in reporter.stats.get("passed", []) + reporter.stats.get("failed", []):
+        for name, value in report.user_properties:
+            if name == _CASES:
+                counts[value[0]] += value[1]
+    return counts
+
+
+def _commit() -> str:
+    found = subprocess.run(["git", "rev-parse", "HEAD"], cwd=_ROOT, capture_output=True, text=True, check=False)
+    return found.stdout.strip()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the table of counts."""
+    counts = _counts(terminalreporter)
+    if not counts:
+        return
+    terminalreporter.section(f"campaigns, {SCALE.value}" + (f", drawn by {SEED}" if SEED else ""))
+    for campaign, cases in sorted(counts.items()):
+        terminalreporter.write_line(f"{cases:>9,} {campaign}")
+    failed = len(terminalreporter.stats.get("failed", []))
+    kept = Path(os.environ.get("ESS_CAN_CAMPAIGN_OUT", _ROOT / "build" / "campaign"))
+    kept.mkdir(parents=True, exist_ok=True)
+    found = {"scale": SCALE.value, "seed": SEED, "commit": _commit(), "failed": failed, "cases": dict(counts)}
+    (kept / f"{SCALE.value}.json").write_text(json.dumps(found, indent=2, sort_keys=True) + "\n", "utf-8")
