@@ -18,6 +18,7 @@ from ess_can.journal.failures import damaged, told_as_ours
 
 _PIECE: Final = 64 * 1024
 _SUFFIX: Final = ".essup"
+_SYNCS_DIRECTORIES: Final = os.name != "nt"
 
 
 class Content(Protocol):
@@ -171,7 +172,7 @@ def size_of(source: Content | Path | bytes) -> int:
 
 def sync_directory(directory: Path) -> None:
     """Have the names in a directory on the disk.  Raises OSError."""
-    if os.name == "nt":  # it has no such thing
+    if not _SYNCS_DIRECTORIES:
         return
     handle = os.open(directory, os.O_RDONLY)
     try:
