@@ -25,6 +25,7 @@ from ess_can.gateway.report import Report
 from ess_can.gateway.run import upgrade_station
 from ess_can.identity import NodeAddress, NodeType, Version
 from ess_can.image.node_image import NodeImage
+from ess_can.journal.journal import Journal
 from ess_can.signals.dbc import StationCodec
 from ess_can.signals.messages import EmsUpgradeNotice, ImageState, Message
 from ess_can.sim.boot_records import ImageId
@@ -129,7 +130,7 @@ class Observer:
         self._hv_on_since: float | None = None
         self._closed = [rack.conductance_s > 0 for rack in plant.circuit.racks]
         for address, node in plant.nodes.items():
-            node.flash.observer = self._flash_observer(address, node)
+            node.flash.on_start.append(self._flash_observer(address, node))
         self._cycle = Cycle(0.010, self._look)
         self._cycle.start()
 
@@ -199,10 +200,9 @@ class Scene:
         self.report: Report | None = None
         self._heard: dict[int, list[float]] = {}
         self._notices: list[tuple[float, EmsUpgradeNotice]] = []
-        plant.wire.on_frame = self._on_frame
+        plant.wire.on_frame.append(self._on_frame)
 
     def _on_frame(self, frame: CanFrame, at: float, sender: str) -> None:
-        self.plant.trace.record(frame, at, sender)
         if sender == "EMS":
             self.frames.append(Sent(frame, at, sender))
             decoded = self.plant.codec.decode(frame.can_id, frame.data)
@@ -296,12 +296,14 @@ class Scene:
         *,
         config: GatewayConfig | None = None,
         dry_run: bool = False,
+        journal: Journal | None = None,
     ) -> Report:
         """An upgrade by the gateway of this scene; for a second one, too."""
         return await upgrade_station(
             self.gateway,
             upgrade or release(),
             simulated_setup(self.plant, config),
+            journal=Journal.in_memory() if journal is None else journal,
             on_progress=self.events.append,
             dry_run=dry_run,
         )

@@ -15,8 +15,8 @@ from ess_can.image.node_image import NodeImage
 from ess_can.signals.messages import ImageState
 from ess_can.sim.boot_records import NodeRecords
 from ess_can.sim.bootloader import Bootloader, provision
-from ess_can.sim.flash import BankSnapshot, Flash, FlashOperation, FlashTiming
-from ess_can.sim.flash_cells import BANKS, FlashCells, FlashGeometry
+from ess_can.sim.flash import Flash, FlashOperation, FlashTiming
+from ess_can.sim.flash_cells import BANKS, BankSnapshot, FlashCells, FlashGeometry
 from ess_can.sim.fram import Fram
 from ess_can.sim.parts import FlashPart
 from ess_can.sim.power_cut import PowerCut
@@ -82,6 +82,7 @@ class RigState:
 
     banks: tuple[BankSnapshot, ...]
     fram: bytes
+    undecided: tuple[tuple[int, int], ...]  # bits of the FRAM, by address
 
 
 class Rig:
@@ -105,7 +106,8 @@ class Rig:
         self.power = power or PowerCut()
         rng = random.Random(seed)
         self.operations: list[FlashOperation] = []
-        self.flash = Flash(rng, self.power, part.geometry, part.timing, observer=self.operations.append, cells=cells)
+        self.flash = Flash(rng, self.power, part.geometry, part.timing, cells=cells)
+        self.flash.on_start.append(self.operations.append)
         self.fram = Fram(rng, self.power, size=FRAM, cells=fram)
         self.records = NodeRecords(self.fram)
         self.bootloader = Bootloader(self.flash, self.records, verify)
@@ -137,13 +139,15 @@ class Rig:
         self.check_power()
 
     def state(self) -> RigState:
-        return RigState(tuple(self.flash.export_bank(bank) for bank in range(BANKS)), self.fram.export())
+        banks = tuple(self.flash.export_bank(bank) for bank in range(BANKS))
+        return RigState(banks, self.fram.export(), tuple(sorted(self.fram.unstable.items())))
 
     def take_over(self, state: RigState) -> None:
         """Become a node with this memory; boot it next."""
         for bank, snapshot in enumerate(state.banks):
             self.flash.restore_bank(bank, snapshot)
         self.fram.restore(state.fram)
+        self.fram.unstable.update(state.undecided)
 
     def would_boot(self) -> tuple[ImageState, str]:
         """What a power-up would run if power were lost now, found out on a copy."""
