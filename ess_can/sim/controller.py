@@ -208,11 +208,12 @@ class Controller:
             self.detach()
             self._report(self._why_offline())
 
-    def restart(self) -> None:
+    def restart(self) -> bool:
         """Recover from bus-off, after as long as an idle bus takes to show 128 times 11 recessive bits."""
         if self._attached and not self.online and self._restart is None:
             loop = self._medium.loop
             self._restart = loop.call_later(RECOVERY_BITS / self._medium.timing.bitrate, self._recover)
+        return self._attached
 
     # --- what the wire does to it -----------------------------------------------------------------
 
