@@ -26,7 +26,7 @@ from ess_can.trust.keys import KeyRing
 from ess_can.trust.verify import open_upgrade_file
 from ess_can.uds.target import Nrc, Operation
 from tests.firmware_images import FIRMWARE, RELEASE, small_upgrade
-from tests.scenario.support import BMU1, NEW, OLD, QUICK, Outcome, Scene, image, play
+from tests.scenario.support import BMU1, BMU2, NEW, OLD, QUICK, Outcome, Scene, image, play
 from tests.unit.sim.memory_rig import GEOMETRY, PowerLostError, Rig, RigState, make_image
 
 RINGS = (KeyRing.of(RELEASE.public), KeyRing.of(FIRMWARE.public))
@@ -328,7 +328,7 @@ def test_hawkbit_3185_done_is_the_last_thing_said() -> None:
 
     async def watch(scene: Scene) -> None:
         await scene.phase(Phase.RECONNECT)
-        said.extend(confirmed(node) for node in scene.plant.nodes.values())
+        said.extend(confirmed(scene.plant.nodes[address]) for address in (BMU1, BMU2))
 
     outcome = play(watch)
     outcome.require(Phase.DONE)
@@ -337,4 +337,4 @@ def test_hawkbit_3185_done_is_the_last_thing_said() -> None:
 
 
 def confirmed(node: SimulatedNode) -> bool:
-    return node.running and node.memory.standing is ImageState.CONFIRMED
+    return node.running and (node.memory.version, node.memory.standing) == (NEW, ImageState.CONFIRMED)
