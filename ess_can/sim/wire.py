@@ -55,9 +55,9 @@ None leaves it alone; a frame is what everybody receives in its place: corruptio
 class Wire:
     """A CAN bus in the running loop's time; create it while the loop runs.
 
-    `timing` has a data bit rate if the bus carries CAN FD.  All of `on_frame` are called for every frame that ends well,
-    all of `on_delivered` when what became of it reaches the receivers; `fault` decides on faults and may be set at any
-    time.  `transmissions` counts frames begun to their end, with or
+    `timing` has a data bit rate if the bus carries CAN FD.  All of `on_frame` are called for every frame that ends
+    well, all of `on_delivered` when what became of it reaches the receivers; `fault` decides on faults and may be set
+    at any time.  `transmissions` counts frames begun to their end, with or
     without error, and `error_frames` those with error.
     """
 

@@ -250,7 +250,7 @@ def test_refused_without_a_trace(case: str) -> None:
     outcome.require(Phase.REFUSED, error, exit_code)
     assert outcome.why
     assert not changes_plant(outcome.scene)
-    assert not outcome.scene.observer.operations
+    assert not outcome.scene.monitors.operations
     assert all(version == OLD for version in outcome.versions.values())
 
 
