@@ -106,16 +106,13 @@ def plant_trace(plant: Plant, path: Path | None) -> Iterator[None]:
 
     Raises UsageError, TraceUnwritable.
     """
-    record_hash = plant.wire.on_frame
     with trace_file(path, SIMULATED_START_S) as writer:
         if writer is not None:
 
             def on_frame(frame: CanFrame, at: float, sender: str) -> None:
-                if record_hash is not None:
-                    record_hash(frame, at, sender)
                 writer.record(frame, at, received=sender != GATEWAY_NAME)
 
-            plant.wire.on_frame = on_frame
+            plant.wire.on_frame.append(on_frame)
         yield
 
 

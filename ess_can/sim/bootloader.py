@@ -84,12 +84,16 @@ def decide(record: BootRecord | None, check: Check) -> BootDecision:
 
 
 class Bootloader:
-    """Boots a node out of its flash and records, and changes its boot selection while it runs."""
+    """Boots a node out of its flash and records, and changes its boot selection while it runs.
+
+    Whoever watches is in `on_boot`, called with each decision as it is carried out.
+    """
 
     def __init__(self, flash: Flash, records: NodeRecords, verify: Verify) -> None:
         self.flash = flash
         self.records = records
         self.verify = verify
+        self.on_boot: list[Callable[[BootDecision], None]] = []
 
     @property
     def record(self) -> BootRecord:
@@ -101,6 +105,8 @@ class Bootloader:
         decision = decide(self.records.boot.load(), self._check)
         self.records.boot.store(decision.record)
         self.flash.running_bank = decision.bank
+        for tell in self.on_boot:
+            tell(decision)
         return decision
 
     def activate_on_trial(self, image: ImageId, tries: int) -> None:

@@ -20,6 +20,7 @@ from ess_can.sim.flash_cells import (
     BANKS,
     ERASED,
     BankCells,
+    BankSnapshot,
     FlashAction,
     FlashCells,
     FlashGeometry,
@@ -94,15 +95,6 @@ class FlashCounters:
     ecc_errors: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class BankSnapshot:
-    """The state of one bank: content, one `UnitState` byte a unit, and erase cycles a sector."""
-
-    content: bytes
-    unit_states: bytes
-    erase_cycles: tuple[int, ...]
-
-
 class _Bank:
     """A bank's cells, and what of it does not outlive power."""
 
@@ -119,7 +111,8 @@ class Flash:
     """Two banks; one operation at a time in each.  Offsets are bytes from the start of a bank.
 
     Start an operation with `start_erase` or `start_program`, which give the time at which it is done, and end it with
-    `complete` at that time or later; only then does it take effect.  `observer` is told of each operation that starts.
+    `complete` at that time or later; only then does it take effect.  Whoever
+    watches is in `on_start`, told of each operation that starts, and `on_refuse`, told why one does not.
     `rng` decides which bits tear.  `cells` are where its content lives, a blank part's in RAM unless given; they bring
     their geometry along.  What was under way when the process before died is found torn, as by a loss of power.
     """
@@ -130,7 +123,6 @@ class Flash:
         power: PowerCut | None = None,
         geometry: FlashGeometry | None = None,
         timing: FlashTiming | None = None,
-        observer: Callable[[FlashOperation], None] | None = None,
         *,
         cells: FlashCells | None = None,
     ) -> None:
@@ -138,7 +130,9 @@ class Flash:
         self.geometry = cells.geometry
         self.timing = timing or FlashTiming()
         self.power = power or PowerCut()
-        self.observer = observer
+        self.cells = cells
+        self.on_start: list[Callable[[FlashOperation], None]] = []
+        self.on_refuse: list[Callable[[FlashError], None]] = []
         self.counters = FlashCounters()
         self.running_bank: int | None = None
         """The bank that code runs from, set by the bootloader; the flash refuses to change it."""
@@ -242,7 +236,7 @@ class Flash:
         if UnitState.UNSTABLE in self._states(bank, offset, length):
             self.counters.ecc_errors += 1
             return FlashError.ECC
-        return bytes(self._banks[bank].content[offset : offset + length])
+        return self._banks[bank].cells.read(offset, length)
 
     def is_blank(self, bank: int, offset: int, length: int) -> bool:
         """Whether every unit that the range touches was erased completely and not programmed since."""
@@ -270,10 +264,12 @@ class Flash:
     def inject_bit_rot(self, bank: int, offset: int, mask: int) -> None:
         """Flip the bits of `mask` (1..255) in one byte, unnoticed by ECC."""
         self._banks[bank].content[offset] ^= mask
+        self._banks[bank].cells.changed(from_outside=True)
 
     def inject_ecc_error(self, bank: int, offset: int) -> None:
         """Make the unit around `offset` unreadable."""
         self._banks[bank].states[offset // self.geometry.unit_size] = UnitState.UNSTABLE
+        self._banks[bank].cells.changed(from_outside=True)
 
     def export_bank(self, bank: int) -> BankSnapshot:
         """The bank's state, to keep or to restore; an operation under way is not in it."""
@@ -315,14 +311,16 @@ class Flash:
 
     def _refuse(self, error: FlashError) -> FlashError:
         self.counters.refused += 1
+        for tell in self.on_refuse:
+            tell(error)
         return error
 
     def _start(self, operation: FlashOperation, data: bytes) -> float:
         bank = self._banks[operation.bank]
         bank.cells.begin(operation.action, operation.offset, operation.length)
         bank.pending = (operation, data)
-        if self.observer is not None:
-            self.observer(operation)
+        for tell in self.on_start:
+            tell(operation)
         return operation.done_at
 
     def _erase(self, operation: FlashOperation) -> FlashError | None:

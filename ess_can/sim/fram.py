@@ -8,6 +8,7 @@ SPI) and does not wear (endurance is beyond any life of a node).
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 
 from ess_can.sim.power_cut import PowerCut
 
@@ -19,7 +20,8 @@ class Fram:
     """Byte-writable memory, zeros when new.
 
     `power` is shared with the node's flash, each written byte being one of its operations; `rng` decides which bits
-    of a torn byte were written.  `cells` are the bytes in place, new ones in RAM unless given.
+    of a torn byte were written.  `cells` are the bytes in place, new ones in RAM unless given.  Whoever watches is in
+    `on_write`, called after each write with its address and length, however far it came.
     """
 
     def __init__(
@@ -31,6 +33,7 @@ class Fram:
         cells: memoryview | None = None,
     ) -> None:
         self.power = power or PowerCut()
+        self.on_write: list[Callable[[int, int], None]] = []
         self._rng = rng
         self._content = memoryview(bytearray(size)) if cells is None else cells
 
@@ -53,6 +56,8 @@ class Fram:
             at = address + admitted.whole
             written = self._rng.getrandbits(8)
             self._content[at] = self._content[at] & ~written | data[admitted.whole] & written
+        for tell in self.on_write:
+            tell(address, len(data))
         return admitted.whole == len(data)
 
     def export(self) -> bytes:

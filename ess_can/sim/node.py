@@ -112,7 +112,7 @@ class SimulatedNode:
         self.boots = 0
         self._codec = codec
         self._entropy = entropy
-        self._bootloader = Bootloader(self.flash, self.records, verify)
+        self.bootloader = Bootloader(self.flash, self.records, verify)
         self._memory: ProgrammingMemory | None = None
         self._server: UdsServerSession | None = None
         self._channel: IsoTpChannel | None = None
@@ -129,7 +129,7 @@ class SimulatedNode:
 
     def install(self, image: bytes) -> None:
         """Program a confirmed image on the production line.  Raises EssCanError if it does not verify."""
-        provision(self.flash, self.records, image, self._bootloader.verify)
+        provision(self.flash, self.records, image, self.bootloader.verify)
         # A node that was upgraded before: the other bank holds an image, too, and has to be erased.
         self.flash.factory_program(1, self.flash.geometry.slot_offset, image)
 
@@ -180,7 +180,7 @@ class SimulatedNode:
     def _boot(self, now: float) -> None:
         self.boots += 1
         config = MemoryConfig(self.address.node_type, self.board.hardware_id, self.board.part)
-        memory = ProgrammingMemory(self._bootloader, config)
+        memory = ProgrammingMemory(self.bootloader, config)
         behaviour = self.behaviours.get(memory.version, Behaviour.GOOD)
         self._memory = memory
         if behaviour is Behaviour.HANGS:

@@ -129,7 +129,7 @@ class Observer:
         self._hv_on_since: float | None = None
         self._closed = [rack.conductance_s > 0 for rack in plant.circuit.racks]
         for address, node in plant.nodes.items():
-            node.flash.observer = self._flash_observer(address, node)
+            node.flash.on_start.append(self._flash_observer(address, node))
         self._cycle = Cycle(0.010, self._look)
         self._cycle.start()
 
@@ -199,10 +199,9 @@ class Scene:
         self.report: Report | None = None
         self._heard: dict[int, list[float]] = {}
         self._notices: list[tuple[float, EmsUpgradeNotice]] = []
-        plant.wire.on_frame = self._on_frame
+        plant.wire.on_frame.append(self._on_frame)
 
     def _on_frame(self, frame: CanFrame, at: float, sender: str) -> None:
-        self.plant.trace.record(frame, at, sender)
         if sender == "EMS":
             self.frames.append(Sent(frame, at, sender))
             decoded = self.plant.codec.decode(frame.can_id, frame.data)

@@ -42,7 +42,7 @@ def both(apart_s: float) -> Both:
             if frame.can_id == 0x0A1:
                 commanders.append(sender)
 
-        plant.wire.on_frame = on_frame
+        plant.wire.on_frame.append(on_frame)
         await pause(SETTLED_S)
 
         async def gateway(name: str, delay_s: float) -> Report:

@@ -56,7 +56,7 @@ def record_senders(monkeypatch: pytest.MonkeyPatch) -> set[str]:
 
     def make_plant(spec: PlantSpec, codec: StationCodec) -> Plant:
         plant = original(spec, codec)
-        plant.wire.on_frame = lambda _frame, _at, sender: senders.add(sender)
+        plant.wire.on_frame.append(lambda _frame, _at, sender: senders.add(sender))
         return plant
 
     monkeypatch.setattr(embedded, "make_plant", make_plant)

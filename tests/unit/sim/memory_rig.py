@@ -15,8 +15,8 @@ from ess_can.image.node_image import NodeImage
 from ess_can.signals.messages import ImageState
 from ess_can.sim.boot_records import NodeRecords
 from ess_can.sim.bootloader import Bootloader, provision
-from ess_can.sim.flash import BankSnapshot, Flash, FlashOperation, FlashTiming
-from ess_can.sim.flash_cells import BANKS, FlashCells, FlashGeometry
+from ess_can.sim.flash import Flash, FlashOperation, FlashTiming
+from ess_can.sim.flash_cells import BANKS, BankSnapshot, FlashCells, FlashGeometry
 from ess_can.sim.fram import Fram
 from ess_can.sim.parts import FlashPart
 from ess_can.sim.power_cut import PowerCut
@@ -105,7 +105,8 @@ class Rig:
         self.power = power or PowerCut()
         rng = random.Random(seed)
         self.operations: list[FlashOperation] = []
-        self.flash = Flash(rng, self.power, part.geometry, part.timing, observer=self.operations.append, cells=cells)
+        self.flash = Flash(rng, self.power, part.geometry, part.timing, cells=cells)
+        self.flash.on_start.append(self.operations.append)
         self.fram = Fram(rng, self.power, size=FRAM, cells=fram)
         self.records = NodeRecords(self.fram)
         self.bootloader = Bootloader(self.flash, self.records, verify)

@@ -157,7 +157,8 @@ def test_reading_or_completing_outside_is_refused() -> None:
 
 def test_the_observer_sees_each_operation_that_starts() -> None:
     seen: list[FlashOperation] = []
-    flash = Flash(random.Random(1), geometry=GEOMETRY, observer=seen.append)
+    flash = Flash(random.Random(1), geometry=GEOMETRY)
+    flash.on_start.append(seen.append)
     flash.start_erase(1, 0, 0.0)  # protected
     flash.start_erase(1, 2, 3.0)
     assert seen == [FlashOperation(FlashAction.ERASE, 1, 128, 64, 3.0, 4.0)]
