@@ -101,9 +101,9 @@ class Pcs:
     """A PCS on a `StationCircuit`.  It stands by, or runs its local set-point, with the contactors as it finds them.
 
     `faults`, `grid_service_active` and the contactor's own faults (``circuit.pcs_contactor``) may be set at any time.
-    Local control runs only once `batteries_heard`.  Whoever watches changes of state is in `on_event`.
-    `refused_orders` counts CLOSE and RUN orders that the lock refused.  `memory` is what outlives a restart; without
-    one the lock does not.
+    Local control runs only once `batteries_heard`.
+    `refused_orders` counts CLOSE and RUN orders that the lock refused.  Whoever watches is in `on_event`.  `memory` is
+    what outlives a restart; without one the lock does not.
     """
 
     def __init__(

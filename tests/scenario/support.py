@@ -3,7 +3,7 @@
 `play` builds a plant with small images, runs an upgrade on it in virtual time, and gives an `Outcome`.  A script is a
 coroutine function that is given the `Scene`; it waits for progress with `Scene.phase`, `Scene.step` or
 `Scene.verified`, and then does something to the plant.  A script that does not come to its end fails the test, and so
-does every breach that the observer saw.
+does every invariant that was violated.
 """
 
 from __future__ import annotations

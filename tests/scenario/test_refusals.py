@@ -9,8 +9,8 @@ from dataclasses import replace
 import pytest
 
 from ess_can.bus.clock import Cycle
-from ess_can.campaign.monitors import Invariant
 from ess_can.bus.station import StationLink
+from ess_can.campaign.monitors import Invariant
 from ess_can.can.frame import CanFrame
 from ess_can.can.timing import BitTiming
 from ess_can.errors import BusError

@@ -15,8 +15,8 @@ from ess_can.sim.flash import FlashOperation
 
 UNDER_WAY_S = 0.100
 """What was under way when the proof ended is over after this time."""
-_REACTION_S = {NodeType.BMU: 0.030, NodeType.COMM_GATEWAY: 0.080}
-"""A BMU measures every 10 ms and looks after its flash every 10 ms; a comm gateway hears it with the next status."""
+_REACTION_S = {NodeType.BMU: 0.0, NodeType.COMM_GATEWAY: 0.05}
+"""How long work may still begin once high voltage is on: a BMU measures it, a comm gateway hears of it."""
 _PCS_AGE_S = 0.250
 
 
