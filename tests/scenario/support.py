@@ -311,6 +311,7 @@ def play(
         scene.upgrade = task
         scripted = None if script is None else asyncio.ensure_future(script(scene))
         report = scene.report = await task
+        scene.monitors.ended(report)
         if scripted is not None:
             async with asyncio.timeout(60.0):
                 await scripted

@@ -20,7 +20,6 @@ from ess_can.sim.node import SimulatedNode
 
 TRIAL_BOOTS = 1
 """How often an image that is not confirmed may boot, whatever its record says."""
-_UNSTABLE = bytes([UnitState.UNSTABLE])
 
 
 class Verified:
@@ -98,7 +97,7 @@ class MemoryMonitor:
             return None
         start, unit = geometry.slot_offset, geometry.unit_size
         end = start + image.size
-        if _UNSTABLE in bytes(cells.states[start // unit : -(-end // unit)]):
+        if max(cells.states[start // unit : -(-end // unit)]) >= UnitState.UNSTABLE:
             return None
         return bytes(cells.content[start:end])
 
