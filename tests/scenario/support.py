@@ -179,6 +179,10 @@ class Scene:
         heard = self._heard[self.plant.codec.node_route(node).can_id]
         return [(a, b) for a, b in pairwise(heard) if b - a > 1.01 * NODE_INFO_S]
 
+    def last_at(self, can_id: int) -> float:
+        """When a frame with this identifier from others was last on the wire."""
+        return self._heard[can_id][-1]
+
     @property
     def announced(self) -> list[tuple[float, float]]:
         """The times for which our notices announced silence."""
