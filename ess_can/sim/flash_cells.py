@@ -25,7 +25,8 @@ class UnitState(IntEnum):
 
     BLANK = 0
     PROGRAMMED = 1
-    UNSTABLE = 2  # reads with an ECC error
+    UNSTABLE = 2  # undecided: reads with an ECC error, or either way, anew each time
+    UNREADABLE = 3  # always reads with an ECC error
 
 
 class FlashAction(IntEnum):

@@ -167,7 +167,12 @@ class RackControl:
 
     def programming_allowed(self, now: float) -> bool:
         """The BMU's own HV-off gate: its evidence, the PCS proved at rest, open and locked, no emergency latched."""
-        return self.hv_off(now) and self._pcs.held_open(now) and not self._latches - {Latch.PRECHARGE_FAILED}
+        return (
+            self.hv_off(now)
+            and not self._own.is_contradicted()
+            and self._pcs.held_open(now)
+            and not self._latches - {Latch.PRECHARGE_FAILED}
+        )
 
     def reset_allowed(self, now: float) -> bool:
         """Whether a restart changes nothing: no coil is energised and every contactor reports open."""

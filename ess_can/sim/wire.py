@@ -18,12 +18,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
+from contextvars import copy_context
 from enum import Enum, auto
 
 from ess_can.can.frame import CanFrame
 from ess_can.can.timing import INTERMISSION_BITS, BitTiming
 from ess_can.sim.controller import Controller, ControllerState, QueueOrder, Subscription, Transmission
 from ess_can.sim.loop import VirtualTimeLoop
+from ess_can.sim.process import outside
 from ess_can.sim.trace import OnFrame
 
 # From where the intermission of a good frame would end to where it ends after an error.  An error frame is a flag of 6
@@ -64,6 +66,7 @@ class Wire:
     def __init__(self, timing: BitTiming, *, on_frame: OnFrame | None = None, fault: FaultHook | None = None) -> None:
         self.timing = timing
         self.loop = asyncio.get_running_loop()
+        self.context = outside(copy_context)
         self.on_frame: list[OnFrame] = [] if on_frame is None else [on_frame]
         self.on_delivered: list[OnFrame] = []
         self.fault = fault
@@ -109,7 +112,8 @@ class Wire:
         """A controller has a frame to send: arbitrate once everybody has acted in this instant."""
         if not self._occupied:
             self._occupied = True
-            self.loop.call_soon(self._arbitrate, self.loop.time())
+            # Whoever sends first sets it off, but the wire is the wire's.
+            self.loop.call_soon(self._arbitrate, self.loop.time(), context=self.context)
 
     def subscriptions_changed(self) -> None:
         """Forget who receives what."""
@@ -121,7 +125,7 @@ class Wire:
             self._end.cancel()
             self._end = None
             self._error(self.loop.time() - self._current[2] + _AFTER_BREAK * self._bit_s)
-            self.loop.call_at(self._free_at, self._arbitrate, self._free_at)
+            self.loop.call_at(self._free_at, self._arbitrate, self._free_at, context=self.context)
 
     # --- one transmission -------------------------------------------------------------------------
 

@@ -157,7 +157,7 @@ def test_sectors_are_erased_while_others_are_programmed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("mode", "seed"), [(CutMode.BEFORE, 1), (CutMode.AFTER, 1), (CutMode.TORN, 1), (CutMode.TORN, 2)]
+    ("mode", "seed"), [(CutMode.BEFORE, 1), (CutMode.AFTER, 1), (CutMode.BITS, 1), (CutMode.BITS, 2)]
 )
 @pytest.mark.parametrize("name", COURSES)
 def test_one_cut(name: str, mode: CutMode, seed: int) -> None:
@@ -190,10 +190,10 @@ def points(writes: list[tuple[int, int]]) -> Iterator[tuple[int, CutMode]]:
         if count < RESUME_BYTES:
             for at in range(first, first + count):
                 yield at, CutMode.BEFORE
-                yield at, CutMode.TORN
+                yield at, CutMode.BITS
         else:
             yield first, CutMode.BEFORE
-            yield first + count // 2, CutMode.TORN
+            yield first + count // 2, CutMode.BITS
             yield first + count - 1, CutMode.AFTER
 
 

@@ -51,8 +51,8 @@ PART = replace(STM32G474, block_bytes=4096)
 """Small pages and small blocks: an image of a few KiB takes several of both."""
 QUICK = PlantSpec(link=QUICK_LINK, flash=PART)
 SETTLED_S = 1.2
-REACTION_S = 0.05
-"""How long flash work may still begin once high voltage is on: a BMU looks every 10 ms."""
+REACTION_S = {NodeType.BMU: 0.0, NodeType.COMM_GATEWAY: 0.05}
+"""How long flash work may still begin once high voltage is on: a BMU measures it, the comm gateway hears of it."""
 HV_ON_V = 60.0
 NODE_INFO_S = 0.5
 
@@ -144,6 +144,8 @@ class Observer:
             self.operations.append((address, operation))
             if operation.bank == node.flash.running_bank:
                 self._breach(f"{address}: {operation.action.name} in the running bank")
+            if self.hv_is_on and not REACTION_S[address.node_type]:
+                self._breach(f"{address}: {operation.action.name} begins under HV")
 
         return on_operation
 
@@ -179,7 +181,7 @@ class Observer:
                 self._breach(f"{address} is in recovery")
         for address, operation in self.operations:
             for since, until_s in self._hv_on:
-                if since + REACTION_S < operation.started < until_s:
+                if since + REACTION_S[address.node_type] < operation.started < until_s:
                     self._breach(f"{address}: {operation.action.name} {operation.started - since:.2f} s under HV")
         for contactor in self._plant.circuit.contactors:
             if contactor.broken_a > contactor.spec.break_current_a:

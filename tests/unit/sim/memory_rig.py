@@ -82,6 +82,7 @@ class RigState:
 
     banks: tuple[BankSnapshot, ...]
     fram: bytes
+    undecided: tuple[tuple[int, int], ...]  # bits of the FRAM, by address
 
 
 class Rig:
@@ -138,13 +139,15 @@ class Rig:
         self.check_power()
 
     def state(self) -> RigState:
-        return RigState(tuple(self.flash.export_bank(bank) for bank in range(BANKS)), self.fram.export())
+        banks = tuple(self.flash.export_bank(bank) for bank in range(BANKS))
+        return RigState(banks, self.fram.export(), tuple(sorted(self.fram.unstable.items())))
 
     def take_over(self, state: RigState) -> None:
         """Become a node with this memory; boot it next."""
         for bank, snapshot in enumerate(state.banks):
             self.flash.restore_bank(bank, snapshot)
         self.fram.restore(state.fram)
+        self.fram.unstable.update(state.undecided)
 
     def would_boot(self) -> tuple[ImageState, str]:
         """What a power-up would run if power were lost now, found out on a copy."""
