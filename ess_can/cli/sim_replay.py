@@ -57,7 +57,7 @@ def _error(result: RunResult) -> EssCanError | None:
         return None
     return InvariantViolated(
         f"something is wrong with the run of seed {result.seed}",
-        why=next(filter(None, (*result.violations, result.stuck, result.unhealed))),
+        why=result.wrong,
         remedy="Please report it as a bug, with this command.",
     )
 

@@ -24,7 +24,6 @@ def test_random_faults(part: int, count: Count) -> None:
     for seed in seeds:
         result = run_seed(seed)
         if not result.good:
-            found = (*result.violations, result.stuck, result.unhealed)
-            wrong.append(f"ess-can sim replay --seed {seed}: {'; '.join(filter(None, found))}")
+            wrong.append(f"ess-can sim replay --seed {seed}: {result.wrong}")
     count("seeded upgrades with random faults, healed, then a good upgrade", len(seeds))
     assert not wrong, "\n".join(wrong)
