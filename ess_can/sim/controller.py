@@ -230,6 +230,14 @@ class Controller:
             self.detach()
             self._report(self._why_offline())
 
+    def disturb(self, errors: int) -> None:
+        """That many of its transmissions fail in a row, as on a bad line: 16 make it error passive, 32 bus-off."""
+        for _ in range(errors):
+            if self.online:
+                self.transmit_error()
+        if self._attached and not self.online:
+            self._medium.controller_left(self)
+
     def restart(self) -> None:
         """Recover from bus-off, after as long as an idle bus takes to show 128 times 11 recessive bits."""
         if self._attached and not self.online and self._restart is None:
