@@ -49,10 +49,12 @@ QUICK_LINK = LinkSpec(capacitance_f=0.2e-3)
 class Site:
     """A plant, how it is found and is to be left, and what is brought in.
 
-    `release` are the node types that get new firmware, each with an image of `payload_bytes`.
+    `release` are the node types that get new firmware, each with an image of `payload_bytes`; `bank` is what all nodes
+    run from at first.
     """
 
     plant: PlantSpec
+    bank: int = 0
     afterwards: Afterwards = Afterwards.AS_FOUND
     bus: BusLimits = field(default_factory=BusLimits)
     release: tuple[NodeType, ...] = (NodeType.BMU,)
@@ -72,6 +74,7 @@ class Site:
             rate += f" with FD at {timing.data_bitrate // 1000} kbit/s"
         told = [f"{plant.racks} {'rack' if plant.racks == 1 else 'racks'}", rate, plant.flash.name]
         told.append("found connected" if plant.running else "found open")
+        told += ["running from bank 1"] if self.bank else []
         if self.afterwards is not Afterwards.AS_FOUND:
             told.append(f"to be left {self.afterwards.value}")
         if self.bus.load is not None:
@@ -112,6 +115,7 @@ def random_site(chance: random.Random, seed: int) -> Site:
     )
     return Site(
         plant,
+        bank=chance.randrange(2),
         afterwards=_weighted(chance, (Afterwards.AS_FOUND, 16), (Afterwards.HOLD_OPEN, 2), (Afterwards.CONNECT, 2)),
         bus=_bus(chance),
         release=_weighted(

@@ -11,7 +11,7 @@ import asyncio
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 
 from ess_can.bus.clock import now, pause
 from ess_can.campaign.faults import Fault, parse_fault
@@ -100,7 +100,11 @@ class Run:
         """All of it."""
         site = self._mixture.site
         station = self._station = Station(
-            site.plant, release(site.release, NEW, site.payload_bytes), self._mixture.seed, site.config(), make_plant
+            site.plant,
+            release(site.release, NEW, site.payload_bytes),
+            self._mixture.seed,
+            site.config(),
+            partial(make_plant, bank=site.bank),
         )
         self._edges = Edges(station.plant)
         self._monitors = Monitors(station.plant)
