@@ -12,7 +12,6 @@ from ess_can.gateway.config import Afterwards, BusLimits, GatewayConfig
 from ess_can.identity import NodeType, Version
 from ess_can.isotp import IsoTpParams
 from ess_can.sim.electrical import LinkSpec
-from ess_can.sim.node import Behaviour
 from ess_can.sim.parts import STM32F429, STM32G474, FlashPart
 from ess_can.sim.plant import PlantSpec
 
@@ -83,7 +82,6 @@ class Site:
             told.append(f"{self.bus.nodes_at_once} node at once")
         names = " and ".join(node_type.name.lower() for node_type in self.release)
         told.append(f"{self.payload_bytes} bytes for {names}")
-        told += [f"firmware {version} {how.value}" for version, how in plant.behaviours.items()]
         return ", ".join(told)
 
 
@@ -102,7 +100,6 @@ def random_site(chance: random.Random, seed: int) -> Site:
     if chance.random() < 0.2:
         isotp = replace(isotp, block_size=8, st_min=1)
     racks = _weighted(chance, (1, 6), (2, 3), (3, 1))
-    bad = {NEW: chance.choice([how for how in Behaviour if how is not Behaviour.GOOD])}
     plant = PlantSpec(
         racks=racks,
         running=chance.random() < 0.8,
@@ -110,7 +107,6 @@ def random_site(chance: random.Random, seed: int) -> Site:
         isotp=isotp,
         link=QUICK_LINK if chance.random() < 0.8 else LinkSpec(capacitance_f=0.6e-3),
         flash=_flash(chance),
-        behaviours=bad if chance.random() < 0.06 else {},
         seed=seed,
     )
     return Site(

@@ -16,8 +16,8 @@ class RunResult:
     the gateway died.  `took_effect` are the kinds of fault that did something; `edges` are the changes of state that
     were seen, such as ``phase PROGRAM TRIAL_BOOT``.  `violations` are broken rules.  `stuck` says why no final phase
     was reached once the faults were gone, `unhealed` why the good upgrade afterwards failed; empty if they did not.
-    `frames`, `steps` and `entries` are how long the first attempt was: frames on the wire, steps of the gateway's tasks,
-    entries in its journal.
+    `frames`, `steps` and `entries` are how long the first attempt was: frames on the wire, steps of the gateway's
+    tasks, entries in its journal.
     """
 
     seed: int

@@ -26,10 +26,10 @@ from ess_can.campaign.watching import Edges, PlantLines, entry_text
 from ess_can.errors import EssCanError, SimulationDeadlock
 from ess_can.gateway.config import Afterwards
 from ess_can.gateway.phases import Phase
+from ess_can.gateway.progress import Event, Noted, PhaseEntered
+from ess_can.gateway.report import Report
 from ess_can.sim.loop import run_virtual
 
-SETTLED_S = 1.2
-"""How long the plant runs before the gateway comes."""
 LONGEST_S = 1800.0
 """In how much time every attempt has to come to its end, faults or not."""
 HEALED_S = 5.0
@@ -66,9 +66,15 @@ def _planned(seed: int, faults: Sequence[str] | None) -> Mixture:
     return mixture if faults is None else replace(mixture, faults=tuple(faults))
 
 
-def run_mixture(mixture: Mixture, timeline: Timeline | None = None) -> RunResult:
-    """Run what was planned, and write into `timeline` if there is one.  Raises UsageError for what is no fault."""
-    run = Run(mixture, [parse_fault(text) for text in mixture.faults], timeline)
+def run_mixture(
+    mixture: Mixture, timeline: Timeline | None = None, *, faults: Sequence[Fault] | None = None
+) -> RunResult:
+    """Run what was planned, and write into `timeline` if there is one.  Raises UsageError for what is no fault.
+
+    `faults`, for tests, are in the place of the mixture's own.
+    """
+    armed = [parse_fault(text) for text in mixture.faults] if faults is None else faults
+    run = Run(mixture, armed, timeline)
     try:
         run_virtual(run.whole())
     except SimulationDeadlock as error:
@@ -110,10 +116,9 @@ class Run:
         self._monitors = Monitors(station.plant)
         lines = None if self._timeline is None else PlantLines(station.plant, self._timeline)
         for fault in self._faults:
-            fault.arm(station)
-        station.plant.start()
-        await pause(SETTLED_S)
+            station.arm(fault)
         try:
+            await station.settle()
             await self._under_faults(station)
             await self._healed(station)
         finally:
@@ -122,15 +127,20 @@ class Run:
             self._trace_hash = station.plant.trace.hexdigest()
             if lines is not None:
                 lines.finish()
+            for at, fault in station.effects:
+                self._say("fault", fault.text, at)
+            for violation in self._monitors.violations:
+                self._say("RULE", str(violation), violation.at_s)
             station.plant.stop()
 
     async def _under_faults(self, station: Station) -> None:
         """The upgrade, resumed as often as the gateway died and somebody was there to start it again."""
         wire = station.plant.wire
-        frames, began_at = wire.transmissions, now()
+        frames = wire.transmissions
         finished = await self._attempt(station, station.start_upgrade)
         self._frames = wire.transmissions - frames
         self._steps = station.process.steps
+        self._entries = station.disk.writes
         for after_s in self._mixture.restarts:
             if finished or self.stuck:
                 return
@@ -162,6 +172,7 @@ class Run:
     async def _attempt(self, station: Station, start: Callable[[], object], *, last: bool = False) -> bool:
         """Have the gateway work until it ends or dies; whether it came to its end."""
         events_before = len(station.events)
+        self._watch_journal(station)
         start()
         try:
             async with asyncio.timeout(LONGEST_S):
@@ -181,14 +192,32 @@ class Run:
             return False
         if not last:
             self._ended = report.result.name
-            if report.error is not None:
-                self._errors.append(report.error.name)
+            self._note_errors(report, events)
         self._say("gateway", f"ended: {report.result.value}" + (f" ({report.error})" if report.error else ""))
         return True
 
-    def _say(self, who: str, what: str) -> None:
+    def _note_errors(self, report: Report, events: Sequence[Event]) -> None:
+        """The error that it ended with, and those that it met on the way: each once, in the order of their telling."""
+        told = [
+            event.text if isinstance(event, Noted) else event.detail
+            for event in events
+            if isinstance(event, Noted | PhaseEntered)
+        ]
+        if report.error is not None:
+            self._errors.append(report.error.name)
+            told.append(report.error.why)
+        met = (name for text in told for name in _NAME.findall(text) if name in error_names())
+        self._errors += [name for name in dict.fromkeys(met) if name not in self._errors]
+
+    def _watch_journal(self, station: Station) -> None:
+        if self._monitors is not None:
+            self._monitors.attach_journal(station.journal)
         if self._timeline is not None:
-            self._timeline.add(now(), who, what)
+            station.journal.on_entry.append(lambda entry: self._say("journal", entry_text(entry)))
+
+    def _say(self, who: str, what: str, at: float | None = None) -> None:
+        if self._timeline is not None:
+            self._timeline.add(now() if at is None else at, who, what)
 
     def result(self) -> RunResult:
         """What came of it."""
@@ -196,11 +225,13 @@ class Run:
         return RunResult(
             seed=self._mixture.seed,
             plant=self._mixture.site.text,
-            faults=self._mixture.faults,
+            faults=tuple(fault.text for fault in self._faults),
             ended=self._ended,
             errors=tuple(self._errors),
             kills=0 if station is None else station.kills,
-            took_effect=tuple(sorted({fault.kind.name for fault in self._faults if fault.took_effect})),
+            took_effect=()
+            if station is None
+            else tuple(sorted({fault.kind.name for fault in self._faults if station.took_effect(fault)})),
             edges=() if self._edges is None else tuple(sorted(self._edges.seen)),
             violations=() if monitors is None else tuple(map(str, monitors.violations)),
             stuck=self.stuck,

@@ -8,6 +8,9 @@ from functools import cache
 from ess_can.campaign.mixture import Mixture, plain
 from ess_can.campaign.result import RunResult
 from ess_can.campaign.run import run_mixture
+from ess_can.identity import NodeAddress, NodeType
+
+BMU1 = NodeAddress(NodeType.BMU, 1)
 
 
 @cache
