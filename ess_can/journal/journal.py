@@ -6,7 +6,7 @@ import os
 import shutil
 import sqlite3
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,14 +16,14 @@ from ess_can.errors import EssCanError, JournalError, JournalUnwritable, NoSuchU
 from ess_can.journal.entries import Deed, Entry, Kind, UpgradeRecord, storable
 from ess_can.journal.failures import damaged, told_as_ours
 from ess_can.journal.history import BeganFacts, EndedFacts
-from ess_can.journal.kept_files import Content, DiskFiles, KeptBytes, KeptFiles, MemoryFiles, sync_directory
+from ess_can.journal.kept_files import Content, DiskFiles, KeptFiles, MemoryFiles, size_of, sync_directory
 from ess_can.journal.lock import ProcessLock
-from ess_can.journal.store import IN_MEMORY, Chain, Connect, add, open_for_writing, rows
+from ess_can.journal.reader import JournalReader
+from ess_can.journal.store import DATABASE, IN_MEMORY, Chain, Connect, add, open_for_writing, rows
 
 Clock = Callable[[], datetime]
 """The wall clock, with a time zone.  Nothing depends on it: the order is that of `Entry.seq`."""
 
-DATABASE: Final = "journal.sqlite3"
 LOCK: Final = "lock"
 FILES: Final = "files"
 _NO_TIME: Final = datetime(2000, 1, 1, tzinfo=UTC)
@@ -129,10 +129,7 @@ class Journal:
                 why=f"it began at {history.unfinished.began_at:%Y-%m-%d %H:%M} UTC, with {history.unfinished.release}",
                 remedy="Finish it with `ess-can resume`, or `ess-can resume --roll-back`.",
             )
-        if isinstance(file, bytes):
-            file = KeptBytes(file)
-        with told_as_ours(self._place):
-            self.require_room(file.stat().st_size if isinstance(file, Path) else file.size)
+        self.require_room(size_of(file))
         self._upgrade = history.next_id
         self._files.keep(self._upgrade, file, sha256)
         facts = BeganFacts(storable(release), sha256, storable(options))
@@ -206,6 +203,12 @@ class Journal:
     def last(self, deed: Deed) -> Entry | None:
         """The unfinished upgrade's newest entry about `deed`: its INTENT, or the RESULT once there is one."""
         return self._chain.history.last(deed)
+
+    def reader(self) -> JournalReader:
+        """What was written so far, for those who only look."""
+        if self.directory is None:
+            return JournalReader(self._connection, self._place, ExitStack())
+        return JournalReader.open(self.directory)
 
     # --- the end --------------------------------------------------------------------------------
 

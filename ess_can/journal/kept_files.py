@@ -18,6 +18,7 @@ from ess_can.journal.failures import damaged, told_as_ours
 
 _PIECE: Final = 64 * 1024
 _SUFFIX: Final = ".essup"
+_SYNCS_DIRECTORIES: Final = os.name != "nt"
 
 
 class Content(Protocol):
@@ -159,9 +160,19 @@ class DiskFiles:
         return self._directory / f"{name}{_SUFFIX}"
 
 
+def size_of(source: Content | Path | bytes) -> int:
+    """How many bytes it has.  Raises FileUnreadable."""
+    if isinstance(source, Path):
+        try:
+            return source.stat().st_size
+        except OSError as error:
+            raise _unreadable(source, error) from error
+    return len(source) if isinstance(source, bytes) else source.size
+
+
 def sync_directory(directory: Path) -> None:
     """Have the names in a directory on the disk.  Raises OSError."""
-    if os.name == "nt":  # it has no such thing
+    if not _SYNCS_DIRECTORIES:
         return
     handle = os.open(directory, os.O_RDONLY)
     try:
@@ -191,11 +202,15 @@ def _pieces(source: Content | Path | bytes) -> Iterator[bytes]:
                 while piece := file.read(_PIECE):
                     yield piece
         except OSError as error:
-            raise FileUnreadable(f"cannot read {source}", why=error.strerror or str(error)) from error
+            raise _unreadable(source, error) from error
         return
     content = KeptBytes(source) if isinstance(source, bytes) else source
     for offset in range(0, content.size, _PIECE):
         yield content.read(offset, _PIECE)
+
+
+def _unreadable(path: Path, error: OSError) -> FileUnreadable:
+    return FileUnreadable(f"cannot read {path}", why=error.strerror or str(error))
 
 
 def _hash(content: Content) -> bytes:

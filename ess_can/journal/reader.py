@@ -16,8 +16,7 @@ from ess_can.journal import schema
 from ess_can.journal.entries import CHAIN_START, Entry, UpgradeRecord
 from ess_can.journal.failures import told_as_ours
 from ess_can.journal.history import History
-from ess_can.journal.journal import DATABASE
-from ess_can.journal.store import Chain, connected, parse, rows
+from ess_can.journal.store import DATABASE, IN_MEMORY, Chain, connected, parse, rows
 
 
 class JournalReader:
@@ -28,7 +27,7 @@ class JournalReader:
     """
 
     def __init__(self, connection: sqlite3.Connection, place: str, undo: ExitStack) -> None:
-        """For `open`."""
+        """For `open` and `Journal.reader`.  `undo` is what to do when it is closed."""
         self._connection = connection
         self._place = place
         self._undo = undo
@@ -48,7 +47,7 @@ class JournalReader:
             except FileNotFoundError:
                 empty = True
             if empty:
-                connection = connected(":memory:", sqlite3.connect)
+                connection = connected(IN_MEMORY, sqlite3.connect)
                 undo.callback(connection.close)
                 schema.migrate(connection, place)
                 return cls(connection, place, undo.pop_all())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final
 
 from ess_can.errors import JournalVersionUnknown
@@ -53,7 +54,7 @@ def migrate(connection: sqlite3.Connection, place: str, steps: Sequence[Step] = 
             connection.execute(f"PRAGMA user_version = {number + 1}")
             connection.execute("COMMIT")
         except sqlite3.Error:
-            if connection.in_transaction:
+            with suppress(sqlite3.Error):  # after some failures it has been done already
                 connection.execute("ROLLBACK")
             raise
 
@@ -81,7 +82,7 @@ def check(connection: sqlite3.Connection, place: str, steps: Sequence[Step] = ST
     """Whether database and tables are whole and as `steps` make them.  Raises JournalCorrupt, sqlite3.Error."""
     for (finding,) in connection.execute("PRAGMA quick_check(1)"):
         if finding != "ok":
-            raise damaged(place, str(finding))
+            raise damaged(place, str(finding).splitlines()[-1])
     model = sqlite3.connect(":memory:", isolation_level=None)
     try:
         migrate(model, place, steps[: version(connection, place, steps)])

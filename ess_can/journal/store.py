@@ -18,6 +18,7 @@ Connect = Callable[..., sqlite3.Connection]
 
 Row = tuple[object, ...]
 
+DATABASE: Final = "journal.sqlite3"
 IN_MEMORY: Final = ":memory:"
 _COLUMNS: Final = "seq, upgrade, at, kind, deed, node, text, ok, answers, facts, digest"
 _INSERT: Final = f"INSERT INTO entries ({_COLUMNS}) VALUES ({', '.join('?' * 11)})"  # noqa: S608 - constants
