@@ -336,7 +336,8 @@ def test_o9_weld_lock_out_is_cleared_by_a_named_person_on_record() -> None:
         contactor = plant.circuit.racks[0].main_plus
         contactor.fault = ContactorFault.NONE
         plant.circuit.place(contactor, False)
-        await pause(1.0)
+        plant.nodes[BMU1].reset(plant.wire.loop.time())  # and no restart helps
+        await pause(3.0)
         await refused()
         with pytest.raises(UsageError, match="not cleared"):
             rack.clear_latches(" ", plant.wire.loop.time())
