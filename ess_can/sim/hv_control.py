@@ -7,6 +7,7 @@ link and nobody commands; HVIL, insulation, fire and emergency stop open it at o
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -69,7 +70,8 @@ class RackControl:
     """One BMU's high-voltage part.  A rack whose main contactors are found closed at construction starts closed.
 
     `hold_open` belongs to the node: set while a programming session is active or the running image is unconfirmed.
-    `refusal` says why the last order CLOSE was not followed; None if it was, or if there was none.
+    `refusal` says why the last order CLOSE was not followed; None if it was, or if there was none.  Whoever watches is
+    in `on_event`, and in `on_clear`, called with the name of whoever cleared the latches.
     """
 
     def __init__(
@@ -81,6 +83,8 @@ class RackControl:
         self.hold_open = False
         self.refusal: CloseRefusal | None = None
         self.clearings: list[Clearing] = []
+        self.on_event: list[Callable[[RackEvent], None]] = []
+        self.on_clear: list[Callable[[str], None]] = []
         rack = hardware.rack
         self.rack_state = RackState.CLOSED if rack.main_plus.coil and rack.main_minus.coil else RackState.INIT
         self._contactors = rack.contactors
@@ -134,6 +138,8 @@ class RackControl:
         """
         if not by.strip():
             raise UsageError("The latched faults were not cleared", why="nobody's name was given")
+        for tell in self.on_clear:
+            tell(by)
         cleared = self._latches
         self.clearings.append(Clearing(now, by, cleared))
         self._latches = frozenset()
@@ -163,7 +169,12 @@ class RackControl:
 
     def programming_allowed(self, now: float) -> bool:
         """The BMU's own HV-off gate: its evidence, the PCS proved at rest, open and locked, no emergency latched."""
-        return self.hv_off(now) and self._pcs.held_open(now) and not self._latches - {Latch.PRECHARGE_FAILED}
+        return (
+            self.hv_off(now)
+            and not self._own.is_contradicted()
+            and self._pcs.held_open(now)
+            and not self._latches - {Latch.PRECHARGE_FAILED}
+        )
 
     def reset_allowed(self, now: float) -> bool:
         """Whether a restart changes nothing: no coil is energised and every contactor reports open."""
@@ -378,3 +389,5 @@ class RackControl:
     def _fire(self, event: RackEvent, now: float) -> None:
         self.rack_state = RACK_TRANSITIONS[self.rack_state, event]
         self._entered_at = now
+        for tell in self.on_event:
+            tell(event)

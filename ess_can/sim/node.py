@@ -112,7 +112,7 @@ class SimulatedNode:
         self.boots = 0
         self._codec = codec
         self._entropy = entropy
-        self._bootloader = Bootloader(self.flash, self.records, verify)
+        self.bootloader = Bootloader(self.flash, self.records, verify)
         self._memory: ProgrammingMemory | None = None
         self._server: UdsServerSession | None = None
         self._channel: IsoTpChannel | None = None
@@ -129,7 +129,7 @@ class SimulatedNode:
 
     def install(self, image: bytes) -> None:
         """Program a confirmed image on the production line.  Raises EssCanError if it does not verify."""
-        provision(self.flash, self.records, image, self._bootloader.verify)
+        provision(self.flash, self.records, image, self.bootloader.verify)
         # A node that was upgraded before: the other bank holds an image, too, and has to be erased.
         self.flash.factory_program(1, self.flash.geometry.slot_offset, image)
 
@@ -180,7 +180,7 @@ class SimulatedNode:
     def _boot(self, now: float) -> None:
         self.boots += 1
         config = MemoryConfig(self.address.node_type, self.board.hardware_id, self.board.part)
-        memory = ProgrammingMemory(self._bootloader, config)
+        memory = ProgrammingMemory(self.bootloader, config, self.application.programming_allowed)
         behaviour = self.behaviours.get(memory.version, Behaviour.GOOD)
         self._memory = memory
         if behaviour is Behaviour.HANGS:
@@ -298,14 +298,16 @@ class SimulatedNode:
             self._server_timer = asyncio.get_running_loop().call_at(server.next_deadline, self._on_server_deadline)
 
     def _watch_flash(self, now: float) -> None:
-        """Flash work was allowed when it was asked for; 10 ms after high voltage is not off any more none begins."""
+        """Once high voltage is not off any more no operation begins: each asks.  This ends the download, too."""
         memory, server = self._memory, self._server
-        if memory is None or server is None or not memory.is_working(now):
+        if memory is None or server is None:
             self._end_flash_watch()
         elif not self.application.programming_allowed(now):
             memory.abort_download(now)
             self._end_flash_watch()
             self._arm_server(server)
+        elif not memory.is_working(now):
+            self._end_flash_watch()
 
     def _end_flash_watch(self) -> None:
         self._flash_watched = False

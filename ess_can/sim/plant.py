@@ -7,7 +7,7 @@ for bit: `Plant.trace` holds the hash of everything that was on the wire.
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
@@ -89,7 +89,8 @@ class Plant:
 
     `images` are the confirmed MCUboot images that the nodes come with, by node type; `verify` is the signature check in
     the nodes' ROM.  `state` is where its memories live: RAM unless given; raises FileUnreadable if it cannot be used.
-    `racks`, `hardware` and `nodes` are what is simulated here.
+    `racks`, `hardware` and `nodes` are what is simulated here.  Whoever watches is in `on_step`, called with the time
+    after every step of the physics, and in the like lists of wire, circuit, PCS, racks and nodes.
     """
 
     def __init__(
@@ -102,6 +103,8 @@ class Plant:
     ) -> None:
         self.spec = spec
         self.codec = codec
+        self.verify = verify
+        self.on_step: list[Callable[[float], None]] = []
         self.trace = TraceHash()
         self.wire = Wire(spec.bit_timing, on_frame=self.trace.record)
         self._storages: dict[NodeAddress, NodeStorage] = {}
@@ -216,6 +219,8 @@ class Plant:
             self.pcs.step(now)
         for rack in self.racks:
             rack.step(now)
+        for tell in self.on_step:
+            tell(now)
 
     @property
     def pcs_node(self) -> PcsNode:

@@ -15,16 +15,22 @@ class CutMode(Enum):
     """What becomes of the operation at which power is lost."""
 
     BEFORE = "before"  # it never began
-    TORN = "torn"  # it began and did not end
+    PREFIX = "prefix"  # its first part is done, the rest untouched; reads without error
+    BITS = "bits"  # a random subset of its bits is done; reads without error
+    UNSTABLE = "unstable"  # undecided: reads with an error, or as one value or the other, anew each time
     AFTER = "after"  # it is done, but nobody was told
+
+
+TEARING = (CutMode.PREFIX, CutMode.BITS, CutMode.UNSTABLE)
+"""The modes in which an operation begins and does not end."""
 
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """How many of the operations asked for take place entirely, and whether the one after them is torn."""
+    """How many of the operations asked for take place entirely, and how the one after them is torn, if it is."""
 
     whole: int
-    torn: bool = False
+    torn: CutMode | None = None
 
 
 class PowerCut:
@@ -57,7 +63,7 @@ class PowerCut:
             self.operations += count
             return Admission(count)
         whole = self._at - self.operations + (self._mode is CutMode.AFTER)
-        torn = self._mode is CutMode.TORN
-        self.operations += whole + torn
+        torn = self._mode if self._mode in TEARING else None
+        self.operations += whole + (torn is not None)
         self.powered = False
         return Admission(whole, torn)

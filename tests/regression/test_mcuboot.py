@@ -100,7 +100,7 @@ def cuts(start: RigState, prepare: Act, act: Act) -> Iterator[Rig]:
     assert operations
     for at in range(operations):
         for mode in CutMode:
-            for seed in TORN_SEEDS if mode is CutMode.TORN else (1,):
+            for seed in TORN_SEEDS if mode is CutMode.BITS else (1,):
                 rig = prepared(seed)
                 rig.power.arm(at, mode)
                 with suppress(PowerLostError):

@@ -217,7 +217,7 @@ def test_zephyr_19438_device_that_can_never_be_upgraded_again(content: bytes) ->
     for at in range(whole.power.operations - before):
         rig = Rig(seed=at)
         rig.take_over(state)
-        rig.power.arm(at, CutMode.TORN)
+        rig.power.arm(at, CutMode.BITS)
         with suppress(PowerLostError):
             send_a_damaged_image(rig)
         rig.power_cycle()

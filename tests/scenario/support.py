@@ -25,6 +25,7 @@ from ess_can.gateway.report import Report
 from ess_can.gateway.run import upgrade_station
 from ess_can.identity import NodeAddress, NodeType, Version
 from ess_can.image.node_image import NodeImage
+from ess_can.journal.journal import Journal
 from ess_can.signals.dbc import StationCodec
 from ess_can.signals.messages import EmsUpgradeNotice, ImageState, Message
 from ess_can.sim.boot_records import ImageId
@@ -51,8 +52,8 @@ PART = replace(STM32G474, block_bytes=4096)
 """Small pages and small blocks: an image of a few KiB takes several of both."""
 QUICK = PlantSpec(link=QUICK_LINK, flash=PART)
 SETTLED_S = 1.2
-REACTION_S = 0.05
-"""How long flash work may still begin once high voltage is on: a BMU looks every 10 ms."""
+REACTION_S = {NodeType.BMU: 0.0, NodeType.COMM_GATEWAY: 0.05}
+"""How long flash work may still begin once high voltage is on: a BMU measures it, the comm gateway hears of it."""
 HV_ON_V = 60.0
 NODE_INFO_S = 0.5
 
@@ -129,7 +130,7 @@ class Observer:
         self._hv_on_since: float | None = None
         self._closed = [rack.conductance_s > 0 for rack in plant.circuit.racks]
         for address, node in plant.nodes.items():
-            node.flash.observer = self._flash_observer(address, node)
+            node.flash.on_start.append(self._flash_observer(address, node))
         self._cycle = Cycle(0.010, self._look)
         self._cycle.start()
 
@@ -144,6 +145,8 @@ class Observer:
             self.operations.append((address, operation))
             if operation.bank == node.flash.running_bank:
                 self._breach(f"{address}: {operation.action.name} in the running bank")
+            if self.hv_is_on and not REACTION_S[address.node_type]:
+                self._breach(f"{address}: {operation.action.name} begins under HV")
 
         return on_operation
 
@@ -179,7 +182,7 @@ class Observer:
                 self._breach(f"{address} is in recovery")
         for address, operation in self.operations:
             for since, until_s in self._hv_on:
-                if since + REACTION_S < operation.started < until_s:
+                if since + REACTION_S[address.node_type] < operation.started < until_s:
                     self._breach(f"{address}: {operation.action.name} {operation.started - since:.2f} s under HV")
         for contactor in self._plant.circuit.contactors:
             if contactor.broken_a > contactor.spec.break_current_a:
@@ -199,10 +202,9 @@ class Scene:
         self.report: Report | None = None
         self._heard: dict[int, list[float]] = {}
         self._notices: list[tuple[float, EmsUpgradeNotice]] = []
-        plant.wire.on_frame = self._on_frame
+        plant.wire.on_frame.append(self._on_frame)
 
     def _on_frame(self, frame: CanFrame, at: float, sender: str) -> None:
-        self.plant.trace.record(frame, at, sender)
         if sender == "EMS":
             self.frames.append(Sent(frame, at, sender))
             decoded = self.plant.codec.decode(frame.can_id, frame.data)
@@ -296,12 +298,14 @@ class Scene:
         *,
         config: GatewayConfig | None = None,
         dry_run: bool = False,
+        journal: Journal | None = None,
     ) -> Report:
         """An upgrade by the gateway of this scene; for a second one, too."""
         return await upgrade_station(
             self.gateway,
             upgrade or release(),
             simulated_setup(self.plant, config),
+            journal=Journal.in_memory() if journal is None else journal,
             on_progress=self.events.append,
             dry_run=dry_run,
         )
