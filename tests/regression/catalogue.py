@@ -84,7 +84,10 @@ _BOOTLOADER = "unit/sim/test_bootloader.py"
 _RECORDS = "unit/sim/test_boot_records.py"
 _FLASH = "unit/sim/test_flash.py"
 _MEMORY = "unit/sim/test_programming.py"
-_POWER_CUT = "property/test_every_power_cut.py"
+_CUTS = "campaign/test_flash_cuts.py"
+_JOURNAL = "unit/journal/test_journal.py"
+_JOURNAL_DISK = "unit/journal/test_disk.py"
+_INTERLOCK = "unit/gateway/test_interlock.py"
 _HV_CONTROL = "unit/sim/test_hv_control.py"
 _HV_EVIDENCE = "unit/sim/test_hv_evidence.py"
 _VERIFY = "unit/trust/test_verify.py"
@@ -98,22 +101,29 @@ def _bus() -> Iterator[Row]:
         "the controller becomes error passive",
         "a warning with both error counters; the upgrade goes on",
         _in(_ADAPTER, "test_error_passive_is_a_warning_once_each_time")
-        + _in("unit/gateway/test_watch.py", "test_a_warning_of_the_bus_ends_nothing_and_is_told"),
+        + _in("scenario/test_bus_off.py", "test_error_passive_is_told_with_its_counters_and_the_upgrade_goes_on"),
     )
     yield Row(
         "B2",
         "the controller goes bus-off once",
         "a few restarts with growing pauses; E2E and sessions begin anew, HV-off is proved again before anything else",
-        _in(_WIRE, "test_a_restart_takes_128_times_11_bits_and_clears_the_counters")
-        + _in(_ADAPTER, "test_bus_off_is_reported_once_and_refuses_frames_until_the_restart"),
-        open="recovery inside an upgrade",
+        _in(
+            "scenario/test_bus_off.py",
+            "test_bus_off_once_in_any_phase_is_survived",
+            "test_high_voltage_is_proved_off_again_and_the_transfer_is_resumed_where_it_was_verified",
+        )
+        + _in(
+            "unit/bus/test_recovering_bus.py",
+            "test_bus_off_is_a_warning_and_the_controller_is_restarted_later_each_time",
+        )
+        + _in(_INTERLOCK, "test_bus_off_ends_every_permit_and_the_proof_begins_anew"),
     )
     yield Row(
         "B3",
         "the controller goes bus-off again and again",
         "BUS_UNUSABLE; the plant is left safe",
-        _in("unit/gateway/test_watch.py", "test_the_loss_of_the_bus_always_ends_it"),
-        open="BUS_UNUSABLE after the last restart",
+        _in("scenario/test_bus_off.py", "test_the_fourth_time_the_bus_is_unusable_and_the_plant_is_safe_by_itself")
+        + _in("unit/bus/test_recovering_bus.py", "test_the_fourth_time_ends_it"),
     )
     yield Row(
         "B4",
@@ -478,18 +488,18 @@ def _flash() -> Iterator[Row]:
         "F1",
         "power is lost at any operation of flash or records",
         "the old image boots, or the new one once it is confirmed",
-        _in(_POWER_CUT, "test_one_cut", "test_the_upgrade_consists_of_the_writes_that_are_to_be_cut")
+        _in(_CUTS, "test_power_is_cut_at_every_operation", "test_a_transfer_consists_of_the_writes_that_are_to_be_cut")
         + _in(_MCUBOOT, "test_mcuboot_1588_power_lost_while_images_are_moved"),
     )
     yield Row(
         "F2",
         "a write is torn: a prefix of it, some of its bits",
         "found by reading back and by the hash; the old image boots",
-        _in(_POWER_CUT, "test_one_cut")
+        _in(_CUTS, "test_power_is_cut_at_every_operation")
         + _in(
             _FLASH,
             "test_power_loss_in_programming_leaves_a_prefix_and_one_torn_unit",
-            "test_an_unstable_unit_reads_with_an_ecc_error_and_its_neighbours_do_not",
+            "test_an_unreadable_unit_reads_with_an_ecc_error_and_its_neighbours_do_not",
         ),
     )
     yield Row(
@@ -514,14 +524,15 @@ def _flash() -> Iterator[Row]:
         "F5",
         "power is lost again while a node recovers",
         "the same, for every pair of cuts",
-        _in(_POWER_CUT, "test_a_second_cut_while_the_node_recovers_from_the_first")
+        _in("campaign/test_pairs.py", "test_power_is_cut_twice")
         + _in("property/test_every_death.py", "test_death_again_while_it_recovers"),
     )
     yield Row(
         "F6",
         "power is lost between activation and first boot",
         "one trial, then back",
-        _in(_POWER_CUT, "test_one_cut") + _in(_BOOTLOADER, "test_an_unconfirmed_image_boots_as_often_as_it_has_tries"),
+        _in(_CUTS, "test_power_is_cut_at_every_operation")
+        + _in(_BOOTLOADER, "test_an_unconfirmed_image_boots_as_often_as_it_has_tries"),
     )
     yield Row(
         "F7",
@@ -549,7 +560,7 @@ def _flash() -> Iterator[Row]:
             "test_mcuboot_480_interrupted_revert_is_not_swapped_back",
             "test_mcuboot_829_reset_during_swap_of_a_node_never_upgraded_before",
         )
-        + _in(_POWER_CUT, "test_one_cut"),
+        + _in(_CUTS, "test_power_is_cut_at_every_operation"),
     )
     yield Row(
         "F11",
@@ -601,7 +612,8 @@ def _flash() -> Iterator[Row]:
         "F16",
         "the security counter is raised before the confirmation",
         "it rises with the confirmation, in the same record",
-        _in(_BOOTLOADER, "test_confirm_is_one_record_and_raises_the_counter") + _in(_POWER_CUT, "test_one_cut"),
+        _in(_BOOTLOADER, "test_confirm_is_one_record_and_raises_the_counter")
+        + _in(_CUTS, "test_power_is_cut_at_every_operation"),
     )
     yield Row(
         "F17",
@@ -817,34 +829,54 @@ def _gateway() -> Iterator[Row]:
         "G2",
         "power is lost, and the journal's log is torn at any byte",
         "what is read is a prefix of what was written",
-        (),
-        open="the journal",
+        _in(
+            "campaign/test_wal.py",
+            "test_the_log_cut_at_every_byte_of_the_last_transaction",
+            "test_every_byte_of_the_last_transaction_wrong",
+        )
+        + _in(_JOURNAL, "test_what_is_written_is_on_the_disk_before_the_call_returns"),
     )
     yield Row(
         "G3",
         "the disk is full",
         "found before the start; later a safe end",
-        _in("unit/cli/test_image.py", "test_no_room_for_the_private_copy")
+        _in(
+            _JOURNAL_DISK,
+            "test_a_full_disk_shows_before_anything_starts",
+            "test_a_disk_that_fills_up_on_the_way",
+        )
+        + _in("unit/cli/test_image.py", "test_no_room_for_the_private_copy")
         + _in("unit/cli/test_trace_file.py", "test_a_disk_that_fills_up_does_not_end_the_upgrade"),
-        open="the journal",
     )
     yield Row(
         "G4, G5",
         "a write does not reach the disk; the database is damaged",
         "stopped, or refused with the way to recover; the plant is left safe",
-        (),
-        open="the journal",
+        _in(_JOURNAL_DISK, "test_a_write_that_fails_is_the_last", "test_something_else_in_its_place")
+        + _in("campaign/test_journal_damage.py", "test_damaged_at_random")
+        + _in("unit/journal/test_schema.py", "test_a_page_that_is_not_whole_is_found_before_it_is_used"),
     )
     yield Row(
         "G6, G7",
         "the wall clock jumps; the machine sleeps",
         "deadlines do not follow the wall clock, and every permit is stale on waking",
-        _in(
-            "unit/gateway/test_interlock.py",
-            "test_a_gap_revokes_even_if_the_next_frame_closes_it_before_anybody_looked",
+        _in(_JOURNAL, "test_a_wall_clock_that_jumps_harms_nothing")
+        + _in(
+            _INTERLOCK,
+            "test_a_sleep_of_the_machine_ends_every_permit",
+            "test_after_a_sleep_a_frame_asks_before_any_timer_looked",
         ),
     )
-    yield Row("G8", "two commands at once", "the second is LOCKED, and told by whom", (), open="the journal's lock")
+    yield Row(
+        "G8",
+        "two commands at once",
+        "the second is LOCKED, and told by whom; the lock dies with its process",
+        _in(
+            "unit/journal/test_lock.py",
+            "test_the_second_is_told_who_has_it",
+            "test_a_lock_dies_with_its_process_and_what_it_wrote_stays",
+        ),
+    )
     yield Row(
         "G9",
         "two gateways on one plant",
@@ -868,7 +900,10 @@ def _gateway() -> Iterator[Row]:
         "G11, G12",
         "the loop is starved; anything raises anywhere",
         "paused, not unsafe; the plant is always put back",
-        _in("unit/bus/test_clock.py", "test_a_starved_loop_skips_calls_and_does_not_burst")
+        _in(
+            _INTERLOCK,
+            "test_a_starved_loop_asks_before_a_frame_and_what_waited_in_queues_does_not_count",
+        )
         + _in(
             _UPGRADE,
             "TestOurOwnDefects::test_an_internal_error_still_puts_the_plant_back",
@@ -890,8 +925,12 @@ def _gateway() -> Iterator[Row]:
         "G14, G15",
         "a journal of another version; a disk that cannot be written",
         "migrated or refused; no record, no upgrade",
-        (),
-        open="the journal",
+        _in(
+            "unit/journal/test_schema.py",
+            "test_an_older_one_is_brought_to_the_newest_with_all_it_has",
+            "test_one_of_a_newer_version_is_refused_and_left_as_it_is",
+        )
+        + _in(_JOURNAL_DISK, "test_a_directory_that_cannot_be"),
     )
 
 
@@ -1001,8 +1040,15 @@ def _attacks() -> Iterator[Row]:
         "P22",
         "the record of what was done is edited or cut",
         "its entries are chained by hash, and the head can be kept elsewhere",
-        (),
-        open="the journal",
+        _in(
+            "unit/journal/test_audit.py",
+            "test_every_column_of_every_entry_edited",
+            "test_every_entry_removed",
+            "test_an_entry_inserted_anywhere",
+            "test_a_tail_that_was_cut_shows_against_a_head_that_was_noted",
+        )
+        + _in("unit/cli/test_history.py", "test_an_entry_that_was_changed", "test_a_head_noted_earlier"),
+        open="whoever may write the journal can make the whole chain anew: only a head kept elsewhere shows it",
     )
     yield Row(
         "P25",
