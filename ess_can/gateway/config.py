@@ -155,7 +155,8 @@ class GatewayConfig:
     """One station as the gateway knows it.
 
     `expected` names every node that must be present: a silent rack must never be taken for an absent one.
-    `silent_up_to_s` is what EMS_UpgradeNotice announces for a node's restart.
+    `silent_up_to_s` is what EMS_UpgradeNotice announces for a node's restart.  `serials` are the serial numbers that
+    nodes must have, of those that one is known of: at another site, or with another board, nothing is begun.
     """
 
     expected: tuple[NodeAddress, ...]
@@ -166,6 +167,7 @@ class GatewayConfig:
     physics: StationPhysics = field(default_factory=StationPhysics)
     afterwards: Afterwards = Afterwards.AS_FOUND
     silent_up_to_s: float = 15.0
+    serials: tuple[tuple[NodeAddress, str], ...] = ()
 
     racks: tuple[int, ...] = field(init=False)
     """Numbers of the racks."""
@@ -179,3 +181,10 @@ class GatewayConfig:
             )
         if len(set(self.expected)) != len(self.expected):
             raise UsageError("a node is named twice", why=", ".join(map(str, self.expected)))
+        strangers = [str(address) for address, _ in self.serials if address not in self.expected]
+        if strangers:
+            raise UsageError("a serial number is given of a node that is not expected", why=", ".join(strangers))
+
+    def serial_of(self, address: NodeAddress) -> str | None:
+        """The serial number that this node must have; None if any will do."""
+        return dict(self.serials).get(address)

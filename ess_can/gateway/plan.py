@@ -164,7 +164,9 @@ async def identify(master: StationMaster, address: NodeAddress) -> NodeIdentity:
     """Ask one node who it is.  Raises WrongTarget or DbcMismatch when it is not who it should be."""
     identity = await master.client(address).identify()
     heard = master.view.nodes.get(address)
-    identity.require(node_type=address.node_type, hardware_id=None if heard is None else heard.value.hardware_id)
+    hardware_id = None if heard is None else heard.value.hardware_id
+    serial = master.config.serial_of(address)
+    identity.require(node_type=address.node_type, hardware_id=hardware_id, serial=serial)
     if identity.dbc_sha256 != master.link.codec.sha256:
         raise DbcMismatch(f"{address} runs with another DBC", why="the SHA-256 that it reports is not ours")
     return identity
