@@ -16,14 +16,14 @@ from ess_can.bus.load_limit import LoadLimit
 from ess_can.bus.port import Bus
 from ess_can.bus.recovering_bus import RecoveringBus
 from ess_can.can.timing import BitTiming
-from ess_can.errors import EssCanError, Interrupted, UsageError
+from ess_can.errors import EssCanError, Interrupted, NoValidTraffic, UsageError
 from ess_can.gateway.bus_load import BusLoad
 from ess_can.gateway.config import Afterwards, GatewayConfig
 from ess_can.gateway.estimate import Estimate, StationState, Target, TargetGroup, estimate
 from ess_can.gateway.phases import Phase
 from ess_can.gateway.plan import NodePlan, Plan, listen, make_plan, require_allowed
 from ess_can.gateway.plant_view import Connection
-from ess_can.gateway.policy import FRESH_S
+from ess_can.gateway.policy import FRESH_S, bus_refusal
 from ess_can.gateway.progress import Estimated, Noted, OnProgress, PhaseEntered, ignore, never_failing
 from ess_can.gateway.report import NodeRecord, PhaseLog, Report
 from ess_can.gateway.station_master import USER_ISOTP, StationMaster
@@ -137,8 +137,7 @@ async def upgrade_station(
         tell(PhaseEntered(now(), Phase.STATUS_CHECK))
         try:
             async with master.watch:
-                with BusLoad(bus, setup.bit_timing) as others:
-                    await listen(master)
+                load = await _listen(master, BusLoad(bus, setup.bit_timing))
                 require_allowed(master)
                 master.watch.arm()  # from here on we speak: nobody else may speak as we do
                 plan = await make_plan(master, upgrade, tell)
@@ -152,7 +151,7 @@ async def upgrade_station(
             enter(Phase.REFUSED, str(report.error))
             return report
         report.nodes = _records(plan)
-        report.expected = _expected(plan, master, setup, others.load)
+        report.expected = _expected(plan, master, setup, load)
         put_back = setup.config.afterwards is Afterwards.CONNECT and report.hv_before is Connection.OPEN
         if dry_run or not (plan.nodes or put_back):
             enter(Phase.CHECKED if plan.nodes else Phase.NOTHING_TO_DO)
@@ -163,6 +162,20 @@ async def upgrade_station(
         await Upgrade(master, plan, log, tell).run(report)
         report.nodes += up_to_date
     return report
+
+
+async def _listen(master: StationMaster, others: BusLoad) -> float:
+    """Hear the plant; gives the share of the bus that others take.  Raises BusOverloaded, or what `listen` raises."""
+    unheard: NoValidTraffic | None = None
+    with others:
+        try:
+            await listen(master)
+        except NoValidTraffic as error:  # perhaps because there is no room for it
+            unheard = error
+    refusal = bus_refusal(others.load, master.config.policy) or unheard
+    if refusal is not None:
+        raise refusal
+    return others.load
 
 
 def _records(plan: Plan) -> list[NodeRecord]:
