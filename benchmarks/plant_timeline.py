@@ -76,9 +76,8 @@ class PlantTimeline:
         self._flash: list[Span] = []
         self.answers = dict(plant.codec.diagnostic_ids(address) for address in plant.nodes)
         for node in plant.nodes.values():
-            node.flash.observer = self._on_flash
-        self._record = plant.wire.on_frame
-        plant.wire.on_frame = self._on_frame
+            node.flash.on_start.append(self._on_flash)
+        plant.wire.on_frame.append(self._on_frame)
         self._cycle = Cycle(sample_s, self._sample)
         self._cycle.start()
 
@@ -89,9 +88,7 @@ class PlantTimeline:
     def _on_flash(self, operation: FlashOperation) -> None:
         self._flash.append((operation.started, operation.done_at))
 
-    def _on_frame(self, frame: CanFrame, at: float, sender: str) -> None:
-        if self._record is not None:
-            self._record(frame, at, sender)
+    def _on_frame(self, frame: CanFrame, at: float, _sender: str) -> None:
         end = at + self._eof_s
         self.frames.append((end - frame_duration_s(frame, self._timing), end, frame.can_id, frame.data[:8]))
 

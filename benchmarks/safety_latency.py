@@ -91,17 +91,14 @@ class _Probe:
         for message in (BmsHvStatus, EmsPcsCommand):
             self.delays |= {route.can_id: [] for route in codec.routes(message)}
         self.stream = station.ids[0]
-        record = wire.on_frame
 
-        def on_frame(frame: CanFrame, at: float, sender: str) -> None:
-            if record is not None:
-                record(frame, at, sender)
+        def on_frame(frame: CanFrame, at: float, _sender: str) -> None:
             if frame.can_id == self.stream:
                 self.longest_s = max(self.longest_s, frame_duration_s(frame, wire.timing))
             elif self._handed.get(frame.can_id):
                 self.delays[frame.can_id].append(at - self._handed[frame.can_id].pop(0))
 
-        wire.on_frame = on_frame
+        wire.on_frame.append(on_frame)
 
     def take(self, station: Station) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """The delays since the last time, of BMS_HvStatus and EMS_PcsCommand."""

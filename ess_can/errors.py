@@ -51,6 +51,16 @@ class EssCanError(Exception):
     def __str__(self) -> str:
         return f"{self.what}: {self.why}" if self.why else self.what
 
+    def describe(self) -> dict[str, object]:
+        """What happened, who has to act, and what to do, for JSON."""
+        return {
+            "name": self.name,
+            "message": str(self),
+            "why": self.why,
+            "blame": self.blame.value,
+            "remedy": self.remedy,
+        }
+
 
 # --- usage and process ------------------------------------------------------------------------
 

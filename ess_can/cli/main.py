@@ -14,6 +14,8 @@ _COMMANDS = {
     "demo": ("ess_can.cli.demo", "Run a whole upgrade on a simulated plant."),
     "upgrade": ("ess_can.cli.upgrade", "Upgrade a station, or with --sim a simulated one."),
     "status": ("ess_can.cli.status", "Show what the plant says, and whether it may be upgraded now."),
+    "history": ("ess_can.cli.history", "List the upgrades that were done from here, from the journal."),
+    "report": ("ess_can.cli.report", "Show what was done in an upgrade, when, and with what evidence."),
     "monitor": ("ess_can.cli.monitor", "Show the plant live, by listening alone."),
     "doctor": ("ess_can.cli.doctor", "Look for everything that can be wrong, each with its remedy."),
     "inventory": ("ess_can.cli.inventory", "List the nodes with versions, banks and serial numbers."),

@@ -25,3 +25,8 @@ def wall_clock_s() -> float:
 def today() -> date:
     """Today's date, against which an upgrade file's expiry is checked."""
     return datetime.now(UTC).date()  # noqa: TID251 - an expiry date is a calendar date
+
+
+def wall_clock() -> datetime:
+    """Date and time in UTC, for the entries of a journal."""
+    return datetime.now(UTC)  # noqa: TID251 - when something was done, for people

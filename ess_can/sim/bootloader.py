@@ -84,12 +84,16 @@ def decide(record: BootRecord | None, check: Check) -> BootDecision:
 
 
 class Bootloader:
-    """Boots a node out of its flash and records, and changes its boot selection while it runs."""
+    """Boots a node out of its flash and records, and changes its boot selection while it runs.
+
+    Whoever watches is in `on_boot`, called with each decision as it is carried out.
+    """
 
     def __init__(self, flash: Flash, records: NodeRecords, verify: Verify) -> None:
         self.flash = flash
         self.records = records
         self.verify = verify
+        self.on_boot: list[Callable[[BootDecision], None]] = []
 
     @property
     def record(self) -> BootRecord:
@@ -98,9 +102,12 @@ class Bootloader:
 
     def power_up(self) -> BootDecision:
         """Decide, record the decision, and run: from now on the flash refuses to change the running bank."""
-        decision = decide(self.records.boot.load(), self._check)
+        self.records.resume.recover()
+        decision = decide(self.records.boot.recover(), self._check)
         self.records.boot.store(decision.record)
         self.flash.running_bank = decision.bank
+        for tell in self.on_boot:
+            tell(decision)
         return decision
 
     def activate_on_trial(self, image: ImageId, tries: int) -> None:

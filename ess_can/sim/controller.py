@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable
+from contextvars import Context
 from dataclasses import dataclass
 from enum import Enum, auto
 from heapq import heappop, heappush
@@ -14,6 +15,7 @@ from ess_can.bus.port import BULK_IN_FLIGHT, Receive, Sent
 from ess_can.can.frame import CanFrame, arbitration_field
 from ess_can.can.timing import BitTiming, frame_duration_s
 from ess_can.errors import AdapterLost, BusError, BusOff, ErrorPassive, TransmitQueueFull, UsageError
+from ess_can.sim.process import SimulatedProcess, current_process
 
 ERROR_PASSIVE_LIMIT = 128
 BUS_OFF_LIMIT = 256
@@ -63,6 +65,7 @@ class Medium(Protocol):
 
     timing: BitTiming
     loop: asyncio.AbstractEventLoop
+    context: Context
 
     def frame_waits(self) -> None:
         """A controller has a frame to send."""
@@ -115,6 +118,10 @@ class Controller:
         mailboxes, which are offered by priority, bulk frames are like others.  Raises UsageError for a CAN FD frame on
         a classic wire and ValueError for a frame that cannot exist.
         """
+        process = current_process()
+        if process is not None:
+            process.require_alive()
+            on_sent = None if on_sent is None else process.calling(on_sent)
         if not self.online:
             raise self._why_offline()
         if frame.fd and not self.fd:
@@ -148,7 +155,10 @@ class Controller:
         return withdrawn
 
     def subscribe(self, can_ids: Iterable[int] | None, receive: Receive) -> Callable[[], None]:
-        """Deliver frames from others, as `Bus.subscribe` says."""
+        """Deliver frames from others, as `Bus.subscribe` says.  A process that is killed hears nothing any more."""
+        process = current_process()
+        if process is not None:
+            receive = self._received_by(process, receive)
         subscription = Subscription(self, None if can_ids is None else frozenset(can_ids), receive)
         self.subscriptions.append(subscription)
         self._medium.subscriptions_changed()
@@ -159,19 +169,31 @@ class Controller:
                 self.subscriptions.remove(subscription)
                 self._medium.subscriptions_changed()
 
+        if process is not None:
+            process.on_death.append(cancel)
         return cancel
+
+    def _received_by(self, process: SimulatedProcess, receive: Receive) -> Receive:
+        """A program that was starved reads its frames late, and takes them for new: as from a socket's buffer."""
+        time = self._medium.loop.time
+        return process.calling(lambda frame, _at: receive(frame, time()))
 
     def adopt(self, can_id: int) -> None:
         """Nothing: nobody else shares this controller."""
 
     def watch(self, on_error: Callable[[BusError], None]) -> Callable[[], None]:
         """Report error passive, bus-off and `unplug`, as `Bus.watch` says."""
+        process = current_process()
+        if process is not None:
+            on_error = process.calling(on_error)
         self._watchers.append(on_error)
 
         def cancel() -> None:
             if on_error in self._watchers:
                 self._watchers.remove(on_error)
 
+        if process is not None:
+            process.on_death.append(cancel)
         return cancel
 
     # --- what a node or a test does to it ---------------------------------------------------------
@@ -208,11 +230,20 @@ class Controller:
             self.detach()
             self._report(self._why_offline())
 
+    def disturb(self, errors: int) -> None:
+        """That many of its transmissions fail in a row, as on a bad line: 16 make it error passive, 32 bus-off."""
+        for _ in range(errors):
+            if self.online:
+                self.transmit_error()
+        if self._attached and not self.online:
+            self._medium.controller_left(self)
+
     def restart(self) -> bool:
         """Recover from bus-off, after as long as an idle bus takes to show 128 times 11 recessive bits."""
         if self._attached and not self.online and self._restart is None:
             loop = self._medium.loop
-            self._restart = loop.call_later(RECOVERY_BITS / self._medium.timing.bitrate, self._recover)
+            idle_s = RECOVERY_BITS / self._medium.timing.bitrate
+            self._restart = loop.call_later(idle_s, self._recover, context=self._medium.context)
         return self._attached
 
     # --- what the wire does to it -----------------------------------------------------------------

@@ -13,7 +13,7 @@ A positive current discharges the battery.  All times are seconds of the running
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from math import exp, inf
@@ -211,7 +211,8 @@ class StationCircuit:
 
     `bridge_request_a` is the current the PCS's bridge is told to draw; `bridge_current_a` what it does draw, which is
     0 while `pcs_contactor` is open or the link has no more to give or to take.  `external_source_v` connects a foreign
-    source to the link: somebody energises it behind our back.
+    source to the link: somebody energises it behind our back.  Whoever watches is in `on_contactor`, called when a
+    contactor has closed or opened, with it, the time, and the current in A that it carried just before.
     """
 
     __slots__ = (
@@ -222,6 +223,7 @@ class StationCircuit:
         "external_source_v",
         "link",
         "link_voltage_v",
+        "on_contactor",
         "pcs_contactor",
         "racks",
     )
@@ -240,6 +242,7 @@ class StationCircuit:
         self.bridge_request_a = 0.0
         self.bridge_current_a = 0.0
         self.external_source_v: float | None = None
+        self.on_contactor: list[Callable[[Contactor, float, float], None]] = []
         self._time = now
         conductance, source_a = self._sources()
         self.link_voltage_v = source_a / conductance
@@ -273,13 +276,21 @@ class StationCircuit:
         self.bridge_current_a = self._bridge()
 
     def _settle(self, contactor: Contactor) -> None:
-        if contactor is self.pcs_contactor:
-            contactor.settle(self.bridge_current_a)
-            self.bridge_current_a = self._bridge()
-            return
-        rack = next(rack for rack in self.racks if contactor in rack.contactors)
         was_closed = contactor.closed
-        contactor.settle(rack.carried_by(contactor))
+        if contactor is self.pcs_contactor:
+            carried_a = self.bridge_current_a
+            contactor.settle(carried_a)
+            self.bridge_current_a = self._bridge()
+        else:
+            rack = next(rack for rack in self.racks if contactor in rack.contactors)
+            carried_a = rack.carried_by(contactor)
+            contactor.settle(carried_a)
+            self._rewire(rack, contactor, was_closed)
+        if contactor.closed != was_closed:
+            for tell in self.on_contactor:
+                tell(contactor, self._time, carried_a)
+
+    def _rewire(self, rack: RackCircuit, contactor: Contactor, was_closed: bool) -> None:
         before_s = rack.conductance_s
         rack.rewire()
         self._update_currents()

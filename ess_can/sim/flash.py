@@ -20,15 +20,14 @@ from ess_can.sim.flash_cells import (
     BANKS,
     ERASED,
     BankCells,
+    BankSnapshot,
     FlashAction,
     FlashCells,
     FlashGeometry,
     UnitState,
 )
-from ess_can.sim.power_cut import PowerCut
-
-_MISSED_BY_ECC = 0.25
-"""Share of torn units that read without an ECC error, yet wrong: SEC-DED does not promise to see three bits or more."""
+from ess_can.sim.power_cut import CutMode, PowerCut
+from ess_can.sim.tearing import any_tearing, read_cells, tear_sector, tear_unit
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,15 +93,6 @@ class FlashCounters:
     ecc_errors: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class BankSnapshot:
-    """The state of one bank: content, one `UnitState` byte a unit, and erase cycles a sector."""
-
-    content: bytes
-    unit_states: bytes
-    erase_cycles: tuple[int, ...]
-
-
 class _Bank:
     """A bank's cells, and what of it does not outlive power."""
 
@@ -119,7 +109,8 @@ class Flash:
     """Two banks; one operation at a time in each.  Offsets are bytes from the start of a bank.
 
     Start an operation with `start_erase` or `start_program`, which give the time at which it is done, and end it with
-    `complete` at that time or later; only then does it take effect.  `observer` is told of each operation that starts.
+    `complete` at that time or later; only then does it take effect.  Whoever
+    watches is in `on_start`, told of each operation that starts, and `on_refuse`, told why one does not.
     `rng` decides which bits tear.  `cells` are where its content lives, a blank part's in RAM unless given; they bring
     their geometry along.  What was under way when the process before died is found torn, as by a loss of power.
     """
@@ -130,7 +121,6 @@ class Flash:
         power: PowerCut | None = None,
         geometry: FlashGeometry | None = None,
         timing: FlashTiming | None = None,
-        observer: Callable[[FlashOperation], None] | None = None,
         *,
         cells: FlashCells | None = None,
     ) -> None:
@@ -138,7 +128,9 @@ class Flash:
         self.geometry = cells.geometry
         self.timing = timing or FlashTiming()
         self.power = power or PowerCut()
-        self.observer = observer
+        self.cells = cells
+        self.on_start: list[Callable[[FlashOperation], None]] = []
+        self.on_refuse: list[Callable[[FlashError], None]] = []
         self.counters = FlashCounters()
         self.running_bank: int | None = None
         """The bank that code runs from, set by the bootloader; the flash refuses to change it."""
@@ -239,10 +231,13 @@ class Flash:
             return self._refuse(FlashError.OUT_OF_RANGE)
         if self._banks[bank].pending is not None:
             return self._refuse(FlashError.BUSY)
-        if UnitState.UNSTABLE in self._states(bank, offset, length):
+        if max(self._states(bank, offset, length), default=0) < UnitState.UNSTABLE:
+            return self._banks[bank].cells.read(offset, length)
+        content = read_cells(self._banks[bank].cells, offset, length, self.geometry.unit_size, self._rng)
+        if content is None:
             self.counters.ecc_errors += 1
             return FlashError.ECC
-        return bytes(self._banks[bank].content[offset : offset + length])
+        return content
 
     def is_blank(self, bank: int, offset: int, length: int) -> bool:
         """Whether every unit that the range touches was erased completely and not programmed since."""
@@ -270,10 +265,12 @@ class Flash:
     def inject_bit_rot(self, bank: int, offset: int, mask: int) -> None:
         """Flip the bits of `mask` (1..255) in one byte, unnoticed by ECC."""
         self._banks[bank].content[offset] ^= mask
+        self._banks[bank].cells.changed(from_outside=True)
 
     def inject_ecc_error(self, bank: int, offset: int) -> None:
         """Make the unit around `offset` unreadable."""
-        self._banks[bank].states[offset // self.geometry.unit_size] = UnitState.UNSTABLE
+        self._banks[bank].states[offset // self.geometry.unit_size] = UnitState.UNREADABLE
+        self._banks[bank].cells.changed(from_outside=True)
 
     def export_bank(self, bank: int) -> BankSnapshot:
         """The bank's state, to keep or to restore; an operation under way is not in it."""
@@ -315,21 +312,23 @@ class Flash:
 
     def _refuse(self, error: FlashError) -> FlashError:
         self.counters.refused += 1
+        for tell in self.on_refuse:
+            tell(error)
         return error
 
     def _start(self, operation: FlashOperation, data: bytes) -> float:
         bank = self._banks[operation.bank]
         bank.cells.begin(operation.action, operation.offset, operation.length)
         bank.pending = (operation, data)
-        if self.observer is not None:
-            self.observer(operation)
+        for tell in self.on_start:
+            tell(operation)
         return operation.done_at
 
     def _erase(self, operation: FlashOperation) -> FlashError | None:
         bank, sector = self._banks[operation.bank], operation.offset // self.geometry.sector_size
         admitted = self.power.admit(1)
         if admitted.torn:
-            self._tear_sector(operation.bank, operation.offset)
+            self._tear_sector(operation.bank, operation.offset, admitted.torn)
         if not admitted.whole:
             return FlashError.NO_POWER
         worn = bank.erase_cycles[sector] >= self.geometry.endurance_cycles
@@ -362,7 +361,7 @@ class Flash:
             self.counters.units_programmed += admitted.whole
             done += admitted.whole
             if admitted.torn:
-                self._tear_unit(operation.bank, operation.offset, done, data)
+                self._tear_unit(operation.bank, operation.offset, done, data, admitted.torn)
             if admitted.whole < count:
                 return FlashError.NO_POWER
         return None
@@ -372,28 +371,15 @@ class Flash:
         self._banks[bank].content[offset : offset + len(data)] = data
         self._banks[bank].states[offset // unit : (offset + len(data)) // unit] = bytes([state]) * (len(data) // unit)
 
-    def _tear_unit(self, bank: int, offset: int, index: int, data: bytes) -> None:
-        """Leave a random subset of the bits of unit `index` of `data` programmed."""
+    def _tear_unit(self, bank: int, offset: int, index: int, data: bytes, mode: CutMode | None = None) -> None:
+        """Leave unit `index` of `data` half programmed."""
         unit = self.geometry.unit_size
-        wanted = int.from_bytes(data[index * unit : (index + 1) * unit], "big")
-        content = (wanted | self._rng.getrandbits(8 * unit)).to_bytes(unit, "big")
-        seen = self._rng.random() >= _MISSED_BY_ECC
-        self._set(bank, offset + index * unit, content, UnitState.UNSTABLE if seen else UnitState.PROGRAMMED)
+        wanted = data[index * unit : (index + 1) * unit]
+        tear_unit(self._banks[bank].cells, offset + index * unit, wanted, mode or any_tearing(self._rng), self._rng)
         self.counters.torn += 1
 
-    def _tear_sector(self, bank: int, offset: int) -> None:
-        """Leave each unit of a sector as it was, erased, or in between; at least one of them in between."""
-        unit, size = self.geometry.unit_size, self.geometry.sector_size
-        certain = self._rng.randrange(size // unit)
-        target = self._banks[bank]
-        target.erase_cycles[offset // self.geometry.sector_size] += 1
-        for index in range(size // unit):
-            start = offset + index * unit
-            fate = UnitState.UNSTABLE if index == certain else self._rng.choice(tuple(UnitState))
-            if fate is UnitState.BLANK:
-                self._set(bank, start, bytes([ERASED]) * unit, UnitState.BLANK)
-            elif fate is UnitState.UNSTABLE:
-                old = int.from_bytes(target.content[start : start + unit], "big")
-                mixed = (old | self._rng.getrandbits(8 * unit)).to_bytes(unit, "big")
-                self._set(bank, start, mixed, UnitState.UNSTABLE)
+    def _tear_sector(self, bank: int, offset: int, mode: CutMode | None = None) -> None:
+        """Leave the sector at `offset` half erased."""
+        sector = offset // self.geometry.sector_size
+        tear_sector(self._banks[bank].cells, sector, self.geometry, mode or any_tearing(self._rng), self._rng)
         self.counters.torn += 1

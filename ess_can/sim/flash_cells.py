@@ -10,6 +10,7 @@ cut off in the middle, and what the operation touched is torn.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -24,7 +25,8 @@ class UnitState(IntEnum):
 
     BLANK = 0
     PROGRAMMED = 1
-    UNSTABLE = 2  # reads with an ECC error
+    UNSTABLE = 2  # undecided: reads with an ECC error, or either way, anew each time
+    UNREADABLE = 3  # always reads with an ECC error
 
 
 class FlashAction(IntEnum):
@@ -72,8 +74,21 @@ class CutOff:
     length: int
 
 
+@dataclass(frozen=True, slots=True)
+class BankSnapshot:
+    """The state of one bank: content, one `UnitState` byte a unit, and erase cycles a sector."""
+
+    content: bytes
+    unit_states: bytes
+    erase_cycles: tuple[int, ...]
+
+
 class BankCells:
-    """One bank in `memory`, which has exactly `size` bytes.  `states` and `content` are views of bytes, in place."""
+    """One bank in `memory`, which has exactly `size` bytes.  `states` and `content` are views of bytes, in place.
+
+    Whoever watches is in `on_change`, called when the content may have changed, with True if it was from outside
+    (damage), and in `on_read`, called with offset and length.
+    """
 
     def __init__(self, memory: memoryview, geometry: FlashGeometry) -> None:
         self._size = geometry.bank_size
@@ -84,6 +99,8 @@ class BankCells:
         self.erase_cycles = memory[_RECORD_SIZE:cycles_end].cast("I")
         self.states = memory[states_at : states_at + units]
         self.content = memory[len(memory) - geometry.bank_size :]
+        self.on_change: list[Callable[[bool], None]] = []
+        self.on_read: list[Callable[[int, int], None]] = []
 
     @staticmethod
     def size(geometry: FlashGeometry) -> int:
@@ -101,6 +118,18 @@ class BankCells:
     def end(self) -> None:
         """It has taken effect, or never will."""
         self._record[0] = 0
+        self.changed(from_outside=False)
+
+    def changed(self, *, from_outside: bool) -> None:
+        """Tell whoever watches."""
+        for tell in self.on_change:
+            tell(from_outside)
+
+    def read(self, offset: int, length: int) -> bytes:
+        """The bytes as they are."""
+        for tell in self.on_read:
+            tell(offset, length)
+        return bytes(self.content[offset : offset + length])
 
     @property
     def cut_off(self) -> CutOff | None:

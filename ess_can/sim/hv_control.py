@@ -7,6 +7,7 @@ link and nobody commands; HVIL, insulation, fire and emergency stop open it at o
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -69,7 +70,9 @@ class RackControl:
     """One BMU's high-voltage part.  A rack whose main contactors are found closed at construction starts closed.
 
     `hold_open` belongs to the node: set while a programming session is active or the running image is unconfirmed.
-    `refusal` says why the last order CLOSE was not followed; None if it was, or if there was none.
+    `hung` until its watchdog restarts it, it does not act.
+    `refusal` says why the last order CLOSE was not followed; None if it was, or if there was none.  Whoever watches is
+    in `on_event`, and in `on_clear`, called with the name of whoever cleared the latches.
     """
 
     def __init__(
@@ -80,6 +83,8 @@ class RackControl:
         self.index = index
         self.hold_open = False
         self.refusal: CloseRefusal | None = None
+        self.on_event: list[Callable[[RackEvent], None]] = []
+        self.on_clear: list[Callable[[str], None]] = []
         rack = hardware.rack
         self.rack_state = RackState.CLOSED if rack.main_plus.coil and rack.main_minus.coil else RackState.INIT
         self._contactors = rack.contactors
@@ -90,6 +95,7 @@ class RackControl:
 
     def _boot(self, now: float) -> None:
         """Begin with nothing but the stored latches."""
+        self.hung = False
         self._latches = self._store.load()
         self._own = RackEvidence(self.hardware, self.spec.evidence)
         self._pcs = PcsEvidence(self.spec.evidence)
@@ -133,6 +139,8 @@ class RackControl:
         """
         if not by.strip():
             raise UsageError("The latched faults were not cleared", why="nobody's name was given")
+        for tell in self.on_clear:
+            tell(by)
         cleared = self._latches
         self._latches = frozenset()
         self._store.save(self._latches)
@@ -226,6 +234,8 @@ class RackControl:
     def step(self, now: float) -> None:
         """Act on what is measured and ordered at `now`.  Steps the circuit first."""
         self.hardware.circuit.step(now)
+        if self.hung:
+            return
         self._own.update(not WELDS.isdisjoint(self._latches), now)
         self._latch_inputs()
         if self._latches and self.rack_state is not RackState.FAULT and self.rack_state is not RackState.CLOSED:
@@ -381,3 +391,5 @@ class RackControl:
     def _fire(self, event: RackEvent, now: float) -> None:
         self.rack_state = RACK_TRANSITIONS[self.rack_state, event]
         self._entered_at = now
+        for tell in self.on_event:
+            tell(event)

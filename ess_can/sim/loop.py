@@ -2,8 +2,12 @@
 
 Time starts at 0.0 and, when a timer fires, equals that timer's `when` exactly.  Timers of one instant fire in the order
 in which they were set, so a program without other sources of chance runs the same way every time.  Nothing outside the
-program can wake it: sockets, signals, threads and subprocesses are refused.  An exception that nobody handles, in a
-callback or in a task that nobody awaits, ends the run instead of being logged.
+program can wake it: sockets, signals, threads and subprocesses are refused; what is given to an executor is done at
+once, in the loop's own turn.  An exception that nobody handles, in a callback or in a task that nobody awaits, ends the
+run instead of being logged.
+
+Part of the program may be a simulated process (`ess_can.sim.process`), which may be killed: the loop then asks it
+before it runs a handle that was made in its context.
 
 The loop overrides `BaseEventLoop._run_once`, the one place where CPython's loops wait, so that neither a selector nor
 the clock's resolution comes between a timer and its time.
@@ -14,16 +18,39 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Generator, Iterable
 from concurrent.futures import Executor
-from contextvars import Context
+from contextvars import Context, ContextVar
 from heapq import heappop, heappush
-from typing import Any, NoReturn, TypeVar, TypeVarTuple, Unpack
+from typing import Any, NoReturn, Protocol, TypeVar, TypeVarTuple, Unpack
 
 from ess_can.errors import SimulationDeadlock
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
+
+
+class ProcessKilled(BaseException):
+    """Code of a simulated process came back from where the process was killed: it must not go on."""
+
+
+class Owner(Protocol):
+    """A process that handles and tasks belong to."""
+
+    alive: bool
+
+    def admit(self, handle: asyncio.Handle) -> bool:
+        """Whether this handle may run now; a process that says no keeps it or drops it."""
+
+    def took(self, task: asyncio.Task[Any]) -> None:
+        """A task was created in the process's context."""
+
+    def bury(self) -> None:
+        """The run is over: take apart what is left of a process that was killed."""
+
+
+OWNER: ContextVar[Owner | None] = ContextVar("owner", default=None)
+"""Whose code is running."""
 
 
 class VirtualTimeLoop(asyncio.BaseEventLoop):
@@ -42,6 +69,7 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
         self._timers_set = 0
         self._unhandled: BaseException | None = None
         self._thread = threading.get_ident()
+        self._owners: list[Owner] = []
 
     def time(self) -> float:
         """Virtual time in seconds."""
@@ -82,9 +110,12 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
         now = self._now
         while timers and timers[0][0] <= now:
             ready.append(heappop(timers)[2])
+        owned = bool(self._owners)
         for _ in range(len(ready)):
             handle = ready.popleft()
-            if not handle._cancelled:  # noqa: SLF001 - CPython's loops ask so, too
+            if handle._cancelled:  # noqa: SLF001 - CPython's loops ask so, too
+                continue
+            if not owned or (owner := handle._context.get(OWNER)) is None or owner.admit(handle):  # type: ignore[attr-defined]  # noqa: SLF001
                 handle._run()  # noqa: SLF001 - running handles is what an event loop is for
         if self._unhandled is not None:
             unhandled, self._unhandled = self._unhandled, None
@@ -109,6 +140,39 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
             why="no timer is set, and these tasks wait: " + ("; ".join(sorted(waiting)) or "none"),
         )
 
+    # --- simulated processes ----------------------------------------------------------------------
+
+    def owned(self, owner: Owner) -> None:
+        """From its next round on the loop asks this process before it runs what belongs to it."""
+        self._owners.append(owner)
+
+    def handles_of(self, owner: Owner) -> list[asyncio.Handle]:
+        """What is scheduled and belongs to this process."""
+        scheduled: list[asyncio.Handle] = [*self._ready, *(timer for _, _, timer in self._timers)]
+        return [handle for handle in scheduled if handle._context.get(OWNER) is owner]  # type: ignore[attr-defined]  # noqa: SLF001
+
+    def resume(self, handles: Iterable[asyncio.Handle]) -> None:
+        """Run handles that a process held back, in the loop's next round."""
+        self._ready.extend(handles)
+
+    def create_task(
+        self,
+        coro: Generator[Any, None, T] | Coroutine[Any, Any, T],
+        *,
+        name: object = None,
+        context: Context | None = None,
+    ) -> asyncio.Task[T]:
+        """Create a task, and tell the process that it belongs to."""
+        task = super().create_task(coro, name=name, context=context)
+        if self._owners and (owner := OWNER.get()) is not None:
+            owner.took(task)
+        return task
+
+    async def bury(self) -> None:
+        """The run is over: take apart what is left of processes that were killed."""
+        for owner in self._owners:
+            owner.bury()
+
     def close(self) -> None:
         """Drop what is scheduled and close the loop."""
         self._timers.clear()
@@ -124,9 +188,36 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
             _refuse("another thread")
         return self.call_soon(callback, *args, context=context)
 
-    def run_in_executor(self, executor: Executor | None, func: Callable[[Unpack[Ts]], T], *args: *Ts) -> NoReturn:
-        """Refused: threads have no place in virtual time."""
-        _refuse("an executor")
+    def run_in_executor(
+        self, executor: Executor | None, func: Callable[[Unpack[Ts]], T], *args: *Ts
+    ) -> asyncio.Future[T]:
+        """Call `func` here and now and give a future that is done: threads have no place in virtual time.
+
+        A process that was killed has nothing done any more, and for one that is killed in this call the future is
+        never done.
+        """
+        future: asyncio.Future[T] = self.create_future()
+        owner = OWNER.get()
+        if owner is not None and not owner.alive:
+            return future
+        try:
+            result = func(*args)
+        except ProcessKilled:
+            return future
+        except Exception as error:
+            future.set_exception(error)
+        else:
+            if owner is None or owner.alive:
+                future.set_result(result)
+        return future
+
+    async def getaddrinfo(self, *_: Any, **__: Any) -> NoReturn:
+        """Refused: the network has no place in virtual time."""
+        _refuse("a name server")
+
+    async def getnameinfo(self, *_: Any, **__: Any) -> NoReturn:
+        """Refused: the network has no place in virtual time."""
+        _refuse("a name server")
 
     def add_reader(self, fd: Any, callback: Callable[[Unpack[Ts]], Any], *args: *Ts) -> NoReturn:
         """Refused: file descriptors have no place in virtual time."""
@@ -170,5 +261,10 @@ def run_virtual(coro: Coroutine[Any, Any, T]) -> T:
 
     Raises what `coro` raises, and SimulationDeadlock if it waits for something that cannot happen.
     """
-    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
-        return runner.run(coro)
+    loop = VirtualTimeLoop()
+    with asyncio.Runner(loop_factory=lambda: loop) as runner:
+        try:
+            return runner.run(coro)
+        finally:
+            if not loop.is_closed():
+                runner.run(loop.bury())

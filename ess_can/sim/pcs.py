@@ -6,7 +6,7 @@ It closes its contactors on the order CLOSE alone: no restart, time-out or local
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum, IntEnum
 from types import MappingProxyType
@@ -102,8 +102,8 @@ class Pcs:
 
     `faults`, `grid_service_active` and the contactor's own faults (``circuit.pcs_contactor``) may be set at any time.
     Local control runs only once `batteries_heard`.
-    `refused_orders` counts CLOSE and RUN orders that the lock refused.  `memory` is what outlives a restart; without
-    one the lock does not.
+    `refused_orders` counts CLOSE and RUN orders that the lock refused.  Whoever watches is in `on_event`.  `memory` is
+    what outlives a restart; without one the lock does not.
     """
 
     def __init__(
@@ -114,6 +114,7 @@ class Pcs:
         self.grid_service_active = False
         self.batteries_heard = True
         self.refused_orders = 0
+        self.on_event: list[Callable[[PcsEvent], None]] = []
         self.state = PcsState.STANDBY
         self.remote_control = False
         self.locked = False
@@ -350,3 +351,5 @@ class Pcs:
     def _fire(self, event: PcsEvent, now: float) -> None:
         self.state = PCS_TRANSITIONS[self.state, event]
         self._entered_at = now
+        for tell in self.on_event:
+            tell(event)

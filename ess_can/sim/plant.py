@@ -7,7 +7,7 @@ for bit: `Plant.trace` holds the hash of everything that was on the wire.
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
@@ -33,6 +33,7 @@ from ess_can.sim.parts import STM32H743, FlashPart
 from ess_can.sim.pcs import Pcs, PcsSpec
 from ess_can.sim.pcs_memory import RecordedPcsMemory
 from ess_can.sim.pcs_node import PcsNode
+from ess_can.sim.power_cut import PowerCut
 from ess_can.sim.rack import RackHardware
 from ess_can.sim.state_files import MappedMemory, NodeStorage, StateFiles
 from ess_can.sim.test_secrets import TEST_ONLY_ACCESS_SECRET
@@ -89,7 +90,8 @@ class Plant:
 
     `images` are the confirmed MCUboot images that the nodes come with, by node type; `verify` is the signature check in
     the nodes' ROM.  `state` is where its memories live: RAM unless given; raises FileUnreadable if it cannot be used.
-    `racks`, `hardware` and `nodes` are what is simulated here.
+    `racks`, `hardware` and `nodes` are what is simulated here.  Whoever watches is in `on_step`, called with the time
+    after every step of the physics, and in the like lists of wire, circuit, PCS, racks and nodes.
     """
 
     def __init__(
@@ -102,6 +104,8 @@ class Plant:
     ) -> None:
         self.spec = spec
         self.codec = codec
+        self.verify = verify
+        self.on_step: list[Callable[[float], None]] = []
         self.trace = TraceHash()
         self.wire = Wire(spec.bit_timing, on_frame=self.trace.record)
         self._storages: dict[NodeAddress, NodeStorage] = {}
@@ -153,7 +157,8 @@ class Plant:
     def _make_node(self, address: NodeAddress, images: Mapping[NodeType, bytes], verify: Verify, now: float) -> None:
         storage = self._storages.get(address)
         cells = FlashCells.in_ram(self.spec.flash.geometry) if storage is None else storage.flash
-        fram = Fram(self._entropy, cells=None if storage is None else storage.fram)
+        power = PowerCut()
+        fram = Fram(self._entropy, power, cells=None if storage is None else storage.fram)
         application: Application
         if address.node_type is NodeType.BMU:
             latches = RecordLatchStore(NodeRecords(fram))
@@ -175,7 +180,7 @@ class Plant:
             self._entropy,
             self.spec.behaviours,
             fram,
-            Flash(self._entropy, timing=board.part.timing, cells=cells),
+            Flash(self._entropy, power, timing=board.part.timing, cells=cells),
         )
         if storage is None or storage.fresh:
             node.install(images[address.node_type])
@@ -216,6 +221,8 @@ class Plant:
             self.pcs.step(now)
         for rack in self.racks:
             rack.step(now)
+        for tell in self.on_step:
+            tell(now)
 
     @property
     def pcs_node(self) -> PcsNode:

@@ -18,12 +18,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
+from contextvars import copy_context
+from dataclasses import dataclass
 from enum import Enum, auto
 
 from ess_can.can.frame import CanFrame
 from ess_can.can.timing import INTERMISSION_BITS, BitTiming
 from ess_can.sim.controller import Controller, ControllerState, QueueOrder, Subscription, Transmission
 from ess_can.sim.loop import VirtualTimeLoop
+from ess_can.sim.process import outside
 from ess_can.sim.trace import OnFrame
 
 # From where the intermission of a good frame would end to where it ends after an error.  An error frame is a flag of 6
@@ -45,7 +48,14 @@ class WireFault(Enum):
     SWAP = auto()  # received only after the next frame, and not at all if none follows
 
 
-FaultHook = Callable[[int, CanFrame], WireFault | CanFrame | None]
+@dataclass(frozen=True, slots=True)
+class Delayed:
+    """What a fault hook does to a transmission: confirmed to the sender, received only `seconds` later."""
+
+    seconds: float
+
+
+FaultHook = Callable[[int, CanFrame], WireFault | Delayed | CanFrame | None]
 """Asked at the end of each transmission, with its index on this wire (retransmissions count) and its frame.
 
 None leaves it alone; a frame is what everybody receives in its place: corruption that the CRC did not find.
@@ -55,15 +65,18 @@ None leaves it alone; a frame is what everybody receives in its place: corruptio
 class Wire:
     """A CAN bus in the running loop's time; create it while the loop runs.
 
-    `timing` has a data bit rate if the bus carries CAN FD.  `on_frame` is called for every frame that ends well and
-    `fault` decides on faults; both may be set at any time.  `transmissions` counts frames begun to their end, with or
-    without error, and `error_frames` those with error.
+    `timing` has a data bit rate if the bus carries CAN FD.  All of `on_frame` are called for every frame that ends
+    well, all of `on_delivered` when what became of it reaches the receivers; `fault` decides on faults and may be set
+    at any time.  `transmissions` counts frames begun to their end, with or without error, and `error_frames` those with
+    error.
     """
 
     def __init__(self, timing: BitTiming, *, on_frame: OnFrame | None = None, fault: FaultHook | None = None) -> None:
         self.timing = timing
         self.loop = asyncio.get_running_loop()
-        self.on_frame = on_frame
+        self.context = outside(copy_context)
+        self.on_frame: list[OnFrame] = [] if on_frame is None else [on_frame]
+        self.on_delivered: list[OnFrame] = []
         self.fault = fault
         self.transmissions = 0
         self.error_frames = 0
@@ -107,7 +120,8 @@ class Wire:
         """A controller has a frame to send: arbitrate once everybody has acted in this instant."""
         if not self._occupied:
             self._occupied = True
-            self.loop.call_soon(self._arbitrate, self.loop.time())
+            # Whoever sends first sets it off, but the wire is the wire's.
+            self.loop.call_soon(self._arbitrate, self.loop.time(), context=self.context)
 
     def subscriptions_changed(self) -> None:
         """Forget who receives what."""
@@ -119,7 +133,7 @@ class Wire:
             self._end.cancel()
             self._end = None
             self._error(self.loop.time() - self._current[2] + _AFTER_BREAK * self._bit_s)
-            self.loop.call_at(self._free_at, self._arbitrate, self._free_at)
+            self.loop.call_at(self._free_at, self._arbitrate, self._free_at, context=self.context)
 
     # --- one transmission -------------------------------------------------------------------------
 
@@ -200,6 +214,8 @@ class Wire:
                 transmission.on_sent(self.loop.time())
             if fault is WireFault.SWAP and self._held is None:
                 self._held = frame, sender
+            elif isinstance(fault, Delayed):
+                self.loop.call_later(fault.seconds, self._deliver, frame, sender)
             elif fault is not WireFault.LOSE:
                 self._deliver(received, sender)
 
@@ -237,8 +253,9 @@ class Wire:
                 controller.receive_error()
 
     def _record(self, frame: CanFrame, sender: Controller) -> None:
-        if self.on_frame is not None:
-            self.on_frame(frame, self.loop.time(), sender.name)
+        now, name = self.loop.time(), sender.name
+        for tell in self.on_frame:
+            tell(frame, now, name)
 
     def _deliver(self, frame: CanFrame, sender: Controller) -> None:
         """Hand a frame to all who want it but its sender, in the order in which they connected and subscribed."""
@@ -254,6 +271,8 @@ class Wire:
             owner = subscription.owner
             if owner is not sender and subscription.live and owner.online:
                 subscription.receive(frame, now)
+        for tell in self.on_delivered:
+            tell(frame, now, sender.name)
         if self._held is not None:
             (frame, sender), self._held = self._held, None
             self._deliver(frame, sender)

@@ -32,6 +32,9 @@ REPORT_KEYS = {
         "bus_time_s",
         "wall_time_s",
         "trace_hash",
+        "upgrade_id",
+        "journal_error",
+        "resume",
     ),
 }
 BMU_UPGRADE = FOLDER / "bmu-1.1.0.essup"
@@ -56,7 +59,7 @@ def record_senders(monkeypatch: pytest.MonkeyPatch) -> set[str]:
 
     def make_plant(spec: PlantSpec, codec: StationCodec) -> Plant:
         plant = original(spec, codec)
-        plant.wire.on_frame = lambda _frame, _at, sender: senders.add(sender)
+        plant.wire.on_frame.append(lambda _frame, _at, sender: senders.add(sender))
         return plant
 
     monkeypatch.setattr(embedded, "make_plant", make_plant)

@@ -33,7 +33,7 @@ def test_it_sends_nothing_and_tells_every_refusal(monkeypatch: pytest.MonkeyPatc
 
     def make_plant(spec: PlantSpec, codec: StationCodec) -> Plant:
         plant = original(spec, codec)
-        plant.wire.on_frame = lambda _frame, _at, sender: senders.add(sender)
+        plant.wire.on_frame.append(lambda _frame, _at, sender: senders.add(sender))
         plant.racks[0].hardware.emergency_stop = True
         return plant
 

@@ -57,12 +57,11 @@ def tap(monkeypatch: pytest.MonkeyPatch) -> Tap:
         plant = original(spec, codec, firmware_keys)
         made.plants.append(plant)
 
-        def on_frame(frame: CanFrame, at: float, sender: str) -> None:
-            plant.trace.record(frame, at, sender)
+        def on_frame(frame: CanFrame, _at: float, sender: str) -> None:
             if sender == "EMS":
                 made.frames.append(frame)
 
-        plant.wire.on_frame = on_frame
+        plant.wire.on_frame.append(on_frame)
         return plant
 
     monkeypatch.setattr(embedded, "make_plant", make_plant)

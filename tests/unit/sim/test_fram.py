@@ -33,19 +33,63 @@ def test_a_write_is_cut_off_after_any_byte(prefix: int) -> None:
     assert fram.read(0, 6) == b"b" * prefix + b"A" * (6 - prefix)
 
 
+def torn(mode: CutMode, seed: int) -> Fram:
+    """Byte 1 was 0x0F and is torn when 0x1E is written to it."""
+    power = PowerCut()
+    fram = Fram(random.Random(seed), power, 4)
+    fram.write(0, b"\x0f\x0f")
+    power.arm(1, mode)
+    assert not fram.write(0, b"\xff\x1e")
+    power.restore()
+    assert fram.read(0, 1) == b"\xff"
+    return fram
+
+
 def test_a_torn_byte_mixes_old_and_new_bits() -> None:
     seen = set()
     for seed in range(20):
-        power = PowerCut()
-        fram = Fram(random.Random(seed), power, 4)
-        fram.write(0, b"\x0f\x0f")
-        power.arm(1, CutMode.TORN)
-        fram.write(0, b"\xff\x1e")
-        assert fram.read(0, 1) == b"\xff"
-        torn = fram.read(1, 1)[0]
-        assert torn & 0b1110_1110 == 0b0000_1110  # bits that do not change are not torn
-        seen.add(torn)
-    assert len(seen) > 2
+        fram = torn(CutMode.BITS, seed)
+        seen.add(fram.read(1, 1)[0])
+        assert fram.read(1, 1) == fram.read(1, 1)
+    assert seen == {0x0F, 0x0E, 0x1F, 0x1E}  # bits that do not change are not torn
+
+
+def test_a_prefix_of_a_byte_is_its_highest_bits() -> None:
+    assert {torn(CutMode.PREFIX, seed).read(1, 1)[0] for seed in range(40)} == {0x0F, 0x1F}
+
+
+def test_an_undecided_byte_reads_differently_until_it_is_written() -> None:
+    fram = torn(CutMode.UNSTABLE, 1)
+    assert {fram.read(0, 2)[1] for _ in range(99)} == {0x0F, 0x0E, 0x1F, 0x1E}
+    assert fram.read(2, 2) == bytes(2)
+    fram.write(1, b"\x55")
+    assert {fram.read(1, 1) for _ in range(20)} == {b"\x55"}
+
+
+def test_what_does_not_change_is_not_undecided() -> None:
+    power = PowerCut()
+    fram = new(power)
+    power.arm(0, CutMode.UNSTABLE)
+    fram.write(3, b"\0")
+    assert fram.unstable == {}
+
+
+@pytest.mark.parametrize("mode", [CutMode.PREFIX, CutMode.BITS])
+def test_bits_that_a_torn_write_reached_are_decided(mode: CutMode) -> None:
+    left = set()
+    for seed in range(60):
+        fram = torn(CutMode.UNSTABLE, seed)
+        fram.power.arm(0, mode)
+        fram.write(1, b"\x1e")
+        left.add(fram.unstable.get(1, 0))
+    assert left == ({0x11, 0x01} if mode is CutMode.PREFIX else {0x11, 0x10, 0x01, 0})
+
+
+def test_an_undecided_byte_stays_so_when_it_is_torn_again() -> None:
+    fram = torn(CutMode.UNSTABLE, 1)
+    fram.power.arm(0, CutMode.UNSTABLE)
+    fram.write(1, b"\x0f")
+    assert fram.unstable == {1: 0x11}
 
 
 def test_outside_the_memory_is_an_error() -> None:
@@ -63,5 +107,8 @@ def test_export_and_restore() -> None:
     copy = new()
     copy.restore(fram.export())
     assert copy.read(3, 3) == b"xyz"
+    copy.unstable[3] = 1
+    copy.restore(fram.export())
+    assert copy.unstable == {}
     with pytest.raises(ValueError, match="15 bytes"):
         copy.restore(bytes(15))

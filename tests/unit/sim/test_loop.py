@@ -231,10 +231,6 @@ def test_asynchronous_generators_are_closed() -> None:
 Refused = Callable[[asyncio.AbstractEventLoop], Awaitable[object]]
 
 
-async def in_thread(_: asyncio.AbstractEventLoop) -> None:
-    await asyncio.to_thread(int)
-
-
 async def reader(loop: asyncio.AbstractEventLoop) -> None:
     loop.add_reader(0, int)
 
@@ -248,7 +244,6 @@ async def signal_handler(loop: asyncio.AbstractEventLoop) -> None:
 
 
 REFUSED: list[Refused] = [
-    in_thread,
     reader,
     writer,
     signal_handler,
@@ -258,6 +253,7 @@ REFUSED: list[Refused] = [
     lambda loop: loop.subprocess_exec(asyncio.SubprocessProtocol, "true"),
     lambda loop: loop.subprocess_shell(asyncio.SubprocessProtocol, "true"),
     lambda loop: loop.getaddrinfo("localhost", 1),
+    lambda loop: loop.getnameinfo(("127.0.0.1", 1)),
 ]
 
 

@@ -16,7 +16,9 @@ def test_unarmed_power_admits_and_counts_everything() -> None:
     ("mode", "admission", "operations"),
     [
         (CutMode.BEFORE, Admission(2), 12),
-        (CutMode.TORN, Admission(2, torn=True), 13),
+        (CutMode.PREFIX, Admission(2, CutMode.PREFIX), 13),
+        (CutMode.BITS, Admission(2, CutMode.BITS), 13),
+        (CutMode.UNSTABLE, Admission(2, CutMode.UNSTABLE), 13),
         (CutMode.AFTER, Admission(3), 13),
     ],
 )
@@ -32,10 +34,10 @@ def test_cut_at_the_third_operation_from_now(mode: CutMode, admission: Admission
 
 def test_cut_behind_the_operations_asked_for_does_not_happen_yet() -> None:
     power = PowerCut()
-    power.arm(5, CutMode.TORN)
+    power.arm(5, CutMode.BITS)
     assert power.admit(5) == Admission(5)
     assert power.powered
-    assert power.admit(1) == Admission(0, torn=True)
+    assert power.admit(1) == Admission(0, CutMode.BITS)
 
 
 def test_restore_gives_power_and_disarms() -> None:

@@ -39,7 +39,7 @@ def test_everything_that_a_part_sends_is_listened_for(part: Part) -> None:
     async def run() -> None:
         plant = small_plant(replace(ONE_RACK, parts=frozenset({part})))
         sent: set[int] = set()
-        plant.wire.on_frame = lambda frame, _at, _sender: sent.add(frame.can_id)
+        plant.wire.on_frame.append(lambda frame, _at, _sender: sent.add(frame.can_id))
         plant.start()
         await pause(LISTEN_S)
         assert sent

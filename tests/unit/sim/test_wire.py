@@ -34,7 +34,7 @@ class Station:
     def __post_init__(self) -> None:
         self.a, self.b, self.c = (self.wire.controller(name) for name in "abc")
         self.c.subscribe(None, lambda frame, now: self.received.append((frame, now)))
-        self.wire.on_frame = lambda frame, _, sender: self.on_wire.append((frame, sender))
+        self.wire.on_frame.append(lambda frame, _, sender: self.on_wire.append((frame, sender)))
 
     @property
     def frames(self) -> list[CanFrame]:

@@ -1,0 +1,290 @@
+"""The journal of the gateway: intent before, and result after, everything that changes the plant."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final, Self
+
+from ess_can.errors import EssCanError, JournalError, JournalUnwritable, NoSuchUpgrade, NothingToResume
+from ess_can.journal.entries import Deed, Entry, Kind, UpgradeRecord, storable
+from ess_can.journal.failures import damaged, told_as_ours
+from ess_can.journal.history import BeganFacts, EndedFacts
+from ess_can.journal.kept_files import Content, DiskFiles, KeptFiles, MemoryFiles, size_of, sync_directory
+from ess_can.journal.lock import ProcessLock
+from ess_can.journal.reader import JournalReader
+from ess_can.journal.store import DATABASE, IN_MEMORY, Chain, Connect, add, open_for_writing, rows
+
+Clock = Callable[[], datetime]
+"""The wall clock, with a time zone.  Nothing depends on it: the order is that of `Entry.seq`."""
+
+LOCK: Final = "lock"
+FILES: Final = "files"
+_NO_TIME: Final = datetime(2000, 1, 1, tzinfo=UTC)
+MARGIN: Final = 16 * 1024 * 1024
+"""Bytes that must stay free beyond what is asked for: an upgrade's entries and the database's log."""
+
+
+class Journal:
+    """One writer's view of a journal.  Every call is short and synchronous; an entry is on the disk when it returns.
+
+    After a write that failed, nothing more is written: what follows would hide the gap.  All of `on_entry` are called
+    with each entry once it is on the disk, in the caller's thread, and all of `on_failure` after the write that failed.
+    Besides the errors named, everything raises ValueError if called in an order that makes no sense, such as an intent
+    without an upgrade.
+    """
+
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        files: KeptFiles,
+        clock: Clock,
+        directory: Path | None,
+        lock: ProcessLock | None,
+    ) -> None:
+        """For `open` and `in_memory`.  Raises JournalCorrupt, sqlite3.Error."""
+        self.on_entry: list[Callable[[Entry], None]] = []
+        self.on_failure: list[Callable[[], None]] = []
+        self.directory = directory
+        self._connection = connection
+        self._files = files
+        self._clock = clock
+        self._lock = lock
+        self._failed: JournalError | None = None
+        self._chain = Chain()
+        self._upgrade = ""
+        for row in rows(connection):
+            try:
+                self._chain.take(row)
+            except ValueError as error:
+                raise damaged(self._place, str(error)) from error
+        self._tidy()
+
+    @classmethod
+    def open(cls, directory: Path, clock: Clock, *, connect: Connect = sqlite3.connect) -> Self:
+        """The journal in `directory`, which is made if it does not exist.  What a crash left is recovered.
+
+        Raises JournalUnwritable, JournalCorrupt, JournalVersionUnknown, Locked.
+        """
+        with told_as_ours(str(directory)):
+            if not directory.is_dir():
+                directory.mkdir(mode=0o700, parents=True)
+                sync_directory(directory.parent)
+            lock = ProcessLock(directory / LOCK)
+            try:
+                database = directory / DATABASE
+                os.close(os.open(database, os.O_RDWR | os.O_CREAT, 0o600))
+                connection = open_for_writing(str(database), connect)
+                try:
+                    files = DiskFiles(directory / FILES)
+                    sync_directory(directory)
+                    return cls(connection, files, clock, directory, lock)
+                except BaseException:
+                    with suppress(sqlite3.Error):
+                        connection.close()
+                    raise
+            except BaseException:
+                lock.release()
+                raise
+
+    @classmethod
+    def in_memory(cls, clock: Clock = lambda: _NO_TIME) -> Self:
+        """A journal that goes with the process, for simulations."""
+        return cls(open_for_writing(IN_MEMORY, sqlite3.connect), MemoryFiles(), clock, None, None)
+
+    @property
+    def head(self) -> str:
+        """The digest of the last entry, in hexadecimal.  Kept elsewhere, it shows whether any before was changed."""
+        return self._chain.head.hex()
+
+    def require_room(self, size: int) -> None:
+        """Raises JournalUnwritable unless `size` bytes and a margin fit on the disk."""
+        if self.directory is None:
+            return
+        with told_as_ours(self._place):
+            free = shutil.disk_usage(self.directory).free
+        if free < size + MARGIN:
+            raise JournalUnwritable(
+                f"the disk of the journal {self.directory} is full",
+                why=f"{free // 1024} KiB are free, an upgrade needs {(size + MARGIN) // 1024}",
+            )
+
+    # --- upgrades -------------------------------------------------------------------------------
+
+    def begin(self, release: str, file: Content | Path | bytes, sha256: bytes, options: str) -> UpgradeRecord:
+        """A new upgrade, with a copy of its upgrade file, whose bytes were checked and have the hash `sha256`.
+
+        Raises JournalUnwritable, FileUnreadable if the file is not what was checked, JournalError if another upgrade is
+        unfinished.
+        """
+        self._require_working()
+        history = self._chain.history
+        if history.unfinished is not None:
+            raise JournalError(
+                f"upgrade {history.unfinished.id} has not ended",
+                why=f"it began at {history.unfinished.began_at:%Y-%m-%d %H:%M} UTC, with {history.unfinished.release}",
+                remedy="Finish it with `ess-can resume`, or `ess-can resume --roll-back`.",
+            )
+        self.require_room(size_of(file))
+        self._upgrade = history.next_id
+        self._files.keep(self._upgrade, file, sha256)
+        facts = BeganFacts(storable(release), sha256, storable(options))
+        self._write(Kind.BEGAN, text=release, facts=facts.text())
+        return history.upgrades[self._upgrade]
+
+    def unfinished(self) -> UpgradeRecord | None:
+        """The upgrade that began and did not end."""
+        return self._chain.history.unfinished
+
+    def resume(self, upgrade: str) -> UpgradeRecord:
+        """Go on with the unfinished upgrade.  Raises NoSuchUpgrade, NothingToResume, JournalUnwritable."""
+        history = self._chain.history
+        if upgrade not in history.upgrades:
+            raise NoSuchUpgrade(f"the journal has no upgrade {upgrade}")
+        if history.unfinished is None or history.unfinished.id != upgrade:
+            raise NothingToResume(f"upgrade {upgrade} has ended", why=history.upgrades[upgrade].result)
+        self.require_room(0)
+        self._upgrade = upgrade
+        self._write(Kind.RESUMED)
+        return history.upgrades[upgrade]
+
+    def kept_file(self, upgrade: str) -> Content:
+        """The copy of an unfinished upgrade's file, with the hash that it had (an `ImageContent`).
+
+        Raises NoSuchUpgrade, JournalCorrupt, JournalUnwritable.
+        """
+        record = self._chain.history.upgrades.get(upgrade)
+        if record is None:
+            raise NoSuchUpgrade(f"the journal has no upgrade {upgrade}")
+        return self._files.open(upgrade, record.file_sha256)
+
+    def end(self, result: str, error: str, report: str) -> None:
+        """The upgrade came to its end; its kept file goes.  `error` is its name or empty, `report` JSON text."""
+        self._write(
+            Kind.ENDED, text=result, facts=EndedFacts(storable(result), storable(error), storable(report)).text()
+        )
+        self._tidy()
+
+    # --- entries --------------------------------------------------------------------------------
+
+    def intent(self, deed: Deed, node: str = "", text: str = "") -> int:
+        """What will be done now.  Returns the `seq` that its result answers.  Raises JournalUnwritable."""
+        return self._write(Kind.INTENT, deed=deed, node=node, text=text).seq
+
+    def result(self, seq: int, ok: bool, text: str = "") -> None:
+        """What became of the intent `seq`.  Raises JournalUnwritable."""
+        intent = self._chain.history.intent(seq)
+        self._write(Kind.RESULT, deed=intent.deed, node=intent.node, text=text, ok=ok, answers=seq)
+
+    def found(self, text: str) -> None:
+        """How high voltage was connected before.  Raises JournalUnwritable."""
+        self._write(Kind.FOUND, text=text)
+
+    def phase(self, text: str) -> None:
+        """The upgrade entered a phase.  Raises JournalUnwritable."""
+        self._write(Kind.PHASE, text=text)
+
+    def evidence(self, text: str) -> None:
+        """What a decision rests on.  Raises JournalUnwritable."""
+        self._write(Kind.EVIDENCE, text=text)
+
+    def note(self, text: str) -> None:
+        """Anything else worth knowing.  Raises JournalUnwritable."""
+        self._write(Kind.NOTE, text=text)
+
+    def open_intents(self) -> list[Entry]:
+        """What the unfinished upgrade intended and has no result of, oldest first."""
+        return list(self._chain.history.open_intents.values())
+
+    def last(self, deed: Deed) -> Entry | None:
+        """The unfinished upgrade's newest entry about `deed`: its INTENT, or the RESULT once there is one."""
+        return self._chain.history.last(deed)
+
+    def reader(self) -> JournalReader:
+        """What was written so far, for those who only look."""
+        if self.directory is None:
+            return JournalReader(self._connection, self._place, ExitStack())
+        return JournalReader.open(self.directory)
+
+    # --- the end --------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Let others have it.  Nothing can be written any more; what was read stays."""
+        self._stop("it was closed")
+        if self.directory is not None:
+            with suppress(sqlite3.Error):  # all that counts is on the disk already
+                self._connection.close()
+        if self._lock is not None:
+            self._lock.release()
+
+    def survivor(self) -> Journal:
+        """For simulations: what the next process opens if this one is killed now.  This one is of no use any more."""
+        self.close()
+        if self.directory is None:
+            return Journal(self._connection, self._files, self._clock, None, None)
+        return Journal.open(self.directory, self._clock)
+
+    # --- inside ---------------------------------------------------------------------------------
+
+    @property
+    def _place(self) -> str:
+        return IN_MEMORY if self.directory is None else str(self.directory)
+
+    def _write(
+        self,
+        kind: Kind,
+        *,
+        deed: Deed | None = None,
+        node: str = "",
+        text: str = "",
+        ok: bool | None = None,
+        answers: int | None = None,
+        facts: str = "",
+    ) -> Entry:
+        self._require_working()
+        chain = self._chain
+        bare = Entry(
+            seq=chain.length + 1,
+            upgrade=self._upgrade,
+            at=self._clock(),
+            kind=kind,
+            deed=deed,
+            node=storable(node),
+            text=storable(text),
+            ok=ok,
+            answers=answers,
+            facts=facts,
+        )
+        entry = replace(bare, digest=bare.chained(chain.head))
+        chain.history.check(entry)
+        try:
+            with told_as_ours(self._place):
+                add(self._connection, entry)
+        except EssCanError as error:
+            self._stop(f"a write failed: {error.why}")
+            for told_of_it in self.on_failure:
+                told_of_it()
+            raise
+        chain.add(entry)
+        for told in self.on_entry:
+            told(entry)
+        return entry
+
+    def _require_working(self) -> None:
+        if self._failed is not None:
+            raise self._failed
+
+    def _stop(self, why: str) -> None:
+        if self._failed is None:
+            self._failed = JournalUnwritable(f"the journal {self._place} is not written any more", why=why)
+
+    def _tidy(self) -> None:
+        """Remove the kept files of upgrades that ended, and what a crash left half copied."""
+        unfinished = self._chain.history.unfinished
+        self._files.keep_only(set() if unfinished is None else {unfinished.id})
