@@ -20,7 +20,12 @@ class Afterwards(Enum):
 
 @dataclass(frozen=True, slots=True)
 class PolicyLimits:
-    """The band in which an upgrade may start.  Cell limits suit LFP cells."""
+    """The band in which an upgrade may start.  Cell limits suit LFP cells.
+
+    `bus_load_max_percent` is how much of the wire's time others may take: a station of eight racks takes 33 % at 125
+    kbit/s, and what we send of orders, polls and notices, with their answers, another 10 %.  Raises UsageError for a
+    bus load at which commands and evidence would be late.
+    """
 
     soc_min_percent: float = 10.0
     soc_max_percent: float = 95.0
@@ -30,6 +35,14 @@ class PolicyLimits:
     cell_temperature_max_degc: float = 50.0
     aux_voltage_min_v: float = 21.0
     current_mismatch_a: float = 10.0
+    bus_load_max_percent: float = 80.0
+
+    def __post_init__(self) -> None:
+        if not 1.0 <= self.bus_load_max_percent <= 90.0:
+            raise UsageError(
+                f"bus_load_max_percent = {self.bus_load_max_percent:g} is outside 1..90",
+                why="beyond that commands and evidence would be late",
+            )
 
 
 @dataclass(frozen=True, slots=True)
