@@ -25,6 +25,7 @@ from ess_can.gateway.transfer_meter import ideal_wire_time_s
 from ess_can.identity import NodeType, Version
 from ess_can.image.node_image import NodeImage, build_node_image
 from ess_can.image.upgrade_file import Content, build_upgrade_file
+from ess_can.journal.journal import Journal
 from ess_can.signals.dbc import StationCodec
 from ess_can.sim.loop import run_virtual
 from ess_can.sim.parts import PARTS
@@ -81,7 +82,9 @@ def measure(spec: PlantSpec, image_kib: int = IMAGE_KIB, config: GatewayConfig |
         timeline = PlantTimeline(plant, 1.0)
         plant.start()
         await pause(SETTLED_S)
-        report = await upgrade_station(plant.gateway_controller(), _release(image), simulated_setup(plant, config))
+        report = await upgrade_station(
+            plant.gateway_controller(), _release(image), simulated_setup(plant, config), journal=Journal.in_memory()
+        )
         plant.stop()
         if report.error is not None:
             raise RuntimeError(f"the upgrade failed: {report.error}")

@@ -21,6 +21,7 @@ from ess_can.gateway.report import Report
 from ess_can.gateway.run import upgrade_station
 from ess_can.identity import NodeType
 from ess_can.isotp import IsoTpParams
+from ess_can.journal.journal import Journal
 from ess_can.sim.loop import run_virtual
 from ess_can.sim.parts import STM32F103XG, STM32G474
 from ess_can.sim.plant import Plant, PlantSpec
@@ -79,7 +80,7 @@ class Bench:
     async def upgrade(self, *, dry_run: bool = False) -> Report:
         """Upgrade it, or only check and tell what to expect."""
         setup = simulated_setup(self.plant, self._config)
-        return await upgrade_station(self._gateway, self._upgrade, setup, dry_run=dry_run)
+        return await upgrade_station(self._gateway, self._upgrade, setup, journal=Journal.in_memory(), dry_run=dry_run)
 
 
 def dry_and_real(case: Case, before: Callable[[Bench], Awaitable[None]] | None = None) -> tuple[Report, Report]:

@@ -19,6 +19,7 @@ from ess_can.bus.clock import now, pause
 from ess_can.cli.embedded import simulated_setup
 from ess_can.gateway.run import upgrade_station
 from ess_can.identity import NodeType
+from ess_can.journal.journal import Journal
 from ess_can.sim.loop import run_virtual
 from ess_can.sim.plant import PlantSpec
 from tests.scenario.support import SETTLED_S, release, small_plant
@@ -53,7 +54,11 @@ def upgrade_once() -> SmallUpgrade:
         plant.start()
         await pause(SETTLED_S)
         report = await upgrade_station(
-            plant.gateway_controller(), upgrade, simulated_setup(plant), on_progress=lambda _event: None
+            plant.gateway_controller(),
+            upgrade,
+            simulated_setup(plant),
+            journal=Journal.in_memory(),
+            on_progress=lambda _event: None,
         )
         if report.error is not None:
             raise report.error

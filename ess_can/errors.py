@@ -51,6 +51,16 @@ class EssCanError(Exception):
     def __str__(self) -> str:
         return f"{self.what}: {self.why}" if self.why else self.what
 
+    def describe(self) -> dict[str, object]:
+        """What happened, who has to act, and what to do, for JSON."""
+        return {
+            "name": self.name,
+            "message": str(self),
+            "why": self.why,
+            "blame": self.blame.value,
+            "remedy": self.remedy,
+        }
+
 
 # --- usage and process ------------------------------------------------------------------------
 
@@ -149,6 +159,13 @@ class BusOff(BusError):
     """The controller went bus-off."""
 
     exit_code = 13
+
+
+class BusInterrupted(BusOff):
+    """The controller went bus-off and is being restarted; what was queued is gone."""
+
+    exit_code = 108
+    ends_use = False
 
 
 class BusUnusable(BusOff):

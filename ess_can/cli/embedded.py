@@ -18,10 +18,11 @@ from ess_can.cli.trace_file import SIMULATED_START_S, trace_file
 from ess_can.gateway.config import GatewayConfig
 from ess_can.gateway.progress import OnProgress
 from ess_can.gateway.report import Report
-from ess_can.gateway.run import GatewaySetup, upgrade_station
+from ess_can.gateway.run import GatewaySetup, roll_back_station, upgrade_station
 from ess_can.identity import NodeType
 from ess_can.image.node_image import NodeImage
 from ess_can.isotp import IsoTpParams
+from ess_can.journal.journal import Journal
 from ess_can.signals.dbc import StationCodec
 from ess_can.sim.loop import run_virtual
 from ess_can.sim.parts import STM32H743, FlashPart
@@ -97,6 +98,7 @@ def simulated_setup(plant: Plant, config: GatewayConfig | None = None) -> Gatewa
         plant.spec.bit_timing,
         isotp=plant.spec.isotp,
         entropy=random.Random(plant.spec.seed),  # noqa: S311 - a simulation has to be repeatable
+        slept_s=lambda: 0.0,
     )
 
 
@@ -127,11 +129,15 @@ def upgrade_simulated_plant(
     firmware_keys: KeyRing = NO_KEYS,
     trace: Path | None = None,
     codec: StationCodec | None = None,
+    journal: Journal | None = None,
+    options: str = "",
+    roll_back: bool = False,
 ) -> SimulatedRun:
-    """Run a whole upgrade in virtual time.
+    """Run a whole upgrade in virtual time, or with `roll_back` give up the one that is unfinished in `journal`.
 
     `prepare` may bring the plant into a state before the gateway comes; for `firmware_keys` see `make_plant`, for
-    `trace` see `plant_trace`; `codec` is the built-in one unless given.  Raises UsageError if the DBC has fewer racks
+    `trace` see `plant_trace`; `codec` is the built-in one unless given, `journal` one that goes with the process,
+    `options` what it keeps for whoever resumes.  Raises UsageError if the DBC has fewer racks
     than the plant.
     """
 
@@ -142,13 +148,14 @@ def upgrade_simulated_plant(
         with plant_trace(plant, trace):
             plant.start()
             await pause(SETTLED_S)
-            report = await upgrade_station(
-                plant.gateway_controller(),
-                upgrade,
-                simulated_setup(plant, config),
-                on_progress=on_progress,
-                dry_run=dry_run,
-            )
+            bus, setup = plant.gateway_controller(), simulated_setup(plant, config)
+            kept = Journal.in_memory() if journal is None else journal
+            if roll_back:
+                report = await roll_back_station(bus, upgrade, setup, journal=kept, on_progress=on_progress)
+            else:
+                report = await upgrade_station(
+                    bus, upgrade, setup, journal=kept, options=options, on_progress=on_progress, dry_run=dry_run
+                )
             await pause(1.0)  # what the plant does with its own control again belongs to the trace
             plant.stop()
         return SimulatedRun(report, plant.trace.hexdigest(), plant.trace.frames)

@@ -30,8 +30,8 @@ def handle_upgrade_errors(command: Callable[P, R]) -> Callable[P, R]:
     """`handle_errors` for commands that end with an upgrade's report: the document has all of the report's keys."""
 
     def document(error: EssCanError) -> dict[str, object]:
-        from ess_can.cli.report_text import report_document
         from ess_can.gateway.report import Report
+        from ess_can.gateway.report_document import report_document
 
         return {**report_document(Report(error=error), wall_time_s=0.0, trace_hash=None), **error_document(error)}
 
@@ -76,10 +76,4 @@ def error_document(error: EssCanError) -> dict[str, object]:
 
 def describe(error: EssCanError) -> dict[str, object]:
     """What happened, who has to act, and what to do, for --json."""
-    return {
-        "name": error.name,
-        "message": str(error),
-        "why": error.why,
-        "blame": error.blame.value,
-        "remedy": error.remedy,
-    }
+    return error.describe()

@@ -5,14 +5,18 @@ from __future__ import annotations
 import click
 
 from ess_can.cli.image_text import print_json
-from ess_can.cli.report_text import print_report, report_document
+from ess_can.cli.report_text import print_report
 from ess_can.gateway.report import Report
+from ess_can.gateway.report_document import report_document
 
 
-def finish(report: Report, *, as_json: bool, wall_time_s: float, trace_hash: str | None) -> None:
-    """Print the report and exit with its code."""
+def finish(
+    report: Report, *, as_json: bool, wall_time_s: float, trace_hash: str | None, resume: str | None = None
+) -> None:
+    """Print the report and exit with its code.  `resume` is the command that goes on with what is left."""
+    resume = resume if report.resumable else None
     if as_json:
-        print_json(report_document(report, wall_time_s=wall_time_s, trace_hash=trace_hash))
+        print_json(report_document(report, wall_time_s=wall_time_s, trace_hash=trace_hash, resume=resume))
     else:
-        print_report(report, wall_time_s=wall_time_s, trace_hash=trace_hash)
+        print_report(report, wall_time_s=wall_time_s, trace_hash=trace_hash, resume=resume)
     raise click.exceptions.Exit(report.exit_code)

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Self
 
 import click
 
-from ess_can.cli.errors import describe
 from ess_can.errors import Interrupted
 from ess_can.gateway.phases import Phase
 from ess_can.gateway.plant_view import Connection
-from ess_can.gateway.progress import Estimated, Event, NodeStepEntered, Noted, PhaseEntered, Transferred
+from ess_can.gateway.progress import Decided, Estimated, Event, NodeStepEntered, Noted, PhaseEntered, Transferred
 from ess_can.gateway.report import NodeRecord, Report
 from ess_can.identity import NodeAddress
 
@@ -21,8 +20,6 @@ if TYPE_CHECKING:
     from ess_can.gateway.estimate import Estimate
 
 _PLAIN_STEP_PERCENT = 25
-
-Document = dict[str, object]
 
 
 class ProgressPrinter:
@@ -84,6 +81,8 @@ class ProgressPrinter:
                 self._transferred(event)
             case Noted(text=text):
                 self._line(event.at, f"  note: {text}", "")
+            case Decided(text=text):
+                self._line(event.at, f"  decision: {text}", "")
 
     def _time_left(self, phase: Phase) -> str:
         """From this phase on to the end of the upgrade, if that is known."""
@@ -118,58 +117,6 @@ class ProgressPrinter:
             self._line(event.at, f"  {event.node}: {percent:3d} % of {_kib(event.total_bytes)}", rate)
 
 
-def report_document(report: Report, *, wall_time_s: float, trace_hash: str | None) -> Document:
-    """The report as one JSON document; docs/json.md describes it."""
-    error = report.error
-    return {
-        "result": report.result.name.lower(),
-        "exit_code": report.exit_code,
-        "error": None if error is None else describe(error),
-        "dry_run": report.dry_run,
-        "phases": [
-            {"name": p.phase.name.lower(), "start": round(p.start_s, 6), "end": round(p.end_s, 6)}
-            for p in report.phases
-        ],
-        "nodes": [_node_document(node) for node in report.nodes],
-        "hv_before": report.hv_before.value,
-        "hv_after": report.hv_after.value,
-        "proved_safe": report.proved_safe,
-        "hv_off_s": round(report.hv_off_s, 3),
-        "transfer_s": round(report.transfer_s, 3),
-        **_expected_document(report),
-        "bus_time_s": round(report.bus_time_s, 3),
-        "wall_time_s": round(wall_time_s, 3),
-        "trace_hash": trace_hash,
-    }
-
-
-def _expected_document(report: Report) -> Document:
-    expected, duration_s = report.expected, report.expected_duration_s
-    if expected is None or duration_s is None:
-        keys = ("expected_transfer_s", "expected_hv_off_s", "expected_duration_s")
-        return {**dict.fromkeys(keys), "flash_assumed": []}
-    return {
-        "expected_transfer_s": round(expected.transfer_s, 3),
-        "expected_hv_off_s": round(expected.hv_off_s, 3),
-        "expected_duration_s": round(duration_s, 3),
-        "flash_assumed": [str(address) for address in expected.assumed],
-    }
-
-
-def _node_document(node: NodeRecord) -> Document:
-    return {
-        "name": str(node.address),
-        "type": node.address.node_type.name.lower(),
-        "from_version": str(node.from_version),
-        "to_version": str(node.to_version),
-        "runs": None if node.runs is None else str(node.runs),
-        "bytes": node.image_bytes,
-        "bytes_sent": node.bytes_sent,
-        "transfer_s": round(node.transfer_s, 3),
-        "wire_efficiency": None if node.wire_efficiency is None else round(node.wire_efficiency, 4),
-    }
-
-
 _HEADLINES = {
     Phase.DONE: "Done: every node runs its new firmware.",
     Phase.NOTHING_TO_DO: "Nothing to do: every node runs this release already.",
@@ -190,8 +137,8 @@ def _headline(report: Report) -> str:
 _COLUMNS = f"  {'node':<14}{'before':<10}{'after':<10}{'image':>9}{'transfer':>10}{'rate':>12}{'of wire limit':>15}"
 
 
-def print_report(report: Report, *, wall_time_s: float, trace_hash: str | None) -> None:
-    """The report that a site engineer reads, on stdout; an error goes to stderr."""
+def print_report(report: Report, *, wall_time_s: float, trace_hash: str | None, resume: str | None = None) -> None:
+    """The report that a site engineer reads, on stdout; errors, and the command that goes on, go to stderr."""
     click.echo()
     click.echo(_headline(report))
     click.echo()
@@ -216,6 +163,11 @@ def print_report(report: Report, *, wall_time_s: float, trace_hash: str | None) 
     if report.error is not None:
         click.echo(f"\nerror {report.error.name}: {report.error}", err=True)
         click.echo(f"what to do: {report.error.remedy}", err=True)
+    if report.journal_error is not None and report.journal_error is not report.error:
+        click.echo(f"\nnot all of it is on record, {report.journal_error.name}: {report.journal_error}", err=True)
+        click.echo(f"what to do: {report.journal_error.remedy}", err=True)
+    if resume is not None:
+        click.echo(f"resume: {resume}", err=True)
 
 
 def _print_expected(report: Report) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from math import inf
 
-from ess_can.bus.clock import now, pause, until
+from ess_can.bus.clock import now, pause, uninterrupted, until
 from ess_can.errors import (
     AccessDenied,
     BusError,
@@ -23,17 +23,20 @@ from ess_can.errors import (
     WrongTarget,
 )
 from ess_can.gateway.node_client import SHORTEST_BLOCK, NodeClient, NodeIdentity
+from ess_can.gateway.node_revert import ask_to_revert
 from ess_can.gateway.phases import NodeStep
 from ess_can.gateway.plan import NodePlan, identify
 from ess_can.gateway.policy import FRESH_S
-from ess_can.gateway.progress import NodeStepEntered, Noted, OnProgress, Transferred
-from ess_can.gateway.report import NodeRecord
+from ess_can.gateway.progress import NodeStepEntered, Transferred
+from ess_can.gateway.record import UpgradeLog
 from ess_can.gateway.station_master import StationMaster
+from ess_can.gateway.streamed_image import StreamedImage
 from ess_can.gateway.transfer_meter import TransferMeter
 from ess_can.identity import Version
+from ess_can.journal.entries import Deed
 from ess_can.signals.messages import ImageState, NodeInfo
 from ess_can.uds.exchange import MAX_BLOCK_DATA
-from ess_can.uds.target import Nrc
+from ess_can.uds.target import Nrc, ResumeState
 
 _PROGRESS_STEP_BYTES = 16 * 1024
 _FINAL_NRCS = (Nrc.REQUEST_OUT_OF_RANGE, Nrc.GENERAL_PROGRAMMING_FAILURE, Nrc.SERVICE_NOT_SUPPORTED)
@@ -48,17 +51,15 @@ class NodeUpgrade:
     `runs_since` is when the node said what `see_it_run` waited for.
     """
 
-    def __init__(self, master: StationMaster, plan: NodePlan, on_progress: OnProgress) -> None:
+    def __init__(self, master: StationMaster, plan: NodePlan, log: UpgradeLog) -> None:
         self.address = plan.address
         self.activated = False
         self.confirm_sent = False
         self.runs_since = 0.0
-        self.record = NodeRecord(
-            plan.address, plan.identity.boot_state.version, plan.image.facts.version, plan.image.size
-        )
+        self.record = plan.record()
         self._master = master
         self._plan = plan
-        self._tell = on_progress
+        self._log = log
         self._heard_before_restart: NodeInfo | None = None
         self._boots_before_trial = plan.identity.boot_state.boot_counter
         self._gave_up_trial = False
@@ -76,7 +77,7 @@ class NodeUpgrade:
         return None if sample is None or now() - sample.at > FRESH_S else sample.value.version
 
     def _step(self, step: NodeStep, detail: str = "") -> None:
-        self._tell(NodeStepEntered(now(), self.address, step, detail))
+        self._log.tell(NodeStepEntered(now(), self.address, step, detail))
 
     def may_try_again(self, error: EssCanError) -> bool:
         """Whether the fault may pass."""
@@ -94,7 +95,7 @@ class NodeUpgrade:
         try:
             await self._master.client(self.address).enter_default()
         except EssCanError as error:
-            self._tell(Noted(now(), f"{self.address}: its session ends by itself ({error})"))
+            self._log.note(f"{self.address}: its session ends by itself ({error})")
         await self.hang_up()
 
     # --- programming ----------------------------------------------------------------------------
@@ -102,7 +103,8 @@ class NodeUpgrade:
     async def program(self, at_once: int = 1) -> None:
         """Bring the image into the inactive bank and have the node verify what it reads back.
 
-        `at_once` nodes, this one included, are programmed at the same time.
+        `at_once` nodes, this one included, are programmed at the same time.  However it ends short of that, the node is
+        told to begin nothing more: it erases ahead, and has data that it has not programmed.
         """
         self._step(NodeStep.IDENTIFY)
         identity = await self._identify_again()
@@ -112,16 +114,23 @@ class NodeUpgrade:
             )
         self._boots_before_trial = identity.boot_state.boot_counter
         client = await self._unlock()
+        try:
+            await self._program(client, identity.resume_state, at_once)
+        except BaseException:
+            await uninterrupted(client.stop_writing())
+            raise
+
+    async def _program(self, client: NodeClient, resume: ResumeState, at_once: int) -> None:
         await client.enter_programming()
         await client.authenticate(self._master.access)
-        resume, image = identity.resume_state, self._plan.image
+        image = self._plan.image
         offset = resume.verified_offset if resume.image_sha256 == image.sha256 else 0
         try:
             await self._write(client, offset, at_once)
         except VerificationFailed as error:
             if offset == 0 or isinstance(error, FlashWriteFailed):
                 raise
-            self._tell(Noted(now(), f"{self.address}: what it held already was not the image; all is sent again"))
+            self._log.note(f"{self.address}: what it held already was not the image; all is sent again")
             await self._write(client, 0, at_once)
 
     async def _write(self, client: NodeClient, offset: int, at_once: int) -> None:
@@ -129,12 +138,18 @@ class NodeUpgrade:
         image = self._plan.image
         if offset == 0:
             self._step(NodeStep.ANNOUNCE)
-            await client.announce(image.size, image.sha256)
+            async with self._log.doing(Deed.ANNOUNCE, self.address, f"{image.size} bytes, {image.sha256.hex()}"):
+                await client.announce(image.size, image.sha256)
         if offset < image.size:
             self._step(NodeStep.TRANSFER, f"resumed at {offset}" if offset else "")
-            await self._transfer(client, offset, self._master.longest_block(at_once))
+            streamed = StreamedImage(image.content, image.sha256)
+            await streamed.skip(offset)
+            async with self._log.doing(Deed.TRANSFER, self.address, f"from {offset} to {image.size}"):
+                await self._transfer(client, offset, streamed, self._master.longest_block(at_once))
+            streamed.require_whole()
         self._step(NodeStep.VERIFY)
-        await client.verify(image.crc32)
+        async with self._log.doing(Deed.VERIFY, self.address, f"CRC-32 {image.crc32:08X}"):
+            await client.verify(image.crc32)
         self._verified = True
 
     async def _identify_again(self) -> NodeIdentity:
@@ -153,7 +168,7 @@ class NodeUpgrade:
         await client.check_preconditions()
         return client
 
-    async def _transfer(self, client: NodeClient, offset: int, block: int) -> None:
+    async def _transfer(self, client: NodeClient, offset: int, streamed: StreamedImage, block: int) -> None:
         image = self._plan.image
         began_at, told, accepted = now(), offset, offset
         meter = TransferMeter(self._master.traffic, self.address)
@@ -166,11 +181,11 @@ class NodeUpgrade:
                 told = done
                 elapsed = now() - began_at
                 rate = (done - offset) / elapsed if elapsed > 0 else 0.0
-                self._tell(Transferred(now(), self.address, done, image.size, rate))
+                self._log.tell(Transferred(now(), self.address, done, image.size, rate))
 
         try:
             with meter:
-                await client.download(offset, image.content, progress, block=min(block, self._longest_block))
+                await client.download(offset, streamed, progress, block=min(block, self._longest_block))
         except (UdsTimeout, IsoTpError):  # frames were lost, more than repeating makes up for
             shorter = min(block, self._longest_block) // _SHORTER_AFTER_LOSSES
             self._longest_block = max(shorter, SHORTEST_BLOCK)
@@ -198,8 +213,9 @@ class NodeUpgrade:
         if not self._verified:  # the session was lost: the node verifies again before it lets itself be activated
             await self.program()
         self._step(NodeStep.TRIAL_BOOT)
-        self.activated = True  # even if the answer is lost: it has to be reverted then
-        await self._master.client(self.address).activate_on_trial()
+        async with self._log.doing(Deed.ACTIVATE, self.address, f"{self.record.to_version}"):
+            self.activated = True  # even if the answer is lost: it has to be reverted then
+            await self._master.client(self.address).activate_on_trial()
 
     async def restart(self) -> None:
         """Restart the node and forget its session.  Whether it did restart is for `see_it_run` to find out."""
@@ -209,7 +225,7 @@ class NodeUpgrade:
         try:
             await self._master.client(self.address).reset()
         except (UdsTimeout, IsoTpError) as error:  # the answer may be what was lost
-            self._tell(Noted(now(), f"{self.address}: no answer to its restart ({error})"))
+            self._log.note(f"{self.address}: no answer to its restart ({error})")
         await self.hang_up()
 
     async def see_it_run(self, state: ImageState, within_s: float, *, reverted: bool = False) -> None:
@@ -302,27 +318,7 @@ class NodeUpgrade:
 
     async def revert(self) -> None:
         """Ask the node to go back to its old image.  If it cannot be asked it does so by itself; the caller looks."""
-        deadline = now() + self._master.config.times.node_boot_s
-        while True:  # it may be restarting
-            try:
-                await self._ask_to_revert()
-                return
-            except EssCanError as error:
-                if now() >= deadline or isinstance(error, BusError | AccessDenied):
-                    note = f"{self.address}: could not be asked to revert ({error}); it does so by itself"
-                    self._tell(Noted(now(), note))
-                    return
-            finally:
-                await self.hang_up()
-            await pause(_ASK_AGAIN_S)
-
-    async def _ask_to_revert(self) -> None:
-        client = self._master.client(self.address)
-        await client.enter_extended()
-        await client.authenticate(self._master.access)
-        await client.revert()
-        self._gave_up_trial = True
-        await client.reset()
+        self._gave_up_trial |= await ask_to_revert(self._master, self.address, self._log)
 
 
 def _same(heard: Version, version: Version) -> bool:

@@ -49,16 +49,23 @@ _P = Phase
 TRANSITIONS: Mapping[Phase, frozenset[Phase]] = MappingProxyType(
     {
         # Nothing was changed yet: the check may end the upgrade without a trace.
-        _P.STATUS_CHECK: frozenset({_P.RAMP_DOWN, _P.RECONNECT, _P.NOTHING_TO_DO, _P.CHECKED, _P.REFUSED}),
+        # (One that is resumed may turn out to be done, or undone, already.)
+        _P.STATUS_CHECK: frozenset(
+            {
+                *(_P.RAMP_DOWN, _P.RECONNECT, _P.HOLD_OPEN),
+                *(_P.NOTHING_TO_DO, _P.CHECKED, _P.REFUSED, _P.DONE, _P.ROLLED_BACK),
+            }
+        ),
         # From here on the plant is ours to put back: every failure leads through RECONNECT or HOLD_OPEN.
         _P.RAMP_DOWN: frozenset({_P.OPEN_CONTACTORS, _P.RECONNECT, _P.HOLD_OPEN}),
         _P.OPEN_CONTACTORS: frozenset({_P.PROVE_HV_OFF, _P.RECONNECT, _P.HOLD_OPEN}),
-        _P.PROVE_HV_OFF: frozenset({_P.PROGRAM, _P.RECONNECT, _P.HOLD_OPEN}),
+        # An attempt that did not end may have left nodes on trial: these go back first.
+        _P.PROVE_HV_OFF: frozenset({_P.PROGRAM, _P.ROLL_BACK, _P.RECONNECT, _P.HOLD_OPEN}),
         # Every node is programmed and verified before the first one boots its new image.
         _P.PROGRAM: frozenset({_P.TRIAL_BOOT, _P.RECONNECT, _P.HOLD_OPEN}),
         _P.TRIAL_BOOT: frozenset({_P.CONFIRM, _P.ROLL_BACK, _P.RECONNECT, _P.HOLD_OPEN}),
         _P.CONFIRM: frozenset({_P.RECONNECT, _P.ROLL_BACK, _P.HOLD_OPEN}),
-        _P.ROLL_BACK: frozenset({_P.RECONNECT, _P.HOLD_OPEN}),
+        _P.ROLL_BACK: frozenset({_P.PROGRAM, _P.RECONNECT, _P.HOLD_OPEN}),
         _P.RECONNECT: frozenset({_P.DONE, _P.FAILED, _P.ROLLED_BACK, _P.HOLD_OPEN}),
         _P.HOLD_OPEN: frozenset({_P.HELD_OPEN}),
         _P.DONE: frozenset(),

@@ -9,13 +9,15 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from ess_can.bus.clock import now, pause, until
-from ess_can.errors import BusSilent, DbcMismatch, EssCanError, NoValidTraffic, WrongNodeType
+from ess_can.errors import BusSilent, DbcMismatch, EssCanError, NodeUnhealthy, NoValidTraffic, WrongNodeType
 from ess_can.gateway.node_client import NodeIdentity
 from ess_can.gateway.phases import NodeStep
-from ess_can.gateway.policy import diagnostics_refusal, refusals, targets_of_type
+from ess_can.gateway.policy import Start, diagnostics_refusal, refusals, targets_of_type
 from ess_can.gateway.progress import NodeStepEntered, OnProgress
+from ess_can.gateway.report import NodeRecord
 from ess_can.gateway.station_master import StationMaster
 from ess_can.identity import NodeAddress, NodeType, Version
+from ess_can.signals.messages import ImageState
 from ess_can.trust.compatibility import Compatibility, NodeFacts, check_compatibility, check_dependencies
 from ess_can.trust.verify import VerifiedImage, VerifiedUpgrade
 
@@ -28,22 +30,45 @@ class NodePlan:
     identity: NodeIdentity
     image: VerifiedImage
 
+    def record(self) -> NodeRecord:
+        """What the report begins with."""
+        runs = self.identity.boot_state.version
+        return NodeRecord(self.address, runs, self.image.facts.version, self.image.size, runs=runs)
+
+
+@dataclass(frozen=True, slots=True)
+class Leftover:
+    """A node on which an upgrade that did not end may have left an activation; `on_trial` if it runs that image."""
+
+    address: NodeAddress
+    on_trial: bool
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The nodes to upgrade, in order, and those that run the release already."""
+    """The nodes to upgrade, in order, and those that run the release already.
 
-    nodes: tuple[NodePlan, ...]
-    up_to_date: tuple[NodePlan, ...]
+    What is in `leftovers` goes back to its confirmed image first, and only then can be said what those on trial need.
+    """
+
+    nodes: tuple[NodePlan, ...] = ()
+    up_to_date: tuple[NodePlan, ...] = ()
+    leftovers: tuple[Leftover, ...] = ()
+
+    @property
+    def has_work(self) -> bool:
+        """Whether any node is to be changed."""
+        return bool(self.nodes or self.leftovers)
 
     def groups(self) -> list[tuple[NodePlan, ...]]:
         """The nodes to upgrade by their type, in order: those of one group are programmed together."""
         return [tuple(group) for _, group in groupby(self.nodes, key=lambda node: node.address.node_type)]
 
 
-async def listen(master: StationMaster) -> None:
+async def listen(master: StationMaster, start: Start = Start.FRESH) -> None:
     """Hear the whole plant, and anybody else who commands it, without sending anything.
 
+    What may pass (a node or the PCS that is just coming up) is waited for as long as `listen_s`.
     Raises BusSilent when nothing is heard, NoValidTraffic when frames are heard but none of the plant's.
     """
     view, times = master.view, master.config.times
@@ -51,7 +76,7 @@ async def listen(master: StationMaster) -> None:
         raise BusSilent("nothing is heard on the bus", why=_why(master, f"no frame within {times.bus_silent_s:g} s"))
     await pause(times.listen_min_s)  # another gateway speaks at least this often
     fingerprint = master.link.codec.fingerprint
-    await until(lambda: not refusals(view, master.config, fingerprint, now()), times.listen_s)
+    await until(lambda: not refusals(view, master.config, fingerprint, now(), start), times.listen_s)
     if view.plant_frame_at is None:
         raise NoValidTraffic(
             "frames are heard, but none of the plant's",
@@ -65,9 +90,9 @@ def _why(master: StationMaster, heard: str) -> str:
     return heard if warning is None else f"{heard}; the adapter warned: {warning}"
 
 
-def require_allowed(master: StationMaster) -> None:
-    """Raise the gravest reason against an upgrade now; the others are named in its `why`."""
-    found = refusals(master.view, master.config, master.link.codec.fingerprint, now())
+def require_allowed(master: StationMaster, start: Start = Start.FRESH) -> None:
+    """Raise the gravest reason against a start now; the others are named in its `why`."""
+    found = refusals(master.view, master.config, master.link.codec.fingerprint, now(), start)
     if not found:
         return
     first, *others = found
@@ -85,8 +110,12 @@ def require_askable(master: StationMaster) -> None:
         raise refusal
 
 
-async def make_plan(master: StationMaster, upgrade: VerifiedUpgrade, on_progress: OnProgress) -> Plan:
+async def make_plan(
+    master: StationMaster, upgrade: VerifiedUpgrade, on_progress: OnProgress, start: Start = Start.FRESH
+) -> Plan:
     """Identify every target and decide what it gets.
+
+    Of an upgrade that is resumed, nodes on trial become leftovers; else there must be none (NodeUnhealthy).
 
     Raises the file's and the nodes' mismatches: WrongNodeType, WrongHardware, VersionDowngrade, SecurityDowngrade,
     DependencyUnmet, WrongTarget, DbcMismatch, and what the diagnostic exchange raises.
@@ -94,6 +123,7 @@ async def make_plan(master: StationMaster, upgrade: VerifiedUpgrade, on_progress
     check_dependencies(upgrade.manifest, _lowest_versions(master))
     to_do: list[NodePlan] = []
     up_to_date: list[NodePlan] = []
+    trials = set() if start is Start.FRESH else on_trial(master)
     for entry in upgrade.manifest.images:
         targets = targets_of_type(master.config, entry.node_type)
         if not targets:
@@ -106,13 +136,28 @@ async def make_plan(master: StationMaster, upgrade: VerifiedUpgrade, on_progress
                 continue  # of another hardware than its neighbour, and planned with the image for that
             on_progress(NodeStepEntered(now(), address, NodeStep.IDENTIFY))
             identity = await identify(master, address)
+            if identity.boot_state.standing == ImageState.TRIAL:
+                if start is Start.FRESH:
+                    raise NodeUnhealthy(f"{address} does not run a confirmed image", why="it says that it is on trial")
+                trials.add(address)
+                continue
             image = upgrade.image_for(entry.node_type, identity.hardware_id)
             if image is None or image.facts.version != entry.version:
                 image = next(i for i in upgrade.images if i.sha256 == entry.sha256)
             verdict = check_compatibility(image.facts, facts_of(identity))
             node = NodePlan(address, identity, image)
             (up_to_date if verdict is Compatibility.SAME_VERSION else to_do).append(node)
-    return Plan(tuple(to_do), tuple(up_to_date))
+    return Plan(tuple(to_do), tuple(up_to_date), tuple(Leftover(address, on_trial=True) for address in sorted(trials)))
+
+
+def on_trial(master: StationMaster) -> set[NodeAddress]:
+    """The expected nodes whose last Node_Info says that they run an image on trial."""
+    heard = master.view.nodes
+    return {
+        address
+        for address in master.config.expected
+        if address in heard and heard[address].value.image_state is ImageState.TRIAL
+    }
 
 
 async def identify(master: StationMaster, address: NodeAddress) -> NodeIdentity:

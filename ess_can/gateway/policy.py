@@ -6,6 +6,7 @@ There is no switch that skips a check; only thresholds are configurable.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from enum import Enum
 from math import inf
 
 from ess_can.errors import (
@@ -55,19 +56,41 @@ _CONTACTOR_ALARMS = ("weld",)
 _STOP_ALARMS = ("emergency_stop", "fire")
 
 
-def refusals(view: PlantView, config: GatewayConfig, fingerprint: int, now: float) -> list[EssCanError]:
-    """Every reason against an upgrade now, the gravest first; empty if it may start.
+class Start(Enum):
+    """What is to be started.
+
+    RESUMED goes on with an upgrade of ours that did not hand the plant back: what that one left behind (the lock,
+    contactors half way, an image on trial) is no reason against it.  GIVEN_UP only undoes it and hands the plant back:
+    nothing is programmed, so the band in which a plant may be upgraded does not matter, nor what the grid wants of it.
+    """
+
+    FRESH = "an upgrade"
+    RESUMED = "the rest of an upgrade"
+    GIVEN_UP = "the undoing of an upgrade"
+
+
+def refusals(
+    view: PlantView, config: GatewayConfig, fingerprint: int, now: float, start: Start = Start.FRESH
+) -> list[EssCanError]:
+    """Every reason against a start now, the gravest first; empty if it may be.
 
     `fingerprint` is our DBC's.  `now` is the loop time in seconds against which ages are taken.
     """
+    programs = start is not Start.GIVEN_UP
     found = [
         *_masters(view, now),
-        *_presence(view, config, fingerprint, now),
-        *_pcs(view, now),
-        *(reason for rack in config.racks for reason in _rack(rack, view.rack(rack), config.policy, now)),
-        *_currents_agree(view, config, now),
-        *_as_found(view, config, now),
+        *_presence(view, config, fingerprint, now, trial_is_ours=start is not Start.FRESH),
+        *_pcs_health(view, now),
     ]
+    if programs:
+        found += _dispatch(view, now)
+    for rack in config.racks:
+        found += _rack_safety(rack, view.rack(rack), now)
+        if programs:
+            found += _rack_band(rack, view.rack(rack), config.policy, now)
+    found += _currents_agree(view, config, now)
+    if start is Start.FRESH:
+        found += _as_found(view, config, now)
     return sorted(found, key=lambda reason: not isinstance(reason, _GRAVEST))
 
 
@@ -99,7 +122,9 @@ def _other_gateway(view: PlantView, now: float) -> Iterator[EssCanError]:
         )
 
 
-def _presence(view: PlantView, config: GatewayConfig, fingerprint: int, now: float) -> Iterator[EssCanError]:
+def _presence(
+    view: PlantView, config: GatewayConfig, fingerprint: int, now: float, *, trial_is_ours: bool
+) -> Iterator[EssCanError]:
     for address in config.expected:
         sample = view.nodes.get(address)
         if sample is None or now - sample.at > FRESH_S:
@@ -111,7 +136,8 @@ def _presence(view: PlantView, config: GatewayConfig, fingerprint: int, now: flo
                 f"{address} runs with another DBC",
                 why=f"its fingerprint is {info.dbc_fingerprint:#06x}, ours is {fingerprint:#06x}",
             )
-        if info.image_state is not ImageState.CONFIRMED:
+        ours = trial_is_ours and info.image_state is ImageState.TRIAL
+        if info.image_state is not ImageState.CONFIRMED and not ours:
             yield NodeUnhealthy(
                 f"{address} does not run a confirmed image",
                 why=f"its image state is {info.image_state.name}",
@@ -129,8 +155,7 @@ def _presence(view: PlantView, config: GatewayConfig, fingerprint: int, now: flo
 _MISSING_REMEDY = "Check that the node is powered; an upgrade needs every expected node present."
 
 
-def _pcs(view: PlantView, now: float) -> Iterator[EssCanError]:
-    yield from _pcs_health(view, now)
+def _dispatch(view: PlantView, now: float) -> Iterator[EssCanError]:
     if view.pcs is not None and _fresh(view.pcs, now) and view.pcs.value.grid_service_active:
         yield DispatchActive("a grid service is active", why="PCS_Status says GridServiceActive")
 
@@ -161,8 +186,8 @@ def _pcs_health(view: PlantView, now: float) -> Iterator[EssCanError]:
         yield PcsFault("the PCS does not know its DC current", why="DcCurrent is invalid")
 
 
-def _rack(rack: int, view: RackView, limits: PolicyLimits, now: float) -> Iterator[EssCanError]:
-    yield from _rack_safety(rack, view, now)
+def _rack_band(rack: int, view: RackView, limits: PolicyLimits, now: float) -> Iterator[EssCanError]:
+    """What speaks against programming its BMU."""
     if view.state is None or view.cells is None or _stale(view, now):
         return
     name, state = f"rack {rack}", view.state.value

@@ -61,7 +61,15 @@ class Estimated:
     estimate: Estimate
 
 
-Event = PhaseEntered | NodeStepEntered | Transferred | Noted | Estimated
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """What will be done about an upgrade that did not end."""
+
+    at: float
+    text: str
+
+
+Event = PhaseEntered | NodeStepEntered | Transferred | Noted | Estimated | Decided
 OnProgress = Callable[[Event], None]
 
 

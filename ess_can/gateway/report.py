@@ -52,6 +52,9 @@ class Report:
 
     `proved_safe` says of a plant that is held open whether it was proved open and locked.  `expected` is what the check
     let expect of an upgrade in which nothing goes wrong; None without a known bit timing, or with nothing to do.
+    `upgrade_id` names it in the journal; empty if nothing was begun there.  `journal_error` is why not all is on
+    record.  `cause` is what ended the work; `error` also says what came of it.  `resumable` says that something is left
+    to do, which another attempt goes on with.
     """
 
     phases: list[PhaseRecord] = field(default_factory=list)
@@ -65,6 +68,10 @@ class Report:
     bus_time_s: float = 0.0
     dry_run: bool = False
     expected: Estimate | None = None
+    upgrade_id: str = ""
+    journal_error: EssCanError | None = None
+    cause: EssCanError | None = None
+    resumable: bool = False
 
     @property
     def expected_duration_s(self) -> float | None:
@@ -82,8 +89,9 @@ class Report:
 
     @property
     def exit_code(self) -> int:
-        """Exit code of the command line: 0 or the error's."""
-        return 0 if self.error is None else self.error.exit_code
+        """Exit code of the command line: 0, or the error's, or the journal's if that alone failed."""
+        error = self.error or self.journal_error
+        return 0 if error is None else error.exit_code
 
 
 class PhaseLog:

@@ -3,31 +3,39 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 
-from ess_can.bus.clock import now
+from ess_can.bus.clock import now, suspended_s, uninterrupted
+from ess_can.bus.guarded_bus import GuardedBus
 from ess_can.bus.kernel_isotp import IsoTpTransport, KernelIsoTp
 from ess_can.bus.limited_bus import LoadLimitedBus
 from ess_can.bus.load_limit import LoadLimit
 from ess_can.bus.port import Bus
+from ess_can.bus.recovering_bus import RecoveringBus
 from ess_can.can.timing import BitTiming
-from ess_can.errors import EssCanError, Interrupted, UsageError
+from ess_can.errors import EssCanError, HeldOpenByChoice, Interrupted, NothingToResume, UsageError
 from ess_can.gateway.bus_load import BusLoad
 from ess_can.gateway.config import Afterwards, GatewayConfig
 from ess_can.gateway.estimate import Estimate, StationState, Target, TargetGroup, estimate
 from ess_can.gateway.phases import Phase
 from ess_can.gateway.plan import NodePlan, Plan, listen, make_plan, require_allowed
 from ess_can.gateway.plant_view import Connection
-from ess_can.gateway.policy import FRESH_S
-from ess_can.gateway.progress import Estimated, Noted, OnProgress, PhaseEntered, ignore, never_failing
-from ess_can.gateway.report import NodeRecord, PhaseLog, Report
+from ess_can.gateway.policy import FRESH_S, Start
+from ess_can.gateway.progress import Decided, Estimated, OnProgress, PhaseEntered, ignore
+from ess_can.gateway.record import UpgradeLog
+from ess_can.gateway.report import Report
+from ess_can.gateway.report_document import report_document
+from ess_can.gateway.resume import Earlier, decision, is_as_wanted, leftovers_of
 from ess_can.gateway.station_master import USER_ISOTP, StationMaster
 from ess_can.gateway.transfer_model import WireModel
-from ess_can.gateway.upgrade import Upgrade
+from ess_can.gateway.upgrade import Replan, Upgrade
 from ess_can.isotp import IsoTpParams
+from ess_can.journal.journal import Journal
 from ess_can.signals.dbc import StationCodec
 from ess_can.trust.verify import VerifiedUpgrade
 from ess_can.uds.access import AccessAlgorithm
@@ -40,6 +48,7 @@ class GatewaySetup:
     `bit_timing` is for figures, for how much a request carries, and for a cap on the bus load (None: unknown).
     `transport` carries the diagnostic messages, our own core unless given (`ess_can.bus.kernel_isotp.choose_isotp`).
     `entropy` gives poll tokens and the session number: a random.SystemRandom in the field, a seeded one in simulation.
+    `slept_s` tells for how many seconds the machine has slept so far: after a sleep every permit is stale.
     Raises UsageError for a cap on the bus load that cannot be kept here.
     """
 
@@ -50,6 +59,7 @@ class GatewaySetup:
     isotp: IsoTpParams = field(default_factory=IsoTpParams)
     entropy: random.Random = field(default_factory=random.SystemRandom)
     transport: IsoTpTransport = USER_ISOTP
+    slept_s: Callable[[], float] = suspended_s
 
     def __post_init__(self) -> None:
         load = self.load
@@ -83,8 +93,16 @@ class GatewaySetup:
         with closing(LoadLimitedBus(bus, self.load, self.bit_timing)) as limited:
             yield limited
 
-    def master(self, bus: Bus) -> StationMaster:
-        """A hold on the station behind `bus`."""
+    @asynccontextmanager
+    async def reach(self, bus: Bus) -> AsyncIterator[StationMaster]:
+        """A hold on the station behind `bus` for an upgrade: it survives bus-off, and streams keep to all limits."""
+        with closing(RecoveringBus(bus)) as recovering:
+            guard = GuardedBus(recovering)
+            async with self.limited(guard) as limited, self.master(limited, guard) as master:
+                yield master
+
+    def master(self, bus: Bus, guard: GuardedBus | None = None) -> StationMaster:
+        """A hold on the station behind `bus`, which may stand on a `guard`."""
         return StationMaster(
             bus,
             self.codec,
@@ -94,6 +112,8 @@ class GatewaySetup:
             bit_timing=self.bit_timing,
             entropy=self.entropy,
             transport=self.transport,
+            guard=guard,
+            slept_s=self.slept_s,
         )
 
 
@@ -102,6 +122,8 @@ async def upgrade_station(
     upgrade: VerifiedUpgrade,
     setup: GatewaySetup,
     *,
+    journal: Journal,
+    options: str = "",
     on_progress: OnProgress = ignore,
     dry_run: bool = False,
 ) -> Report:
@@ -109,59 +131,197 @@ async def upgrade_station(
 
     Gives a report of success, refusal and failure alike; `Report.error` tells.  `on_progress` is called with each
     event.  `dry_run` ends after the check: nothing is sent that changes the plant.
+
+    An upgrade that stands unfinished in the `journal` is gone on with if it is of the same file; one of another file
+    is superseded: what it left is taken back first.  `options` is kept in the journal for whoever resumes.
     """
-    report = Report(dry_run=dry_run)
-    log = PhaseLog(report, now())
-    tell = never_failing(on_progress)
-
-    def enter(phase: Phase, detail: str = "") -> None:
-        log.enter(phase, now())
-        tell(PhaseEntered(now(), phase, detail))
-
-    async with setup.limited(bus) as limited, setup.master(limited) as master:
-        master.watch.on_warning = lambda warning: tell(Noted(now(), f"{warning.name}: {warning}"))
-        tell(PhaseEntered(now(), Phase.STATUS_CHECK))
-        try:
-            async with master.watch:
-                with BusLoad(bus, setup.bit_timing) as others:
-                    await listen(master)
-                require_allowed(master)
-                master.watch.arm()  # from here on we speak: nobody else may speak as we do
-                plan = await make_plan(master, upgrade, tell)
-                require_allowed(master)
-        except EssCanError as error:
-            report.error = error
-        except asyncio.CancelledError:
-            report.error = Interrupted("the check was interrupted", why="nothing was changed")
-        report.hv_before = report.hv_after = master.view.connection(setup.config.racks, now() - FRESH_S)
-        if report.error is not None:
-            enter(Phase.REFUSED, str(report.error))
-            return report
-        report.nodes = _records(plan)
-        report.expected = _expected(plan, master, setup, others.load)
-        put_back = setup.config.afterwards is Afterwards.CONNECT and report.hv_before is Connection.OPEN
-        if dry_run or not (plan.nodes or put_back):
-            enter(Phase.CHECKED if plan.nodes else Phase.NOTHING_TO_DO)
-            return report
-        up_to_date = report.nodes[len(plan.nodes) :]
-        if report.expected is not None:
-            tell(Estimated(now(), report.expected))
-        await Upgrade(master, plan, log, tell).run(report)
-        report.nodes += up_to_date
-    return report
+    return await _Attempt(bus, upgrade, setup, journal, on_progress, options=options, dry_run=dry_run).run()
 
 
-def _records(plan: Plan) -> list[NodeRecord]:
-    return [
-        NodeRecord(
-            node.address,
-            node.identity.boot_state.version,
-            node.image.facts.version,
-            node.image.size,
-            runs=node.identity.boot_state.version,
-        )
-        for node in (*plan.nodes, *plan.up_to_date)
-    ]
+async def roll_back_station(
+    bus: Bus,
+    upgrade: VerifiedUpgrade | None,
+    setup: GatewaySetup,
+    *,
+    journal: Journal,
+    on_progress: OnProgress = ignore,
+) -> Report:
+    """Give up the upgrade that stands unfinished in the journal: take back what it left, and put the plant back.
+
+    `upgrade` is its release, None if that cannot be read any more.  The report is as that of `upgrade_station`.
+    """
+    return await _Attempt(bus, upgrade, setup, journal, on_progress, gives_up=True).run()
+
+
+class _Attempt:
+    """One attempt at one station: the check, what is decided by it, the work, and the last word in the journal."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        upgrade: VerifiedUpgrade | None,
+        setup: GatewaySetup,
+        journal: Journal,
+        on_progress: OnProgress,
+        *,
+        options: str = "",
+        dry_run: bool = False,
+        gives_up: bool = False,
+    ) -> None:
+        self._bus = bus
+        self._upgrade = upgrade
+        self._setup = setup
+        self._options = options
+        self._gives_up = gives_up
+        self._report = Report(dry_run=dry_run)
+        self._log = UpgradeLog(journal, self._report, on_progress)
+        self._earlier = Earlier.of(journal)
+        self._plan = Plan()
+        self._found = Connection.UNKNOWN
+        self._load = 0.0
+        if gives_up:
+            self._start = Start.GIVEN_UP
+        else:
+            self._start = Start.FRESH if self._earlier is None else self._earlier.start
+
+    async def run(self) -> Report:
+        """The whole of it.  The report is complete whatever happens."""
+        report, log, setup = self._report, self._log, self._setup
+        async with setup.reach(self._bus) as master:
+            master.watch.on_warning = lambda warning: log.note(f"{warning.name}: {warning}")
+            log.tell(PhaseEntered(now(), Phase.STATUS_CHECK))
+            try:
+                async with master.watch:
+                    await self._check(master)
+            except EssCanError as error:
+                report.error = report.cause = error
+            except asyncio.CancelledError:
+                report.error = report.cause = Interrupted("the check was interrupted", why="nothing was changed")
+            report.hv_before = report.hv_after = master.view.connection(setup.config.racks, now() - FRESH_S)
+            if report.error is None:
+                await self._work(master)
+            else:
+                log.enter(Phase.REFUSED, str(report.error))
+        await uninterrupted(self._close())
+        return report
+
+    async def _check(self, master: StationMaster) -> None:
+        """See whether it may start, and decide what is to be done.  Reads the plant and changes nothing."""
+        if self._gives_up and self._earlier is None:
+            raise NothingToResume("no upgrade stands unfinished", why="every one in the journal ended")
+        with BusLoad(self._bus, self._setup.bit_timing) as others:
+            await listen(master, self._start)
+        self._load = others.load
+        require_allowed(master, self._start)
+        master.watch.arm()  # from here on we speak: nobody else may speak as we do
+        self._plan = await self._make_plan(master)
+        view, config = master.view, master.config
+        self._found = view.connection(config.racks, now() - FRESH_S)
+        if self._earlier is not None:
+            self._found = self._earlier.found(view, config, now())
+            release = "" if self._upgrade is None or self._gives_up else self._upgrade.manifest.release_name
+            self._log.tell(Decided(now(), decision(self._earlier, self._plan, config, self._found, release)))
+        if not self._report.dry_run and (self._has_work(master) or self._earlier is not None):
+            await self._log.begin(partial(self._open_record, has_work=self._has_work(master)))
+            self._log.evidence(self._checked())
+        require_allowed(master, self._start)
+
+    async def _make_plan(self, master: StationMaster) -> Plan:
+        plan = Plan()
+        if self._upgrade is not None:
+            start = Start.RESUMED if self._gives_up else self._start
+            plan = await make_plan(master, self._upgrade, self._log.tell, start)
+        if self._gives_up:
+            plan = replace(plan, nodes=())
+        elif self._earlier is None or not self._supersedes:
+            return plan
+        return plan if self._earlier is None else leftovers_of(self._earlier, master, plan)
+
+    @property
+    def _supersedes(self) -> bool:
+        """Whether the journal's unfinished upgrade is one of another file."""
+        return self._earlier is not None and self._upgrade is not None and not self._earlier.is_of(self._upgrade)
+
+    def _has_work(self, master: StationMaster) -> bool:
+        """Whether a node is to be changed, or the plant to be put back."""
+        if self._plan.has_work:
+            return True
+        if self._earlier is not None and self._earlier.holds_plant:
+            return not is_as_wanted(master.view, master.config, self._found, now())
+        return master.config.afterwards is Afterwards.CONNECT and self._found is Connection.OPEN
+
+    async def _work(self, master: StationMaster) -> None:
+        report, plan = self._report, self._plan
+        report.nodes = [node.record() for node in (*plan.nodes, *plan.up_to_date)]
+        report.expected = _expected(plan, master, self._setup, self._load)
+        if report.dry_run:
+            self._log.enter(Phase.CHECKED if plan.has_work else Phase.NOTHING_TO_DO)
+        elif not self._has_work(master):
+            self._log.enter(self._phase_without_work())
+        else:
+            if report.expected is not None:
+                self._log.tell(Estimated(now(), report.expected))
+            await Upgrade(master, plan, self._log, None if self._gives_up else self._replan(master)).run(
+                report, self._found
+            )
+
+    def _phase_without_work(self) -> Phase:
+        if self._gives_up:
+            return Phase.ROLLED_BACK
+        return Phase.NOTHING_TO_DO if self._earlier is None or self._supersedes else Phase.DONE
+
+    def _replan(self, master: StationMaster) -> Replan:
+        async def again() -> Plan:
+            return Plan() if self._upgrade is None else await make_plan(master, self._upgrade, self._log.tell)
+
+        return again
+
+    # --- the journal --------------------------------------------------------------------------------
+
+    def _open_record(self, journal: Journal, *, has_work: bool) -> bool:
+        """Begin an upgrade in the journal, or go on with the one that is there; whether one is under way then."""
+        if self._earlier is not None:
+            self._report.upgrade_id = journal.resume(self._earlier.record.id).id
+            if self._supersedes:
+                journal.end("superseded", "", "")
+        if self._upgrade is not None and (self._earlier is None or self._supersedes):
+            if not has_work:
+                return False
+            name = f"{self._upgrade.manifest.release_name} {self._upgrade.manifest.release_version}"
+            record = journal.begin(name, self._upgrade.file, self._upgrade.file_sha256, self._options)
+            self._report.upgrade_id = record.id
+        journal.found(self._found.value)
+        return True
+
+    def _checked(self) -> str:
+        plan = self._plan
+        nodes = [f"{node.address} runs {node.identity.boot_state.version}" for node in (*plan.nodes, *plan.up_to_date)]
+        return f"checked: {', '.join([*nodes, f'high voltage {self._found.value}'])}"
+
+    async def _close(self) -> None:
+        """The last word: the journal says how it ended, and keeps open what another attempt has to go on with."""
+        report = self._report
+        report.journal_error = self._log.error
+        if report.result in (Phase.REFUSED, Phase.CHECKED):
+            report.resumable = self._earlier is not None and not self._supersedes
+        elif report.result is Phase.ROLLED_BACK:
+            report.resumable = isinstance(report.cause, Interrupted)
+        else:
+            report.resumable = not (report.error is None or isinstance(report.error, HeldOpenByChoice))
+        await self._log.end(self._close_record)
+        if report.journal_error is None and self._log.error is not report.error:
+            report.journal_error = self._log.error
+        report.resumable |= report.journal_error is not None
+
+    def _close_record(self, journal: Journal) -> None:
+        report = self._report
+        error = "" if report.error is None else report.error.name
+        document = json.dumps(report_document(report))
+        if report.resumable:
+            journal.note(f"stopped: {report.result.value}{f', {error}: {report.error}' if error else ''}")
+            journal.evidence(f"report: {document}")
+        else:
+            journal.end(report.result.name.lower(), error, document)
 
 
 def _expected(plan: Plan, master: StationMaster, setup: GatewaySetup, load: float) -> Estimate | None:

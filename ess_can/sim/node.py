@@ -112,6 +112,7 @@ class SimulatedNode(NodeTarget):
         self.flash = flash or Flash(entropy, geometry=board.part.geometry, timing=board.part.timing)
         self.records = NodeRecords(fram or Fram(entropy))
         self.boots = 0
+        self.powered = False
         self.alter_answer: Callable[[bytes], bytes] | None = None
         self._codec = codec
         self._entropy = entropy
@@ -139,10 +140,12 @@ class SimulatedNode(NodeTarget):
 
     def power_on(self, *, boot_s: float | None = None) -> None:
         """Apply power: the application runs after `boot_s` (the board's unless given)."""
+        self.powered = True
         self._later(self.board.boot_s if boot_s is None else boot_s, self._boot)
 
     def power_off(self, now: float) -> None:
         """Take power away: flash work under way is torn, RAM and session are gone, outputs drop out."""
+        self.powered = False
         for timer in self._timers:
             timer.cancel()
         self._timers.clear()

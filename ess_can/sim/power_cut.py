@@ -55,6 +55,10 @@ class PowerCut:
         self._at = self.operations + at
         self._mode = mode
 
+    def disarm(self) -> None:
+        """Forget an armed cut."""
+        self._at = None
+
     def restore(self) -> None:
         """Give power back, and forget an armed cut."""
         self.powered = True

@@ -52,13 +52,23 @@ class VerifiedImage:
 
 @dataclass(frozen=True, slots=True)
 class VerifiedUpgrade:
-    """An upgrade file of which every byte was checked.  `digest` (SHA-256 of all that is signed) names the release."""
+    """An upgrade file of which every byte was checked.
+
+    `digest` (SHA-256 of all that is signed) names the release; `file` is the very bytes that were checked, with
+    `file_sha256` over all of them.
+    """
 
     manifest: Manifest
     images: tuple[VerifiedImage, ...]
     signer: PublicKey
     digest: bytes
-    size: int
+    file: ImageContent = field(repr=False, compare=False)
+    file_sha256: bytes
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file."""
+        return self.file.size
 
     def image_for(self, node_type: NodeType, hardware_id: int) -> VerifiedImage | None:
         """The image for such a node, if the release has one."""
@@ -100,7 +110,8 @@ def open_upgrade_file(
     # 6. Each image has the announced hash, CRC and facts, and is acceptable to its node.
     trusted = keyring if firmware_keyring is None else firmware_keyring
     images = tuple(_check_entry(entry, image, trusted, allow_test_keys, slot_size) for entry, image in parts)
-    return VerifiedUpgrade(manifest, images, signer, hashlib.sha256(envelope.signed).digest(), file.size)
+    digest = hashlib.sha256(envelope.signed).digest()
+    return VerifiedUpgrade(manifest, images, signer, digest, file, _sha256(file))
 
 
 def verify_node_image(
@@ -121,6 +132,13 @@ class _Hashes:
     signed: bytes
     whole: bytes
     crc32: int
+
+
+def _sha256(content: ImageContent) -> bytes:
+    state = hashlib.sha256()
+    for piece in pieces(content):
+        state.update(piece)
+    return state.digest()
 
 
 def _hash(image: ImageContent) -> _Hashes:

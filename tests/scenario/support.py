@@ -26,6 +26,7 @@ from ess_can.gateway.report import Report
 from ess_can.gateway.run import upgrade_station
 from ess_can.identity import NodeAddress, NodeType, Version
 from ess_can.image.node_image import NodeImage
+from ess_can.journal.journal import Journal
 from ess_can.signals.dbc import StationCodec
 from ess_can.signals.messages import EmsUpgradeNotice, ImageState, Message
 from ess_can.sim.boot_records import ImageId
@@ -178,6 +179,10 @@ class Scene:
         heard = self._heard[self.plant.codec.node_route(node).can_id]
         return [(a, b) for a, b in pairwise(heard) if b - a > 1.01 * NODE_INFO_S]
 
+    def last_at(self, can_id: int) -> float:
+        """When a frame with this identifier from others was last on the wire."""
+        return self._heard[can_id][-1]
+
     @property
     def announced(self) -> list[tuple[float, float]]:
         """The times for which our notices announced silence."""
@@ -225,12 +230,14 @@ class Scene:
         *,
         config: GatewayConfig | None = None,
         dry_run: bool = False,
+        journal: Journal | None = None,
     ) -> Report:
         """An upgrade by the gateway of this scene; for a second one, too."""
         return await upgrade_station(
             self.gateway,
             upgrade or release(),
             simulated_setup(self.plant, config),
+            journal=Journal.in_memory() if journal is None else journal,
             on_progress=self.events.append,
             dry_run=dry_run,
         )

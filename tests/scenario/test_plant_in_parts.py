@@ -18,6 +18,7 @@ from ess_can.gateway.progress import Event
 from ess_can.gateway.report import Report
 from ess_can.gateway.run import GatewaySetup, upgrade_station
 from ess_can.identity import NodeType
+from ess_can.journal.journal import Journal
 from ess_can.signals.messages import PcsState, RackState
 from ess_can.sim.bridge import Bridge
 from ess_can.sim.controller import QueueOrder
@@ -70,7 +71,9 @@ class Station:
 
     async def upgrade(self, config: GatewayConfig = CONFIG, kib: int = 20) -> Report:
         setup = GatewaySetup(station_codec(), config, CmacAccess(TEST_ONLY_ACCESS_SECRET), BitTiming(500_000))
-        return await upgrade_station(self.gateway, release(kib=kib), setup, on_progress=self.events.append)
+        return await upgrade_station(
+            self.gateway, release(kib=kib), setup, journal=Journal.in_memory(), on_progress=self.events.append
+        )
 
 
 def on_station(script: Callable[[Station], Awaitable[None]]) -> None:

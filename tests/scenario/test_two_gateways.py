@@ -14,6 +14,7 @@ from ess_can.cli.embedded import simulated_setup
 from ess_can.gateway.phases import Phase
 from ess_can.gateway.report import Report
 from ess_can.gateway.run import upgrade_station
+from ess_can.journal.journal import Journal
 from ess_can.sim.flash_cells import FlashAction
 from ess_can.sim.loop import run_virtual
 from tests.scenario.support import NEW, OLD, QUICK, SETTLED_S, release, small_plant
@@ -49,7 +50,7 @@ def both(apart_s: float) -> Both:
         async def gateway(name: str, delay_s: float) -> Report:
             bus = plant.wire.controller(name)
             await pause(delay_s)
-            return await upgrade_station(bus, release(), simulated_setup(plant))
+            return await upgrade_station(bus, release(), simulated_setup(plant), journal=Journal.in_memory())
 
         first, second = await asyncio.gather(gateway("one", 0.0), gateway("other", apart_s))
         await pause(2.0)

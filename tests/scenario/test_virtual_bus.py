@@ -10,6 +10,7 @@ from ess_can.bus.python_can import open_bus
 from ess_can.cli.embedded import simulated_setup
 from ess_can.gateway.phases import Phase
 from ess_can.gateway.run import upgrade_station
+from ess_can.journal.journal import Journal
 from ess_can.sim.bridge import Bridge
 from tests.scenario.support import NEW, OLD, QUICK, SETTLED_S, release, small_plant
 
@@ -24,7 +25,7 @@ def test_upgrade_over_a_bridge() -> None:
             bridge = Bridge(plant.wire, inside)
             plant.start()
             await pause(SETTLED_S)
-            report = await upgrade_station(outside, release(kib=8), simulated_setup(plant))
+            report = await upgrade_station(outside, release(kib=8), simulated_setup(plant), journal=Journal.in_memory())
             assert (report.result, report.error) == (Phase.DONE, None)
             assert {str(node): version for node, version in plant.versions().items()} == {
                 "bmu1": NEW,

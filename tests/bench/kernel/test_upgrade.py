@@ -15,6 +15,7 @@ from ess_can.gateway.phases import NodeStep, Phase
 from ess_can.gateway.progress import Event, NodeStepEntered, Noted
 from ess_can.gateway.run import upgrade_station
 from ess_can.isotp import IsoTpParams
+from ess_can.journal.journal import Journal
 from ess_can.sim.parts import STM32H743
 from tests.bench.kernel.links import CONTROLLERS, VCAN, link
 from tests.bench.kernel.slow_time import FACTOR, run_slowly
@@ -32,7 +33,7 @@ def test_an_upgrade(transport: IsoTpTransport, figures: list[str]) -> None:
     async def run() -> None:
         async with station(PLANT) as behind, opened(GATEWAY) as bus:
             setup = replace(simulated_setup(behind.plant), transport=transport)
-            report = await upgrade_station(bus, release(kib=8), setup)
+            report = await upgrade_station(bus, release(kib=8), setup, journal=Journal.in_memory())
             assert (report.result, report.error) == (Phase.DONE, None)
             (node,) = report.nodes
             assert behind.plant.versions()[node.address] == NEW
@@ -60,7 +61,9 @@ def test_two_nodes_at_the_same_time(figures: list[str]) -> None:
                 if isinstance(event, Noted):
                     notes.append(event.text)
 
-            report = await upgrade_station(bus, release(kib=28), setup, on_progress=on_progress)
+            report = await upgrade_station(
+                bus, release(kib=28), setup, journal=Journal.in_memory(), on_progress=on_progress
+            )
             assert (report.result, report.error) == (Phase.DONE, None), notes
             assert [behind.plant.versions()[node.address] for node in report.nodes] == [NEW, NEW]
             assert behind.bridge.lost == 0
@@ -88,7 +91,9 @@ def test_the_interface_goes_down_in_between_and_up_again() -> None:
         async with station(PLANT) as behind:
             setup = replace(simulated_setup(behind.plant), transport=transport)
             async with opened(GATEWAY) as bus:
-                report = await upgrade_station(bus, release(kib=8), setup, on_progress=on_progress)
+                report = await upgrade_station(
+                    bus, release(kib=8), setup, journal=Journal.in_memory(), on_progress=on_progress
+                )
             assert isinstance(report.error, InterfaceDown | HeldOpen), report.error
             assert "down" in str(report.error)
             assert report.result in (Phase.HELD_OPEN, Phase.FAILED)
@@ -98,7 +103,7 @@ def test_the_interface_goes_down_in_between_and_up_again() -> None:
             config = GatewayConfig(behind.plant.addresses, afterwards=Afterwards.CONNECT)
             again = replace(simulated_setup(behind.plant, config), transport=transport)
             async with opened(GATEWAY) as bus:
-                report = await upgrade_station(bus, release(kib=8), again)
+                report = await upgrade_station(bus, release(kib=8), again, journal=Journal.in_memory())
             assert (report.result, report.error) == (Phase.DONE, None)
 
     run_slowly(run())

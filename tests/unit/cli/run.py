@@ -32,6 +32,9 @@ REPORT_KEYS = {
         "bus_time_s",
         "wall_time_s",
         "trace_hash",
+        "upgrade_id",
+        "journal_error",
+        "resume",
     ),
 }
 BMU_UPGRADE = FOLDER / "bmu-1.1.0.essup"

@@ -7,12 +7,13 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from ess_can.cli.report_text import ProgressPrinter, print_report, report_document
+from ess_can.cli.report_text import ProgressPrinter, print_report
 from ess_can.errors import EssCanError, HeldOpen, Interrupted
 from ess_can.gateway.estimate import Estimate, ExpectedPhase
 from ess_can.gateway.phases import FINAL, NodeStep, Phase
 from ess_can.gateway.progress import Estimated, Event, NodeStepEntered, Noted, PhaseEntered, Transferred
 from ess_can.gateway.report import NodeRecord, PhaseRecord, Report
+from ess_can.gateway.report_document import report_document
 from ess_can.identity import NodeAddress, NodeType, Version
 from tests.unit.cli.run import REPORT_KEYS
 

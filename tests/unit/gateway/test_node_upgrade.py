@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from typing import cast
 
 import pytest
@@ -29,10 +30,13 @@ from ess_can.gateway.node_upgrade import NodeUpgrade
 from ess_can.gateway.plan import NodePlan
 from ess_can.gateway.plant_view import PlantView, Sample
 from ess_can.gateway.progress import Event, Noted, Transferred
+from ess_can.gateway.record import UpgradeLog
+from ess_can.gateway.report import Report
 from ess_can.gateway.station_master import StationMaster
 from ess_can.gateway.transfer_meter import StationTraffic
 from ess_can.identity import NodeAddress
 from ess_can.image.content import ImageContent
+from ess_can.journal.journal import Journal
 from ess_can.signals.messages import ImageState
 from ess_can.sim.loop import run_virtual
 from ess_can.trust.verify import verify_node_image
@@ -66,7 +70,9 @@ class Bench:
         self.traffic = StationTraffic(self.link, self.bit_timing)
         self.view = PlantView()
         plan = NodePlan(BMU1, identity(BMU1), IMAGE)
-        self.node = NodeUpgrade(cast(StationMaster, self), plan, self.events.append)
+        self.journal = Journal.in_memory()
+        self.log = UpgradeLog(self.journal, Report(), self.events.append)
+        self.node = NodeUpgrade(cast(StationMaster, self), plan, self.log)
 
     def client(self, _address: NodeAddress) -> Bench:
         return self
@@ -97,6 +103,9 @@ class Bench:
     async def check_preconditions(self) -> None:
         await self._call("preconditions")
 
+    async def stop_writing(self) -> None:
+        self.calls.append("stop_writing")
+
     async def enter_programming(self) -> None:
         await self._call("programming")
 
@@ -108,7 +117,7 @@ class Bench:
         await self._call("announce")
 
     async def download(self, offset: int, image: ImageContent, progress: Callable[[int], None], *, block: int) -> None:
-        assert image is IMAGE.content
+        assert image.read(offset, SIZE) == IMAGE.content.read(offset, SIZE)
         self.blocks.append(block)
         await self._call(f"download {offset}")
         for done in range(offset, SIZE, 4096):
@@ -142,9 +151,15 @@ class Bench:
         self.answer = replace(identity(BMU1, version), boot_state=BootState(0, state, boots, version))
 
 
+def begun(journal: Journal) -> bool:
+    journal.begin("a release", b"", sha256(b"").digest(), "")
+    return True
+
+
 def play(scenario: Callable[[Bench], Awaitable[None]]) -> Bench:
     async def start() -> Bench:
         bench = Bench()
+        await bench.log.begin(begun)
         await scenario(bench)
         return bench
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from ess_can.bus.clock import Cycle, pause
+from ess_can.bus.guarded_bus import GuardedBus
 from ess_can.bus.kernel_isotp import IsoTpTransport, KernelIsoTp
 from ess_can.bus.limited_bus import LoadLimitedBus
 from ess_can.bus.load_limit import LoadLimit
@@ -19,12 +20,14 @@ from ess_can.gateway.config import BusLimits, GatewayConfig
 from ess_can.gateway.estimate import TargetGroup
 from ess_can.gateway.phases import Phase
 from ess_can.gateway.plan import NodePlan, Plan
+from ess_can.gateway.policy import Start
 from ess_can.gateway.progress import Event, OnProgress, PhaseEntered
 from ess_can.gateway.report import Report
 from ess_can.gateway.run import GatewaySetup, upgrade_station
 from ess_can.gateway.station_master import USER_ISOTP, StationMaster
 from ess_can.gateway.transfer_meter import ideal_wire_time_s
 from ess_can.identity import NodeAddress, NodeType
+from ess_can.journal.journal import Journal
 from ess_can.signals.messages import EmsUpgradeNotice, UpgradePhase
 from ess_can.sim.loop import run_virtual
 from ess_can.trust.verify import VerifiedUpgrade, open_upgrade_file
@@ -47,7 +50,7 @@ def plan_of(monkeypatch: pytest.MonkeyPatch, *, to_do: bool) -> None:
     """Every node was identified already."""
     nodes = tuple(NodePlan(address, identity(address), RELEASE.images[0]) for address in (BMU1, BMU2))
 
-    async def make_plan(_master: StationMaster, _upgrade: VerifiedUpgrade, _tell: OnProgress) -> Plan:
+    async def make_plan(_master: StationMaster, _upgrade: VerifiedUpgrade, _tell: OnProgress, _start: Start) -> Plan:
         return Plan(nodes[:1], nodes[1:]) if to_do else Plan((), nodes)
 
     monkeypatch.setattr(module, "make_plan", make_plan)
@@ -65,6 +68,7 @@ class Run:
         transport: IsoTpTransport = USER_ISOTP,
     ) -> None:
         self.events: list[Event] = []
+        self.journal = Journal.in_memory()
         self.bus, self.peer = bus_pair()
         self.report = run_virtual(self._run(dry_run, setup(timing, transport), spoil))
 
@@ -79,7 +83,9 @@ class Run:
             notice = EmsUpgradeNotice(UpgradePhase.PROGRAMMING, NodeType.BMU, 1, 0.0, 9)
 
             Cycle(0.3, lambda _: plant.link.send(notice)).start()
-        report = await upgrade_station(self.bus, RELEASE, setup, on_progress=self.events.append, dry_run=dry_run)
+        report = await upgrade_station(
+            self.bus, RELEASE, setup, journal=self.journal, on_progress=self.events.append, dry_run=dry_run
+        )
         await pause(1.0)
         assert self.bus.listeners == 0
         return report
@@ -128,7 +134,7 @@ def test_of_two_types_each_is_reckoned_with_as_it_will_be_programmed(monkeypatch
     nodes = tuple(NodePlan(address, identity(address), RELEASE.images[0]) for address in (comm, BMU1, BMU2))
     seen: list[tuple[tuple[NodeAddress, ...], int, int]] = []
 
-    async def make_plan(_master: StationMaster, _upgrade: VerifiedUpgrade, _tell: OnProgress) -> Plan:
+    async def make_plan(_master: StationMaster, _upgrade: VerifiedUpgrade, _tell: OnProgress, _start: Start) -> Plan:
         return Plan(nodes, ())
 
     def estimate(groups: Sequence[TargetGroup], *_others: object) -> None:
@@ -180,22 +186,24 @@ def test_a_cap_on_the_bus_load_that_cannot_be_kept() -> None:
 
 
 @pytest.mark.parametrize("percent", [None, 40.0])
-def test_only_under_a_cap_something_stands_between_gateway_and_bus(
+def test_only_under_a_cap_streams_are_paced_and_whatever_stands_before_the_bus_leaves_it(
     monkeypatch: pytest.MonkeyPatch, percent: float | None
 ) -> None:
     seen: list[Bus] = []
 
-    async def listen(master: StationMaster) -> None:
+    async def listen(master: StationMaster, _start: Start) -> None:
         seen.append(master.link.bus)
         raise BusSilent("as asked")
 
     async def scenario() -> None:
         bus = MemoryBus()
         config = GatewayConfig((BMU1, BMU2), bus=BusLimits(percent))
-        report = await upgrade_station(bus, RELEASE, GatewaySetup(CODEC, config, CmacAccess(bytes(16)), TIMING))
+        report = await upgrade_station(
+            bus, RELEASE, GatewaySetup(CODEC, config, CmacAccess(bytes(16)), TIMING), journal=Journal.in_memory()
+        )
         assert isinstance(report.error, BusSilent)
         assert isinstance(seen[0], LoadLimitedBus) is (percent is not None)
-        assert (seen[0] is bus) is (percent is None)
+        assert isinstance(seen[0], GuardedBus) is (percent is None)
         assert bus.listeners == 0
 
     monkeypatch.setattr(module, "listen", listen)

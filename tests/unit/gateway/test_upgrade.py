@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
 
 import pytest
 
@@ -39,10 +40,12 @@ from ess_can.gateway.phases import FINAL, Phase
 from ess_can.gateway.plan import NodePlan, Plan
 from ess_can.gateway.plant_view import Connection
 from ess_can.gateway.progress import Event, Noted, OnProgress, PhaseEntered
-from ess_can.gateway.report import NodeRecord, PhaseLog, Report
+from ess_can.gateway.record import UpgradeLog
+from ess_can.gateway.report import NodeRecord, Report
 from ess_can.gateway.station_master import StationMaster
 from ess_can.identity import NodeAddress, NodeType, Version
 from ess_can.isotp import IsoTpParams
+from ess_can.journal.journal import Journal
 from ess_can.signals.messages import ContactorState, EmsPcsCommand, ImageState, PcsCommandCode, PcsState, UpgradePhase
 from ess_can.sim.loop import run_virtual
 from ess_can.trust.verify import VerifiedImage, verify_node_image
@@ -75,6 +78,7 @@ class Bench:
     at_once: list[int] = field(default_factory=list)
     task: asyncio.Task[None] | None = None
     report: Report = field(default_factory=Report)
+    journal: Journal = field(default_factory=Journal.in_memory)
     listener: OnProgress | None = None
 
     def tell(self, event: Event) -> None:
@@ -93,7 +97,7 @@ _BENCH: list[Bench] = []
 class FakeNode:
     """Stands in for `NodeUpgrade`; each step runs the test's hook of that name, or ``step:node``."""
 
-    def __init__(self, _master: StationMaster, plan: NodePlan, _tell: OnProgress) -> None:
+    def __init__(self, _master: StationMaster, plan: NodePlan, _log: UpgradeLog) -> None:
         self.address = plan.address
         self.activated = False
         self.confirm_sent = False
@@ -193,11 +197,13 @@ def play(
         config = GatewayConfig((BMU1, BMU2), times=times, bus=limits, afterwards=afterwards)
         async with station(bus, config) as master:
             await pause(1.0)
-            log = PhaseLog(bench.report, now())
-            plan = Plan(tuple(NodePlan(address, identity(), IMAGE) for address in nodes), ())
+            log = UpgradeLog(bench.journal, bench.report, bench.tell)
+            await log.begin(begun)
+            plan = Plan(tuple(NodePlan(address, identity(), IMAGE) for address in nodes))
             master.watch.arm()
-            job = module.Upgrade(master, plan, log, bench.tell)
-            bench.task = asyncio.create_task(job.run(bench.report))
+            job = module.Upgrade(master, plan, log, no_plan)
+            found = bench.report.hv_before = master.view.connection((1, 2), 0.0)
+            bench.task = asyncio.create_task(job.run(bench.report, found))
             if at is not None:
                 asyncio.get_running_loop().call_later(at[0], lambda: at[1](bench))
             await bench.task
@@ -207,6 +213,15 @@ def play(
         return bench
 
     return run_virtual(scenario())
+
+
+def begun(journal: Journal) -> bool:
+    journal.begin("a release", b"", sha256(b"").digest(), "")
+    return True
+
+
+async def no_plan() -> Plan:
+    return Plan()
 
 
 def raising(error: BaseException) -> Hook:

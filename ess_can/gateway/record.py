@@ -1,0 +1,208 @@
+"""The log of an upgrade: what is told to whoever listens, and what is on the disk before it is done.
+
+Everything that changes the plant happens inside `UpgradeLog.doing`: its intent is in the journal, on the disk, before
+the block begins, and what came of it is written when it ends.  The disk is never waited for where something is
+cancelled: results, phases, evidence and notes are handed to the one worker that writes, in their order, so that what
+was handed over before an intent is on the disk when that intent is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+from ess_can.bus.clock import now
+from ess_can.errors import EssCanError, JournalError, JournalUnwritable
+from ess_can.gateway.phases import Phase
+from ess_can.gateway.progress import Decided, Estimated, Event, Noted, OnProgress, PhaseEntered, never_failing
+from ess_can.gateway.report import PhaseLog, Report
+from ess_can.identity import NodeAddress
+from ess_can.journal.entries import Deed
+from ess_can.journal.journal import Journal
+
+_DISK_S = 20.0
+"""Longer than this no intent is waited for: a disk that hangs is one that cannot be written."""
+_COPY_S = 300.0
+"""As long may keeping a copy of the upgrade file take."""
+
+
+@dataclass(slots=True)
+class Doing:
+    """A deed under way.  It is taken for done when its block ends without an error, unless it `failed`."""
+
+    deed: Deed
+    node: str
+    seq: int | None = None
+    ok: bool | None = None
+    text: str = ""
+
+    def done(self) -> None:
+        """It was done, whatever becomes of the block."""
+        self.ok = True
+
+    def failed(self, why: str) -> None:
+        """It was not done, though the block goes on."""
+        self.ok, self.text = False, why
+
+
+class UpgradeLog:
+    """Tells, times and records one upgrade.
+
+    Nothing is recorded until `begin`.  `error` is the journal's first failure: nothing is written after it.  It ends
+    the upgrade with the next intent; once `settling` began it does not any more, because leaving the plant safe counts
+    for more than the record of it.
+    """
+
+    def __init__(self, journal: Journal, report: Report, on_progress: OnProgress) -> None:
+        self.error: JournalError | None = None
+        self._journal = journal
+        self._phases = PhaseLog(report, now())
+        self._listener = never_failing(on_progress)
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="journal")
+        self._begun = False
+        self._settling = False
+
+    # --- telling ------------------------------------------------------------------------------------
+
+    @property
+    def phase(self) -> Phase:
+        """Where the upgrade stands."""
+        return self._phases.phase
+
+    def enter(self, phase: Phase, detail: str = "") -> None:
+        """The upgrade enters a phase.  Raises ValueError for a transition that the table does not have."""
+        self._phases.enter(phase, now())
+        self.tell(PhaseEntered(now(), phase, detail))
+
+    def note(self, text: str) -> None:
+        """Something that a person would want to know."""
+        self.tell(Noted(now(), text))
+
+    def tell(self, event: Event) -> None:
+        """Tell whoever listens, and record what is worth it."""
+        match event:
+            case PhaseEntered(phase=phase, detail=detail):
+                text = f"{phase.value} ({detail})" if detail else phase.value
+                self._later(lambda: self._journal.phase(text))
+            case Noted(text=text) | Decided(text=text):
+                self._later(lambda: self._journal.note(text))
+            case Estimated(estimate=estimate):
+                expected = f"expected: transfer {estimate.transfer_s:.1f} s, high voltage off {estimate.hv_off_s:.1f} s"
+                self._later(lambda: self._journal.evidence(expected))
+        self._listener(event)
+
+    def evidence(self, text: str) -> None:
+        """What a decision rests on."""
+        self._later(lambda: self._journal.evidence(text))
+
+    # --- deeds --------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def doing(self, deed: Deed, node: NodeAddress | str = "", text: str = "") -> AsyncIterator[Doing]:
+        """Do something that changes the plant.  Raises the journal's error, with nothing done, if it fails."""
+        if not self._begun:
+            raise ValueError("no record, no upgrade: nothing was begun in the journal")
+        doing = Doing(deed, str(node))
+        try:
+            await self._write(lambda: self._intend(doing, text))
+        except BaseException:
+            self._finish(doing, ok=False, text="not begun")
+            raise
+        try:
+            yield doing
+        except GeneratorExit:  # nobody waits for us any more
+            raise
+        except BaseException as error:
+            self._finish(doing, ok=doing.ok or False, text=doing.text or ("" if doing.ok else _outcome(error)))
+            raise
+        self._finish(doing, ok=doing.ok is not False, text=doing.text)
+
+    @asynccontextmanager
+    async def doing_each(self, deed: Deed, nodes: Sequence[NodeAddress]) -> AsyncIterator[list[Doing]]:
+        """Do the same with several nodes, one right after the other: all intents are on the disk before the first."""
+        async with AsyncExitStack() as all_of_them:
+            yield [await all_of_them.enter_async_context(self.doing(deed, node)) for node in nodes]
+
+    def _intend(self, doing: Doing, text: str) -> None:
+        doing.seq = self._journal.intent(doing.deed, doing.node, text)
+
+    def _finish(self, doing: Doing, *, ok: bool, text: str) -> None:
+        def result() -> None:
+            if doing.seq is not None:
+                self._journal.result(doing.seq, ok, text)
+
+        self._later(result)
+
+    # --- beginning and end --------------------------------------------------------------------------
+
+    async def begin(self, opening: Callable[[Journal], bool]) -> None:
+        """Have `opening` begin or resume an upgrade in the journal; if it says so everything is recorded from here on.
+
+        Raises JournalError, or FileUnreadable for an upgrade file that changed.
+        """
+
+        def job() -> None:
+            self._begun = opening(self._journal)
+
+        await self._on_worker(job, _COPY_S)
+
+    def settling(self) -> None:
+        """What is done from here on puts the plant into a safe state, with or without the journal."""
+        self._settling = True
+
+    async def end(self, closing: Callable[[Journal], None]) -> None:
+        """Have `closing` write the last word on the upgrade, if it began; then the disk is not used any more."""
+        self._settling = True
+        try:
+            await self._write(lambda: closing(self._journal))
+        finally:
+            self._begun = False
+            self._worker.shutdown(wait=False)
+
+    # --- the disk -----------------------------------------------------------------------------------
+
+    async def _write(self, job: Callable[[], None]) -> None:
+        """Write, and wait until it is on the disk.  Raises the journal's error unless the plant is being settled."""
+        if self.error is None:
+            try:
+                await self._on_worker(lambda: self._attempt(job), _DISK_S)
+            except JournalUnwritable as slow:
+                self.error = self.error or slow
+        if self.error is not None and not self._settling:
+            raise self.error
+
+    def _later(self, job: Callable[[], None]) -> None:
+        """Write when it is this job's turn; nobody waits for it."""
+        if self._begun and self.error is None:
+            asyncio.get_running_loop().run_in_executor(self._worker, self._attempt, job)
+
+    def _attempt(self, job: Callable[[], None]) -> None:
+        """On the worker.  The first failure is kept, and nothing is tried after it."""
+        if self.error is not None or not self._begun:
+            return
+        try:
+            job()
+        except JournalError as error:
+            self.error = error
+        except Exception as bug:
+            self.error = JournalUnwritable("the journal cannot be written", why=f"{type(bug).__name__}: {bug}")
+
+    async def _on_worker(self, job: Callable[[], None], within_s: float) -> None:
+        writing = asyncio.get_running_loop().run_in_executor(self._worker, job)
+        if writing.done():  # in virtual time
+            writing.result()
+            return
+        try:
+            async with asyncio.timeout(within_s):
+                await writing
+        except TimeoutError as error:
+            raise JournalUnwritable("the journal's disk does not answer", why=f"for {within_s:g} s") from error
+
+
+def _outcome(error: BaseException) -> str:
+    if isinstance(error, EssCanError):
+        return f"{error.name}: {error}"
+    return "interrupted" if isinstance(error, asyncio.CancelledError) else f"{type(error).__name__}: {error}"

@@ -1,0 +1,118 @@
+"""What an upgrade that did not end left behind, by the journal; and what is done about it, by the plant.
+
+The journal says only what was intended.  Whether nodes hold, run or confirmed an image, and how contactors stand, is
+read from the plant.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+from ess_can.gateway.config import Afterwards, GatewayConfig
+from ess_can.gateway.plan import Leftover, Plan, on_trial
+from ess_can.gateway.plant_view import Connection, PlantView
+from ess_can.gateway.policy import FRESH_S, Start
+from ess_can.gateway.station_master import StationMaster
+from ess_can.journal.entries import Deed, Entry, Kind, UpgradeRecord
+from ess_can.journal.journal import Journal
+from ess_can.trust.verify import VerifiedUpgrade
+
+_HIGH_VOLTAGE = (
+    *(Deed.RAMP_DOWN, Deed.OPEN_CONTACTORS, Deed.LOCK, Deed.UNLOCK, Deed.CLOSE),
+    *(Deed.HAND_BACK, Deed.HOLD_OPEN),
+)
+_AT_REST = (Deed.LOCK, Deed.HAND_BACK, Deed.HOLD_OPEN)
+"""Once one of these was carried out the plant stays as it is until somebody orders something else."""
+
+
+@dataclass(frozen=True, slots=True)
+class Earlier:
+    """The upgrade that stands unfinished in the journal.
+
+    `last_order` is the newest entry about high voltage: the result of the last order, or its intent if there is none.
+    `activated` says that an image may have been activated on some node.
+    """
+
+    record: UpgradeRecord
+    last_order: Entry | None
+    activated: bool
+
+    @classmethod
+    def of(cls, journal: Journal) -> Self | None:
+        """None if every upgrade ended."""
+        record = journal.unfinished()
+        if record is None:
+            return None
+        orders = [entry for deed in _HIGH_VOLTAGE if (entry := journal.last(deed)) is not None]
+        last = max(orders, key=lambda entry: entry.answers or entry.seq, default=None)
+        return cls(record, last, journal.last(Deed.ACTIVATE) is not None)
+
+    @property
+    def holds_plant(self) -> bool:
+        """Whether it took the plant into its hands and did not give it back."""
+        last = self.last_order
+        return last is not None and not (last.deed is Deed.HAND_BACK and last.kind is Kind.RESULT and last.ok)
+
+    @property
+    def start(self) -> Start:
+        """How another attempt starts."""
+        return Start.RESUMED if self.holds_plant else Start.FRESH
+
+    def is_of(self, upgrade: VerifiedUpgrade) -> bool:
+        """Whether it is the upgrade of this very file."""
+        return self.record.file_sha256 == upgrade.file_sha256
+
+    def found(self, view: PlantView, config: GatewayConfig, now: float) -> Connection:
+        """How the plant is to be taken as found.
+
+        As it was before the first attempt, if what we ordered still stands: the lock, or an order on its way to
+        somewhere else.  Else somebody commanded the plant since, and it is as that one left it.
+        """
+        is_now = view.connection(config.racks, now - FRESH_S)
+        last = self.last_order
+        if last is None or not self.holds_plant:
+            return is_now
+        rests = last.deed in _AT_REST and last.kind is Kind.RESULT and bool(last.ok)
+        locked = view.pcs is not None and view.pcs.value.lock_acknowledged
+        before = {connection.value: connection for connection in Connection}.get(self.record.found)
+        return is_now if before is None or (rests and not locked) else before
+
+
+def leftovers_of(earlier: Earlier, master: StationMaster, plan: Plan) -> Plan:
+    """`plan`, after whatever another release's upgrade may have activated anywhere was taken back."""
+    if not earlier.activated:
+        return plan
+    trials = on_trial(master) | {leftover.address for leftover in plan.leftovers}
+    leftovers = tuple(Leftover(address, on_trial=address in trials) for address in master.config.expected)
+    return Plan(plan.nodes, plan.up_to_date, leftovers)
+
+
+def is_as_wanted(view: PlantView, config: GatewayConfig, found: Connection, now: float) -> bool:
+    """Whether the plant is under its own control already, and high voltage as it is to be left."""
+    pcs = view.pcs
+    if pcs is None or pcs.value.lock_acknowledged or pcs.value.remote_control:
+        return False
+    match config.afterwards:
+        case Afterwards.HOLD_OPEN:
+            return False
+        case Afterwards.CONNECT:
+            found = Connection.CONNECTED
+    return view.connection(config.racks, now - FRESH_S) is found
+
+
+def decision(earlier: Earlier, plan: Plan, config: GatewayConfig, found: Connection, upgrade: str) -> str:
+    """What will be done, as a sentence.  `upgrade` is the release; empty if the upgrade is given up."""
+    began = f"{earlier.record.began_at:%Y-%m-%d %H:%M} UTC"
+    texts = []
+    if plan.leftovers:
+        names = ", ".join(str(leftover.address) for leftover in plan.leftovers)
+        texts.append(f"{names}: back to the confirmed image first")
+    if plan.nodes:
+        texts.append(f"to upgrade: {', '.join(str(node.address) for node in plan.nodes)}")
+    if plan.up_to_date:
+        texts.append(f"done already: {', '.join(str(node.address) for node in plan.up_to_date)}")
+    left = found.value if config.afterwards is Afterwards.AS_FOUND else config.afterwards.value
+    texts.append(f"high voltage is left {left}")
+    does = f"goes on with {upgrade}" if upgrade else "gives up"
+    return f"{does}, after the upgrade that began on {began}; {'; '.join(texts)}"
