@@ -279,7 +279,7 @@ def test_mcuboot_2811_installed_image_is_confirmed() -> None:
                 node.reset(scene.plant.wire.loop.time())
                 await scene.until(lambda node=node: node.running, 5.0)  # type: ignore[misc]
 
-    outcome = play(after=restart_all, safe=False)  # racks that restart in operation drop their contactors
+    outcome = play(after=restart_all)
     outcome.require(Phase.DONE)
     assert outcome.scene.all_steps(NodeStep.CONFIRM)
     outcome.require_confirmed(NEW)

@@ -104,7 +104,7 @@ def test_the_fourth_time_the_bus_is_unusable_and_the_plant_is_safe_by_itself(pha
     if phase is not Phase.CONFIRM:
         assert {outcome.versions[BMU1], outcome.versions[BMU2]} == {OLD}
     assert outcome.versions[BMU1] == outcome.versions[BMU2]
-    assert outcome.scene.observer.closings == 0
+    assert outcome.scene.monitors.closings == 0
 
 
 def test_error_passive_is_told_with_its_counters_and_the_upgrade_goes_on() -> None:

@@ -102,7 +102,7 @@ def measure(bad: Bad, instant: Instant, spec: PlantSpec, bus: BusLimits, rack: i
             if node.running:
                 node.memory.settle(plant.wire.loop.time())
         frames = [sent.at for sent in writes(scene.diagnostic_requests)]
-        begun = [operation.started for _, operation in scene.observer.operations]
+        begun = [operation.started for _, operation in scene.monitors.operations]
         upgrade.cancel()
         plant.stop()
         at_work = any(bad_at - WATCHED_S < at < bad_at for at in (*frames, *begun))
