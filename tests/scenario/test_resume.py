@@ -9,6 +9,7 @@ from functools import partial
 import pytest
 
 from ess_can.bus.clock import now, pause, until
+from ess_can.campaign.monitors import Monitors, Violation
 from ess_can.cli.embedded import simulated_setup
 from ess_can.gateway.config import Afterwards, GatewayConfig
 from ess_can.gateway.phases import Phase
@@ -24,7 +25,7 @@ from ess_can.sim.loop import run_virtual
 from ess_can.sim.plant import Plant, PlantSpec
 from ess_can.sim.process import SimulatedProcess
 from ess_can.trust.verify import VerifiedUpgrade
-from tests.scenario.support import NEW, OLD, QUICK, SETTLED_S, Observer, release, small_plant
+from tests.scenario.support import NEW, OLD, QUICK, SETTLED_S, release, small_plant
 
 DECISION_S = 5.0
 KIB = 8
@@ -36,6 +37,7 @@ class Gateway:
     """The gateway's computer: what survives a process, and the process that runs now."""
 
     plant: Plant
+    monitors: Monitors
     journal: Journal = field(default_factory=Journal.in_memory)
     entries: list[Entry] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
@@ -53,12 +55,14 @@ class Gateway:
 
     async def _run(self, bus: Controller, upgrade: VerifiedUpgrade | None, afterwards: Afterwards) -> None:
         setup = simulated_setup(self.plant, GatewayConfig(self.plant.addresses, afterwards=afterwards))
+        self.monitors.attach_journal(self.journal)
         self.journal.on_entry.append(self.entries.append)
         tell = self.events.append
         if upgrade is None:
             self.report = await roll_back_station(bus, None, setup, journal=self.journal, on_progress=tell)
         else:
             self.report = await upgrade_station(bus, upgrade, setup, journal=self.journal, on_progress=tell)
+        self.monitors.ended(self.report)
 
     def kill(self) -> None:
         """As by SIGKILL.  The journal is what the next process opens."""
@@ -106,7 +110,7 @@ class Seen:
     versions: dict[NodeAddress, Version]
     connected: bool
     locked: bool
-    breaches: list[str]
+    violations: list[Violation]
     decided_after_s: float
     unfinished: bool
     erased: int
@@ -118,7 +122,7 @@ class Seen:
         bmus = {v for address, v in self.versions.items() if address.node_type is NodeType.BMU}
         assert bmus == {version}
         assert (self.connected, self.locked) == (connected, False)
-        assert self.breaches == []
+        assert self.violations == []
         assert not self.unfinished
         return report
 
@@ -139,9 +143,9 @@ def play(
     async def run() -> Seen:
         plant = small_plant(spec)
         plant.start()
-        observer = Observer(plant)
+        monitors = Monitors(plant)
         await pause(SETTLED_S)
-        gateway = Gateway(plant)
+        gateway = Gateway(plant, monitors)
         if kill is not None:
             kill(gateway)
         gateway.start(release(kib=KIB))
@@ -160,7 +164,7 @@ def play(
             if unfinished:
                 decided_after_s = gateway.decided_after_s()
         await pause(1.0)
-        observer.finish()
+        monitors.finish()
         circuit = plant.circuit
         seen = Seen(
             reports,
@@ -168,7 +172,7 @@ def play(
             plant.versions(),
             circuit.pcs_contactor.closed and all(r.main_plus.closed and r.main_minus.closed for r in circuit.racks),
             plant.pcs.locked,
-            observer.breaches,
+            monitors.violations,
             decided_after_s,
             gateway.journal.unfinished() is not None,
             sum(node.flash.counters.sectors_erased for node in plant.nodes.values()),
