@@ -82,9 +82,13 @@ _STEPS = 600
 _ENTRIES = 70
 
 
+NOT_BY_CHANCE = frozenset({FaultKind.FLASH_ROT_RUNNING})
+"""While an upgrade erases the other bank no node can survive that the image it runs goes bad, too."""
+
+
 def random_fault(chance: random.Random, site: Site) -> str:
-    """A fault of any kind, as text."""
-    kind = chance.choice(list(FaultKind))
+    """A fault of any kind but those that leave nothing to be saved, as text."""
+    kind = chance.choice([kind for kind in FaultKind if kind not in NOT_BY_CHANCE])
     text = _MAKERS[kind](kind, chance, site)
     return parse_fault(text).text
 

@@ -122,7 +122,7 @@ class Run:
             await self._under_faults(station)
             await self._healed(station)
         finally:
-            self._monitors.finish(station.report)
+            self._monitors.finish()
             self._virtual_s = now()
             self._trace_hash = station.plant.trace.hexdigest()
             if lines is not None:
@@ -155,8 +155,10 @@ class Run:
         await pause(HEALED_S)
         if station.unfinished:
             self._say("somebody", "resumes the upgrade")
-            if not await self._attempt(station, station.start_resume) or station.unfinished:
-                self.stuck = self.stuck or "the upgrade is unfinished after a resume without faults"
+            ended = await self._attempt(station, station.start_resume)
+            if not ended or station.report is None or station.report.result is Phase.REFUSED:
+                told = "it died" if station.report is None else str(station.report.error)
+                self.stuck = self.stuck or f"without faults the upgrade cannot be resumed: {told}"
                 return
         site = self._mixture.site
         following = release(site.release, NEXT, site.payload_bytes)
@@ -190,6 +192,8 @@ class Run:
         if not finished or report is None:
             self._say("gateway", "died")
             return False
+        if self._monitors is not None:
+            self._monitors.ended(report)
         if not last:
             self._ended = report.result.name
             self._note_errors(report, events)
