@@ -19,7 +19,7 @@ from ess_can.errors import UsageError
 from ess_can.gateway.config import GatewayConfig
 from ess_can.gateway.progress import Event, PhaseEntered
 from ess_can.gateway.report import Report
-from ess_can.gateway.run import GatewaySetup, upgrade_station
+from ess_can.gateway.run import GatewaySetup, roll_back_station, upgrade_station
 from ess_can.sim.plant import Plant, PlantSpec
 from ess_can.sim.process import SimulatedProcess, outside
 from ess_can.sim.test_secrets import TEST_ONLY_ACCESS_SECRET
@@ -89,6 +89,8 @@ class Station:
         self._process: SimulatedProcess | None = None
         self._over: asyncio.Event = asyncio.Event()
         self._failure: BaseException | None = None
+        self._last = upgrade, self.config
+        self._started: dict[bytes, tuple[VerifiedUpgrade, GatewayConfig]] = {}
         self._effects: dict[Fault, float] = {}
         self._first_transmission = 0
         self._rules: list[Rule] = []
@@ -128,13 +130,20 @@ class Station:
 
     def start_upgrade(self, upgrade: VerifiedUpgrade | None = None, config: GatewayConfig | None = None) -> None:
         """Start the gateway with an upgrade.  Raises UsageError while it runs."""
-        self._start(upgrade or self.upgrade, config or self.config)
+        self._last = upgrade or self.upgrade, config or self.config
+        self._started[self._last[0].file_sha256] = self._last
+        self._start(*self._last)
 
-    def start_resume(self) -> None:
-        """Start the gateway to go on with what it finds unfinished.  Raises UsageError while it runs."""
-        self._start(self.upgrade, self.config)
+    def start_resume(self, *, roll_back: bool = False) -> None:
+        """Start the gateway to go on with what is unfinished, or to give it up; with the last upgrade if nothing is.
 
-    def _start(self, upgrade: VerifiedUpgrade, config: GatewayConfig) -> None:
+        Raises UsageError while it runs.
+        """
+        unfinished = self.journal.unfinished()
+        began = None if unfinished is None else self._started.get(unfinished.file_sha256)
+        self._start(*(began or self._last), roll_back=roll_back)
+
+    def _start(self, upgrade: VerifiedUpgrade, config: GatewayConfig, *, roll_back: bool = False) -> None:
         if self.running:
             raise UsageError("the gateway is running")
         self._over.clear()
@@ -149,10 +158,12 @@ class Station:
             self.begun_at = now()
             self._first_transmission = self.plant.wire.transmissions
             self._release(lambda moment: moment.phase is None)
-        task = process.start(self._run(process, upgrade, config))
+        task = process.start(self._run(process, upgrade, config, roll_back))
         task.add_done_callback(partial(self._ended, process))
 
-    async def _run(self, process: SimulatedProcess, upgrade: VerifiedUpgrade, config: GatewayConfig) -> Report:
+    async def _run(
+        self, process: SimulatedProcess, upgrade: VerifiedUpgrade, config: GatewayConfig, roll_back: bool
+    ) -> Report:
         plant = self.plant
         setup = GatewaySetup(
             plant.codec,
@@ -162,9 +173,12 @@ class Station:
             isotp=plant.spec.isotp,
             entropy=random.Random(f"{self.seed} gateway {self.attempts}"),  # noqa: S311 - to be repeatable
         )
-        return await upgrade_station(
-            self.controller, upgrade, setup, on_progress=lambda event: outside(self._on_progress, process, event)
-        )
+
+        def on_progress(event: Event) -> None:
+            outside(self._on_progress, process, event)
+
+        work = roll_back_station if roll_back else upgrade_station
+        return await work(self.controller, upgrade, setup, journal=self.journal, on_progress=on_progress)
 
     def _on_progress(self, process: SimulatedProcess, event: Event) -> None:
         if not process.alive:

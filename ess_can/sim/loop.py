@@ -193,9 +193,13 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
     ) -> asyncio.Future[T]:
         """Call `func` here and now and give a future that is done: threads have no place in virtual time.
 
-        For a process that is killed in this call the future is never done.
+        A process that was killed has nothing done any more, and for one that is killed in this call the future is
+        never done.
         """
         future: asyncio.Future[T] = self.create_future()
+        owner = OWNER.get()
+        if owner is not None and not owner.alive:
+            return future
         try:
             result = func(*args)
         except ProcessKilled:
@@ -203,7 +207,7 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
         except Exception as error:
             future.set_exception(error)
         else:
-            if (owner := OWNER.get()) is None or owner.alive:
+            if owner is None or owner.alive:
                 future.set_result(result)
         return future
 

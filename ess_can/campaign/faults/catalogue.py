@@ -41,7 +41,7 @@ EXAMPLES: tuple[str, ...] = (
     "bus:errors=5@PROGRAM+0.5",
     "node:bmu1:reset@PROGRAM+0.5",
     "node:bmu1:power@PROGRAM+0.5~3",
-    "node:bmu1:hang@PROGRAM+0.5",
+    "node:bmu1:hang@PROGRAM+0.2",
     "node:bmu1:slow=0.4@PROGRAM+0.1~2",
     "node:bmu1:refuses=34@PROGRAM+0.2",
     "node:bmu1:garbage@PROGRAM+0.2",
