@@ -227,6 +227,11 @@ class Station:
             self.journal = self.disk.reopen(self.journal)
             self._over.set()
 
+    def switch_off(self) -> None:
+        """The end of a test: gateway and plant are gone."""
+        self.kill_gateway(power=True)
+        self.plant.stop()
+
     # --- faults -------------------------------------------------------------------------------------
 
     def arm(self, fault: Fault) -> None:
