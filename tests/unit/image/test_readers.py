@@ -15,7 +15,7 @@ from ess_can.errors import EssCanError, FileEmpty, FileTooLarge, FileUnreadable,
 from ess_can.image.readers import Firmware, FirmwareFormat, format_of, parse_firmware, read_firmware
 
 if TYPE_CHECKING:
-    from sys import _TraceFunction as TraceFunction
+    from _typeshed import TraceFunction
 
 BASE = 0x0802_0200
 CONTENT = bytes(range(64)) + b"\xff" * 16 + b"tail"
@@ -179,8 +179,8 @@ def test_a_hex_record_of_an_unknown_type(line: str) -> None:
 def test_hex_addresses_by_segment() -> None:
     lines = (":020000021000EC", ":0100000041BE", ":00000001FF")
     assert parse_firmware(text(*lines), FirmwareFormat.HEX) == Firmware(0x1_0000, b"A")
-    lines = (":0400000300003800C1", ":0400000508020200EB", *lines)  # where to start is of no interest
-    assert parse_firmware(text(*lines), FirmwareFormat.HEX) == Firmware(0x1_0000, b"A")
+    starts = (":0400000300003800C1", ":0400000508020200EB")  # where to start is of no interest
+    assert parse_firmware(text(*starts, *lines), FirmwareFormat.HEX) == Firmware(0x1_0000, b"A")
 
 
 def test_an_srec_header_behind_the_end() -> None:
