@@ -138,6 +138,9 @@ class NoHighVoltage:
     def stop(self, now: float) -> None:
         """See `Application`."""
 
+    def hang(self) -> None:
+        """See `Application`."""
+
     def hold(self, held: bool) -> None:
         """See `Application`."""
 

@@ -1,1 +1,1 @@
-"""Gateway and simulated plant under faults, watched by monitors of every invariant, in virtual time."""
+"""Simulated upgrades under faults, many of them, each watched for what must never happen."""

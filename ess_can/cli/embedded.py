@@ -98,6 +98,7 @@ def simulated_setup(plant: Plant, config: GatewayConfig | None = None) -> Gatewa
         plant.spec.bit_timing,
         isotp=plant.spec.isotp,
         entropy=random.Random(plant.spec.seed),  # noqa: S311 - a simulation has to be repeatable
+        slept_s=lambda: 0.0,
     )
 
 

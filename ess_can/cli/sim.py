@@ -18,6 +18,8 @@ from ess_can.cli.bus_options import BusOptions, bus_options
 from ess_can.cli.errors import handle_errors
 from ess_can.cli.image_text import print_json
 from ess_can.cli.number_types import LONGEST_S, Finite
+from ess_can.cli.sim_campaign import campaign
+from ess_can.cli.sim_replay import replay
 from ess_can.cli.station_options import load_codec
 from ess_can.errors import AdapterLost
 
@@ -119,11 +121,15 @@ def _sim_options(command: Callable[..., R]) -> Callable[..., R]:
 
 @click.group()
 def sim() -> None:
-    """Run the simulated plant on a CAN bus, until Ctrl-C.
+    """Run the simulated plant on a CAN bus, until Ctrl-C; or many upgrades under faults, on no bus at all.
 
     Its parts may run as processes of their own: `sim bms` and `sim pcs` together are a `sim plant`.  The simulator
     refuses a bus that may have real devices on it unless --real-bus is given.
     """
+
+
+sim.add_command(campaign)
+sim.add_command(replay)
 
 
 @sim.command()

@@ -71,6 +71,12 @@ class BmuApplication:
             self.control.power_cycle(now)
         self._link = None
 
+    def hang(self) -> None:
+        """See `Application`."""
+        for cycle in self._cycles:
+            cycle.stop()
+        self.control.hung = True
+
     def hold(self, held: bool) -> None:
         """See `Application`."""
         self.control.hold_open = held

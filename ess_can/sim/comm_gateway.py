@@ -29,6 +29,9 @@ class CommGatewayApplication:
         """See `Application`."""
         self._forget()
 
+    def hang(self) -> None:
+        """Nothing here acts by itself."""
+
     def hold(self, held: bool) -> None:
         """Nothing here closes contactors."""
 

@@ -230,12 +230,21 @@ class Controller:
             self.detach()
             self._report(self._why_offline())
 
-    def restart(self) -> None:
+    def disturb(self, errors: int) -> None:
+        """That many of its transmissions fail in a row, as on a bad line: 16 make it error passive, 32 bus-off."""
+        for _ in range(errors):
+            if self.online:
+                self.transmit_error()
+        if self._attached and not self.online:
+            self._medium.controller_left(self)
+
+    def restart(self) -> bool:
         """Recover from bus-off, after as long as an idle bus takes to show 128 times 11 recessive bits."""
         if self._attached and not self.online and self._restart is None:
             loop = self._medium.loop
             idle_s = RECOVERY_BITS / self._medium.timing.bitrate
             self._restart = loop.call_later(idle_s, self._recover, context=self._medium.context)
+        return self._attached
 
     # --- what the wire does to it -----------------------------------------------------------------
 

@@ -42,11 +42,22 @@ class FlashQueue:
     """Works on `bank`, in time that the caller supplies.
 
     `on_done` is called for each step that was read back well.  The first error drops the rest and stays in `failure`
-    until `clear_failure`.
+    until `clear_failure`.  Before each step `may_begin` is asked, with the time at which it is looked at; once it says
+    no, all that waits is dropped and `on_stopped` called.
     """
 
-    def __init__(self, flash: Flash, bank: int, on_done: Callable[[Step], None]) -> None:
+    def __init__(
+        self,
+        flash: Flash,
+        bank: int,
+        on_done: Callable[[Step], None],
+        *,
+        may_begin: Callable[[float], bool] = lambda _now: True,
+        on_stopped: Callable[[], None] = lambda: None,
+    ) -> None:
         self.failure: FlashError | None = None
+        self._may_begin = may_begin
+        self._on_stopped = on_stopped
         self._flash = flash
         self._bank = bank
         self._on_done = on_done
@@ -97,14 +108,14 @@ class FlashQueue:
     def erase(self, sectors: Iterable[int], now: float) -> None:
         """Have these dirty sectors, in rising order, erased while nothing can be programmed."""
         self._dirty.extend(sectors)
-        self._start_next(now)
+        self._start_next(now, now)
 
     def program(self, steps: Iterable[ProgramStep], now: float) -> None:
         """Have these steps done in their order, each once its sectors are erased."""
         for step in steps:
             self._programs.append(step)
             self._held += len(step.data)
-        self._start_next(now)
+        self._start_next(now, now)
 
     def advance(self, now: float) -> None:
         """Let happen what has happened by `now`."""
@@ -117,7 +128,7 @@ class FlashQueue:
             if isinstance(step, ProgramStep):
                 self._held -= len(step.data)
             self._on_done(step)
-            self._start_next(self._done_at)
+            self._start_next(self._done_at, now)
 
     def drop_waiting(self) -> None:
         """Forget the steps that have not begun; the one under way cannot be stopped."""
@@ -129,18 +140,23 @@ class FlashQueue:
         """Begin anew after an error."""
         self.failure = None
 
-    def _start_next(self, now: float) -> None:
+    def _start_next(self, begin_at: float, now: float) -> None:
+        """Begin the next step as of `begin_at`, if it may begin by what is known at `now`."""
         if self._running is not None:
             return
         step = next(self._steps(), None)
         if step is None:
             return
+        if not self._may_begin(now):
+            self.drop_waiting()
+            self._on_stopped()
+            return
         if isinstance(step, EraseStep):
             self._dirty.popleft()
-            started = self._flash.start_erase(self._bank, step.sector, now)
+            started = self._flash.start_erase(self._bank, step.sector, begin_at)
         else:
             self._programs.popleft()
-            started = self._flash.start_program(self._bank, step.offset, step.data, now)
+            started = self._flash.start_program(self._bank, step.offset, step.data, begin_at)
         if isinstance(started, FlashError):
             self._fail(started)
             return

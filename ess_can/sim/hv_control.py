@@ -27,7 +27,7 @@ from ess_can.signals.messages import (
 )
 from ess_can.sim.alarms import AlarmSpec, rack_alarms
 from ess_can.sim.hv_evidence import EvidenceSpec, PcsEvidence, RackEvidence
-from ess_can.sim.latches import WELDS, Latch, LatchStore
+from ess_can.sim.latches import WELDS, Clearing, Latch, LatchStore
 from ess_can.sim.rack import RackHardware
 from ess_can.sim.rack_states import RACK_TRANSITIONS, CloseRefusal, RackEvent
 
@@ -70,6 +70,7 @@ class RackControl:
     """One BMU's high-voltage part.  A rack whose main contactors are found closed at construction starts closed.
 
     `hold_open` belongs to the node: set while a programming session is active or the running image is unconfirmed.
+    `hung` until its watchdog restarts it, it does not act.
     `refusal` says why the last order CLOSE was not followed; None if it was, or if there was none.  Whoever watches is
     in `on_event`, and in `on_clear`, called with the name of whoever cleared the latches.
     """
@@ -82,6 +83,7 @@ class RackControl:
         self.index = index
         self.hold_open = False
         self.refusal: CloseRefusal | None = None
+        self.clearings: list[Clearing] = []
         self.on_event: list[Callable[[RackEvent], None]] = []
         self.on_clear: list[Callable[[str], None]] = []
         rack = hardware.rack
@@ -94,6 +96,7 @@ class RackControl:
 
     def _boot(self, now: float) -> None:
         """Begin with nothing but the stored latches."""
+        self.hung = False
         self._latches = self._store.load()
         self._own = RackEvidence(self.hardware, self.spec.evidence)
         self._pcs = PcsEvidence(self.spec.evidence)
@@ -133,13 +136,14 @@ class RackControl:
     def clear_latches(self, by: str, now: float) -> frozenset[Latch]:
         """A named person clears every latch; gives what was cleared.  A cause that persists latches again.
 
-        Raises UsageError without a name.
+        It is on record in `clearings`.  Raises UsageError without a name.
         """
         if not by.strip():
             raise UsageError("The latched faults were not cleared", why="nobody's name was given")
         for tell in self.on_clear:
             tell(by)
         cleared = self._latches
+        self.clearings.append(Clearing(now, by, cleared))
         self._latches = frozenset()
         self._store.save(self._latches)
         self._tries = 0
@@ -167,7 +171,12 @@ class RackControl:
 
     def programming_allowed(self, now: float) -> bool:
         """The BMU's own HV-off gate: its evidence, the PCS proved at rest, open and locked, no emergency latched."""
-        return self.hv_off(now) and self._pcs.held_open(now) and not self._latches - {Latch.PRECHARGE_FAILED}
+        return (
+            self.hv_off(now)
+            and not self._own.is_contradicted()
+            and self._pcs.held_open(now)
+            and not self._latches - {Latch.PRECHARGE_FAILED}
+        )
 
     def reset_allowed(self, now: float) -> bool:
         """Whether a restart changes nothing: no coil is energised and every contactor reports open."""
@@ -227,6 +236,8 @@ class RackControl:
     def step(self, now: float) -> None:
         """Act on what is measured and ordered at `now`.  Steps the circuit first."""
         self.hardware.circuit.step(now)
+        if self.hung:
+            return
         self._own.update(not WELDS.isdisjoint(self._latches), now)
         self._latch_inputs()
         if self._latches and self.rack_state is not RackState.FAULT and self.rack_state is not RackState.CLOSED:

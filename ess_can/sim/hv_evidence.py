@@ -132,6 +132,15 @@ class RackEvidence:
         """Whether the contactors have been ordered open for long enough to have shown a weld."""
         return self._ordered_open.for_at_least(self._spec.contactor_timeout_s + self._spec.weld_settling_s, now)
 
+    def is_contradicted(self) -> bool:
+        """Whether what the sensors show this instant speaks against "off": the last verdict may be one step old."""
+        readings = self._hardware.read()
+        return not (
+            _below(readings.link_voltage_v, self._spec.off_voltage_v)
+            and _below(readings.current_a, self._spec.off_current_a)
+            and all(contactor.feedback is ContactorState.OPEN for contactor in self._hardware.rack.contactors)
+        )
+
     def hv_off_since(self, now: float) -> float | None:
         """Since when HV has been off, settling time included; None unless it is proved off at `now`."""
         if self._updated_at is None or now - self._updated_at > self._spec.step_age_s:

@@ -70,6 +70,7 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
         self._unhandled: BaseException | None = None
         self._thread = threading.get_ident()
         self._owners: list[Owner] = []
+        self._buried = False
 
     def time(self) -> float:
         """Virtual time in seconds."""
@@ -124,6 +125,8 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
     def default_exception_handler(self, context: dict[str, Any]) -> None:
         """Keep an exception that nobody handled: the loop raises it after this round."""
         exception = context.get("exception")
+        if self._buried:  # what the remains of dead processes still say means nothing
+            return
         if exception is None:
             super().default_exception_handler(context)
         elif self._unhandled is None:
@@ -170,6 +173,7 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
 
     async def bury(self) -> None:
         """The run is over: take apart what is left of processes that were killed."""
+        self._buried = bool(self._owners)
         for owner in self._owners:
             owner.bury()
 
@@ -193,9 +197,13 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
     ) -> asyncio.Future[T]:
         """Call `func` here and now and give a future that is done: threads have no place in virtual time.
 
-        For a process that is killed in this call the future is never done.
+        A process that was killed has nothing done any more, and for one that is killed in this call the future is
+        never done.
         """
         future: asyncio.Future[T] = self.create_future()
+        owner = OWNER.get()
+        if owner is not None and not owner.alive:
+            return future
         try:
             result = func(*args)
         except ProcessKilled:
@@ -203,7 +211,7 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
         except Exception as error:
             future.set_exception(error)
         else:
-            if (owner := OWNER.get()) is None or owner.alive:
+            if owner is None or owner.alive:
                 future.set_result(result)
         return future
 

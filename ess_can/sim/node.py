@@ -27,12 +27,13 @@ from ess_can.sim.bootloader import Bootloader, Verify, provision
 from ess_can.sim.controller import Controller
 from ess_can.sim.flash import Flash
 from ess_can.sim.fram import Fram
+from ess_can.sim.node_target import Gate, NodeTarget
 from ess_can.sim.parts import STM32H743, FlashPart
 from ess_can.sim.programming import MemoryConfig, ProgrammingMemory
 from ess_can.uds.access import AccessAlgorithm, AccessGuard
 from ess_can.uds.rules import Session
 from ess_can.uds.server import UdsServerSession
-from ess_can.uds.target import Did, Nrc, Operation
+from ess_can.uds.target import Did
 
 
 class Behaviour(Enum):
@@ -42,6 +43,7 @@ class Behaviour(Enum):
     HANGS = "never gets as far as its main loop"
     NO_HV_STATUS = "runs, but sends no HV status"
     WRONG_SCALE = "runs, but reports voltages with a wrong scale"
+    BOOT_LOOPS = "restarts itself soon after each start"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,7 @@ class Board:
     answer_s: float = 0.0
 
 
-class Application(Protocol):
+class Application(Gate, Protocol):
     """The part of a node's firmware that is not about firmware."""
 
     def start(self, link: StationLink, behaviour: Behaviour, now: float) -> None:
@@ -72,22 +74,22 @@ class Application(Protocol):
     def stop(self, now: float) -> None:
         """The MCU restarts or loses power: outputs drop out."""
 
+    def hang(self) -> None:
+        """The MCU does nothing any more: outputs stay as they are."""
+
     def hold(self, held: bool) -> None:
         """Whether high voltage must stay open (a programming session, an unconfirmed image)."""
 
-    def programming_allowed(self, now: float) -> bool:
-        """The node's own proof that high voltage is off."""
 
-    def reset_allowed(self, now: float) -> bool:
-        """Whether a restart is harmless."""
-
-
-class SimulatedNode:
+class SimulatedNode(NodeTarget):
     """One node on the simulated wire.  It implements `ess_can.uds.target.ProgrammingTarget`.
 
     `entropy` drives torn flash bits and challenges; `behaviours` says which firmware versions are bad, and how.  `fram`
-    and `flash` are new and blank unless given.
+    and `flash` are new and blank unless given; they should share their `PowerCut`: a cut is the whole node's.
+    `board` and `behaviours` may be replaced at any time; so may `alter_answer`, through which every UDS answer goes.
     """
+
+    application: Application
 
     def __init__(
         self,
@@ -110,6 +112,8 @@ class SimulatedNode:
         self.flash = flash or Flash(entropy, geometry=board.part.geometry, timing=board.part.timing)
         self.records = NodeRecords(fram or Fram(entropy))
         self.boots = 0
+        self.powered = False
+        self.alter_answer: Callable[[bytes], bytes] | None = None
         self._codec = codec
         self._entropy = entropy
         self.bootloader = Bootloader(self.flash, self.records, verify)
@@ -124,6 +128,7 @@ class SimulatedNode:
         self._node_info = Cycle(codec.node_route(address).cycle_s or 0.5, self._send_node_info)
         self._flash_watch = Cycle(_FLASH_WATCH_S, self._watch_flash)
         self._flash_watched = False
+        self.flash.power.on_cut.append(self._on_power_cut)
 
     # --- power --------------------------------------------------------------------------------
 
@@ -135,10 +140,12 @@ class SimulatedNode:
 
     def power_on(self, *, boot_s: float | None = None) -> None:
         """Apply power: the application runs after `boot_s` (the board's unless given)."""
+        self.powered = True
         self._later(self.board.boot_s if boot_s is None else boot_s, self._boot)
 
     def power_off(self, now: float) -> None:
         """Take power away: flash work under way is torn, RAM and session are gone, outputs drop out."""
+        self.powered = False
         for timer in self._timers:
             timer.cancel()
         self._timers.clear()
@@ -161,6 +168,26 @@ class SimulatedNode:
         self.power_off(now)
         self.power_on()
 
+    def hang(self, now: float) -> None:
+        """The MCU hangs: deaf and dumb, its outputs as they are, until its watchdog restarts it."""
+        if not self.running:
+            return
+        for timer in self._timers:
+            timer.cancel()
+        self._node_info.stop()
+        self._end_flash_watch()
+        if self._server_timer is not None:
+            self._server_timer.cancel()
+        self.application.hang()
+        self.controller.detach()
+        self._later(self.board.watchdog_s, self.reset)
+
+    def _on_power_cut(self) -> None:
+        """Power was lost in a memory operation: nothing of what follows it in this instant leaves the node."""
+        loop = asyncio.get_running_loop()
+        self.controller.detach()
+        loop.call_soon(lambda: self.power_off(loop.time()))
+
     @property
     def running(self) -> bool:
         """Whether the application runs."""
@@ -180,7 +207,7 @@ class SimulatedNode:
     def _boot(self, now: float) -> None:
         self.boots += 1
         config = MemoryConfig(self.address.node_type, self.board.hardware_id, self.board.part)
-        memory = ProgrammingMemory(self.bootloader, config)
+        memory = ProgrammingMemory(self.bootloader, config, self.application.programming_allowed)
         behaviour = self.behaviours.get(memory.version, Behaviour.GOOD)
         self._memory = memory
         if behaviour is Behaviour.HANGS:
@@ -209,6 +236,8 @@ class SimulatedNode:
         self._server = UdsServerSession(self, guard)
         if memory.standing is not ImageState.RECOVERY:
             self.application.start(self._link, behaviour, now)
+        if behaviour is Behaviour.BOOT_LOOPS:
+            self._later(_BOOT_LOOP_S, self.reset)
         self._update_hold()
         self._node_info.start(delay_s=_NODE_INFO_STEP_S * self.address.index)
 
@@ -267,6 +296,8 @@ class SimulatedNode:
             return
         if self._memory is not None and self._memory.standing is not self._told:  # at once, and not only in its cycle
             self._send_node_info(asyncio.get_running_loop().time())
+        if self.alter_answer is not None:
+            messages = [self.alter_answer(message) for message in messages]
         if messages and self.board.answer_s:
             self._later(self.board.answer_s, lambda _at: _send(channel, messages))
         else:
@@ -298,14 +329,16 @@ class SimulatedNode:
             self._server_timer = asyncio.get_running_loop().call_at(server.next_deadline, self._on_server_deadline)
 
     def _watch_flash(self, now: float) -> None:
-        """Flash work was allowed when it was asked for; 10 ms after high voltage is not off any more none begins."""
+        """Once high voltage is not off any more no operation begins: each asks.  This ends the download, too."""
         memory, server = self._memory, self._server
-        if memory is None or server is None or not memory.is_working(now):
+        if memory is None or server is None:
             self._end_flash_watch()
         elif not self.application.programming_allowed(now):
             memory.abort_download(now)
             self._end_flash_watch()
             self._arm_server(server)
+        elif not memory.is_working(now):
+            self._end_flash_watch()
 
     def _end_flash_watch(self) -> None:
         self._flash_watched = False
@@ -318,7 +351,7 @@ class SimulatedNode:
         resetting = server is not None and server.reset_pending  # it was allowed for contactors that are open
         self.application.hold(programming or unconfirmed or resetting)
 
-    # --- ProgrammingTarget ------------------------------------------------------------------------
+    # --- ProgrammingTarget, as far as it is not the memory's --------------------------------------
 
     def read_identifier(self, did: int, now: float) -> bytes | None:
         """See `ProgrammingTarget`."""
@@ -336,54 +369,6 @@ class SimulatedNode:
             case _:
                 return self.memory.read_identifier(did, now)
 
-    def programming_allowed(self, now: float) -> bool:
-        """See `ProgrammingTarget`."""
-        return self.application.programming_allowed(now)
-
-    def reset_allowed(self, now: float) -> bool:
-        """See `ProgrammingTarget`."""
-        return self.application.reset_allowed(now)
-
-    def erase(self, size: int, image_sha256: bytes, now: float) -> Operation | Nrc:
-        """See `ProgrammingTarget`."""
-        return self.memory.erase(size, image_sha256, now)
-
-    def begin_download(self, address: int, size: int, now: float) -> int | Nrc:
-        """See `ProgrammingTarget`."""
-        return self.memory.begin_download(address, size, now)
-
-    def write(self, data: bytes, now: float) -> Operation | Nrc:
-        """See `ProgrammingTarget`."""
-        return self.memory.write(data, now)
-
-    def end_download(self, now: float) -> Operation | Nrc:
-        """See `ProgrammingTarget`."""
-        return self.memory.end_download(now)
-
-    def abort_download(self, now: float) -> None:
-        """See `ProgrammingTarget`."""
-        self.memory.abort_download(now)
-
-    def verify(self, crc32: int, now: float) -> Operation | Nrc:
-        """See `ProgrammingTarget`."""
-        return self.memory.verify(crc32, now)
-
-    def read_back_crc32(self) -> int:
-        """See `ProgrammingTarget`."""
-        return self.memory.read_back_crc32()
-
-    def activate_on_trial(self, now: float) -> Nrc | None:
-        """See `ProgrammingTarget`."""
-        return self.memory.activate_on_trial(now)
-
-    def confirm(self, now: float) -> Nrc | None:
-        """See `ProgrammingTarget`."""
-        return self.memory.confirm(now)
-
-    def revert(self, now: float) -> Nrc | None:
-        """See `ProgrammingTarget`."""
-        return self.memory.revert(now)
-
 
 def _send(channel: IsoTpChannel, messages: list[bytes]) -> None:
     for message in messages:
@@ -392,6 +377,7 @@ def _send(channel: IsoTpChannel, messages: list[bytes]) -> None:
 
 
 _BLOCK_HEAD = 2  # of a TransferData: service and block counter
+_BOOT_LOOP_S = 0.3
 _RESET_DELAY_S = 0.005
 _FLASH_WATCH_S = 0.010
 _NODE_INFO_STEP_S = 0.003  # nodes do not start in step

@@ -102,8 +102,8 @@ class Pcs:
 
     `faults`, `grid_service_active` and the contactor's own faults (``circuit.pcs_contactor``) may be set at any time.
     Local control runs only once `batteries_heard`.
-    `refused_orders` counts CLOSE and RUN orders that the lock refused.  Whoever watches is in `on_event`.  `memory` is what outlives a restart; without
-    one the lock does not.
+    `refused_orders` counts CLOSE and RUN orders that the lock refused.  Whoever watches is in `on_event`.  `memory` is
+    what outlives a restart; without one the lock does not.
     """
 
     def __init__(

@@ -33,6 +33,7 @@ from ess_can.sim.parts import STM32H743, FlashPart
 from ess_can.sim.pcs import Pcs, PcsSpec
 from ess_can.sim.pcs_memory import RecordedPcsMemory
 from ess_can.sim.pcs_node import PcsNode
+from ess_can.sim.power_cut import PowerCut
 from ess_can.sim.rack import RackHardware
 from ess_can.sim.state_files import MappedMemory, NodeStorage, StateFiles
 from ess_can.sim.test_secrets import TEST_ONLY_ACCESS_SECRET
@@ -156,7 +157,8 @@ class Plant:
     def _make_node(self, address: NodeAddress, images: Mapping[NodeType, bytes], verify: Verify, now: float) -> None:
         storage = self._storages.get(address)
         cells = FlashCells.in_ram(self.spec.flash.geometry) if storage is None else storage.flash
-        fram = Fram(self._entropy, cells=None if storage is None else storage.fram)
+        power = PowerCut()
+        fram = Fram(self._entropy, power, cells=None if storage is None else storage.fram)
         application: Application
         if address.node_type is NodeType.BMU:
             latches = RecordLatchStore(NodeRecords(fram))
@@ -178,7 +180,7 @@ class Plant:
             self._entropy,
             self.spec.behaviours,
             fram,
-            Flash(self._entropy, timing=board.part.timing, cells=cells),
+            Flash(self._entropy, power, timing=board.part.timing, cells=cells),
         )
         if storage is None or storage.fresh:
             node.install(images[address.node_type])

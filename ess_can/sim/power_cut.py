@@ -7,6 +7,7 @@ instead of sampling them.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
@@ -34,12 +35,16 @@ class Admission:
 
 
 class PowerCut:
-    """A node's supply: unlimited unless armed.  After the cut nothing takes effect until `restore`."""
+    """A node's supply: unlimited unless armed.  After the cut nothing takes effect until `restore`.
+
+    Whoever depends on it is in `on_cut`, called in the middle of the operation at which power is lost.
+    """
 
     def __init__(self) -> None:
         self.operations = 0
         """Operations that took effect, a torn one included."""
         self.powered = True
+        self.on_cut: list[Callable[[], None]] = []
         self._at: int | None = None
         self._mode = CutMode.BEFORE
 
@@ -49,6 +54,10 @@ class PowerCut:
             raise ValueError(f"operation {at} is in the past")
         self._at = self.operations + at
         self._mode = mode
+
+    def disarm(self) -> None:
+        """Forget an armed cut."""
+        self._at = None
 
     def restore(self) -> None:
         """Give power back, and forget an armed cut."""
@@ -66,4 +75,6 @@ class PowerCut:
         torn = self._mode if self._mode in TEARING else None
         self.operations += whole + (torn is not None)
         self.powered = False
+        for tell in self.on_cut:
+            tell()
         return Admission(whole, torn)

@@ -12,6 +12,7 @@ An object lives from one boot to the next: `ProgrammingMemory` is made at power-
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from ess_can.identity import NodeType, Version
@@ -65,10 +66,13 @@ class ProgrammingMemory:
     """Boots the node, then programs its inactive bank.
 
     `running` is what was booted and `last_failure` the latest failure since.  Every method takes the loop time in
-    seconds and never raises; see `ProgrammingTarget` for those that it names.
+    seconds and never raises; see `ProgrammingTarget` for those that it names.  `may_begin` is asked before each flash
+    operation whether high voltage is still off; when it says no, the download is given up.
     """
 
-    def __init__(self, bootloader: Bootloader, config: MemoryConfig) -> None:
+    def __init__(
+        self, bootloader: Bootloader, config: MemoryConfig, may_begin: Callable[[float], bool] = lambda _now: True
+    ) -> None:
         self.config = config
         self.last_failure: MemoryFailure | None = None
         self.running = bootloader.power_up()
@@ -76,7 +80,9 @@ class ProgrammingMemory:
         self._bootloader = bootloader
         self._flash = bootloader.flash
         self._records: NodeRecords = bootloader.records
-        self._queue = FlashQueue(self._flash, self.inactive_bank, self._step_done)
+        self._queue = FlashQueue(
+            self._flash, self.inactive_bank, self._step_done, may_begin=may_begin, on_stopped=self._given_up
+        )
         self._download: _Download | None = None
         self._awaited: Operation | None = None
         self._verified: ImageId | None = None
@@ -225,6 +231,9 @@ class ProgrammingMemory:
         self._download = None
         if self._awaited is not None:
             self._awaited.done_at = min(self._awaited.done_at, self._queue.free_at(now))
+
+    def _given_up(self) -> None:
+        self._download = None
 
     def is_working(self, now: float) -> bool:
         """Whether flash work is under way or waits."""

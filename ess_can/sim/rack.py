@@ -108,6 +108,10 @@ class RackHardware:
             raise ValueError(f"cell {cell} is outside 0..{self.rack.spec.cell_count - 1}")
         self._cell_overrides_v[cell] = voltage_v
 
+    def repair_cell(self, cell: int) -> None:
+        """Have `cell` read what it has again."""
+        self._cell_overrides_v.pop(cell, None)
+
     def cell_voltage_v(self, cell: int) -> float | None:
         """Voltage of `cell` (from 0) in V; None if its reading is invalid."""
         if cell in self._cell_overrides_v:

@@ -19,6 +19,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 from contextvars import copy_context
+from dataclasses import dataclass
 from enum import Enum, auto
 
 from ess_can.can.frame import CanFrame
@@ -47,7 +48,14 @@ class WireFault(Enum):
     SWAP = auto()  # received only after the next frame, and not at all if none follows
 
 
-FaultHook = Callable[[int, CanFrame], WireFault | CanFrame | None]
+@dataclass(frozen=True, slots=True)
+class Delayed:
+    """What a fault hook does to a transmission: confirmed to the sender, received only `seconds` later."""
+
+    seconds: float
+
+
+FaultHook = Callable[[int, CanFrame], WireFault | Delayed | CanFrame | None]
 """Asked at the end of each transmission, with its index on this wire (retransmissions count) and its frame.
 
 None leaves it alone; a frame is what everybody receives in its place: corruption that the CRC did not find.
@@ -57,10 +65,10 @@ None leaves it alone; a frame is what everybody receives in its place: corruptio
 class Wire:
     """A CAN bus in the running loop's time; create it while the loop runs.
 
-    `timing` has a data bit rate if the bus carries CAN FD.  All of `on_frame` are called for every frame that ends well,
-    all of `on_delivered` when what became of it reaches the receivers; `fault` decides on faults and may be set at any
-    time.  `transmissions` counts frames begun to their end, with or
-    without error, and `error_frames` those with error.
+    `timing` has a data bit rate if the bus carries CAN FD.  All of `on_frame` are called for every frame that ends
+    well, all of `on_delivered` when what became of it reaches the receivers; `fault` decides on faults and may be set
+    at any time.  `transmissions` counts frames begun to their end, with or without error, and `error_frames` those with
+    error.
     """
 
     def __init__(self, timing: BitTiming, *, on_frame: OnFrame | None = None, fault: FaultHook | None = None) -> None:
@@ -206,6 +214,8 @@ class Wire:
                 transmission.on_sent(self.loop.time())
             if fault is WireFault.SWAP and self._held is None:
                 self._held = frame, sender
+            elif isinstance(fault, Delayed):
+                self.loop.call_later(fault.seconds, self._deliver, frame, sender)
             elif fault is not WireFault.LOSE:
                 self._deliver(received, sender)
 

@@ -202,3 +202,22 @@ def test_the_next_step_may_be_refused_as_well() -> None:
     queue.program([FIRST, SECOND], 10.0)
     queue.advance(99.0)
     assert (queue.failure, done, queue.idle) == (FlashError.NOT_ERASED, [FIRST], True)
+
+
+def test_each_step_asks_whether_it_may_begin_and_a_refusal_drops_what_waits() -> None:
+    """It is looked at late: what would have begun meanwhile is judged by what is known now."""
+    asked: list[float] = []
+    stopped: list[bool] = []
+    flash = Flash(random.Random(1), geometry=GEOMETRY, timing=TIMING)
+
+    def may_begin(now: float) -> bool:
+        asked.append(now)
+        return now < 2.0
+
+    queue = FlashQueue(flash, 1, lambda _step: None, may_begin=may_begin, on_stopped=lambda: stopped.append(True))
+    queue.erase((1, 2, 3), 1.0)
+    queue.advance(5.0)
+    assert asked == [1.0, 5.0]
+    assert stopped == [True]
+    assert queue.idle
+    assert flash.counters.sectors_erased == 1

@@ -45,6 +45,9 @@ class StubApplication:
     def stop(self, now: float) -> None:
         self.stops += 1
 
+    def hang(self) -> None:
+        """Outputs stay as they are."""
+
     def hold(self, held: bool) -> None:
         self.held = held
 
