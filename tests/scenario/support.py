@@ -124,6 +124,7 @@ class Scene:
         self.plant = plant
         self.gateway: Controller = plant.gateway_controller()
         self.monitors = Monitors(plant)
+        self.journal = Journal.in_memory()
         self.events: list[Event] = []
         self.frames: list[Sent] = []
         self.upgrade: asyncio.Task[Report] | None = None
@@ -179,6 +180,10 @@ class Scene:
         heard = self._heard[self.plant.codec.node_route(node).can_id]
         return [(a, b) for a, b in pairwise(heard) if b - a > 1.01 * NODE_INFO_S]
 
+    def last_at(self, can_id: int) -> float:
+        """When a frame with this identifier from others was last on the wire."""
+        return self._heard[can_id][-1]
+
     @property
     def announced(self) -> list[tuple[float, float]]:
         """The times for which our notices announced silence."""
@@ -228,15 +233,19 @@ class Scene:
         dry_run: bool = False,
         journal: Journal | None = None,
     ) -> Report:
-        """An upgrade by the gateway of this scene; for a second one, too."""
-        return await upgrade_station(
+        """An upgrade by the gateway of this scene; for a second one, too, in the same journal."""
+        self.journal = journal = self.journal if journal is None else journal
+        self.monitors.attach_journal(journal)
+        report = await upgrade_station(
             self.gateway,
             upgrade or release(),
             simulated_setup(self.plant, config),
-            journal=Journal.in_memory() if journal is None else journal,
+            journal=journal,
             on_progress=self.events.append,
             dry_run=dry_run,
         )
+        self.monitors.ended(report)
+        return report
 
 
 Script = Callable[[Scene], Awaitable[None]]
@@ -314,7 +323,6 @@ def play(
         scene.upgrade = task
         scripted = None if script is None else asyncio.ensure_future(script(scene))
         report = scene.report = await task
-        scene.monitors.ended(report)
         if scripted is not None:
             async with asyncio.timeout(60.0):
                 await scripted

@@ -64,6 +64,7 @@ class HighVoltageMonitor:
         self._listen(view)
         plant.on_step.append(self._on_step)
         plant.circuit.on_contactor.append(self._on_contactor)
+        plant.circuit.on_break.append(self._on_break)
         for number, control in enumerate(plant.racks):
             control.on_clear.append(self._clear_observer(number))
         if self._has_pcs:
@@ -140,12 +141,10 @@ class HighVoltageMonitor:
 
     # --- contactors: 3, 10, 11, 12 and 13 -------------------------------------------------------------
 
-    def _on_contactor(self, contactor: Contactor, at: float, carried_a: float) -> None:
-        rack, number = self._rack_of(contactor)
-        name = "the PCS's contactor" if rack is None else f"a contactor of rack {number}"
+    def _on_contactor(self, contactor: Contactor, at: float, _carried_a: float) -> None:
         if not contactor.closed:
-            self._judge_opening(contactor, number, name, carried_a)
             return
+        rack, number, name = self._rack_of(contactor)
         driven_at = at - contactor.spec.close_time_s
         if driven_at - self._closed_by_order_at > HEARTBEAT_S + _STEP_S:
             self._broken(Invariant.HEARTBEAT, f"{name} closes without an order to close that is fresh")
@@ -158,7 +157,8 @@ class HighVoltageMonitor:
         if rack.main_plus.closed and rack.main_minus.closed and contactor is not rack.precharge:
             self._judge_closing(rack, number)
 
-    def _judge_opening(self, contactor: Contactor, number: int, name: str, carried_a: float) -> None:
+    def _on_break(self, contactor: Contactor, _at: float, carried_a: float) -> None:
+        _, number, name = self._rack_of(contactor)
         if abs(carried_a) <= contactor.spec.break_current_a:
             return
         if self._is_emergency(number):
@@ -187,11 +187,11 @@ class HighVoltageMonitor:
             elif off_since is not None and self._clock() - off_since > _ABSENT_S:
                 self._broken(Invariant.COMPLETE_SET, f"rack {number} closes while {address} is off")
 
-    def _rack_of(self, contactor: Contactor) -> tuple[RackCircuit | None, int]:
+    def _rack_of(self, contactor: Contactor) -> tuple[RackCircuit | None, int, str]:
         for number, rack in enumerate(self._plant.circuit.racks, start=1):
             if contactor in rack.contactors:
-                return rack, number
-        return None, 0
+                return rack, number, f"a contactor of rack {number}"
+        return None, 0, "the PCS's contactor"
 
     # --- latches: 12 ----------------------------------------------------------------------------------
 

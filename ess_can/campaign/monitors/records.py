@@ -79,11 +79,19 @@ class RecordsMonitor:
         self.ended = None
         self.begun = False
         self._journal = journal
+        now = self._clock()
+        # What the process before had handed to its controller may still leave.
+        self._over += [(intent, now) for intent, _ in self._intents.values()]
         self._intents.clear()
-        self._over.clear()
         self._order = None
-        with journal.reader() as reader:
-            head, length = bytes.fromhex(reader.head()), reader.verify()
+        try:
+            with journal.reader() as reader:
+                head, length = bytes.fromhex(reader.head()), reader.verify()
+        except EssCanError as error:
+            self.attached = False
+            self._journal = None
+            self._broken(Invariant.AUDIT_CHAIN, f"the journal is not what was written: {error}")
+            return
         if length < self._length:
             self._broken(Invariant.AUDIT_CHAIN, f"{self._length - length} entries of the journal are gone")
         self._head, self._length = head, length
