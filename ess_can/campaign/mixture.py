@@ -24,7 +24,7 @@ from ess_can.campaign.faults.plant import NAMES as PLANT
 from ess_can.campaign.faults.plant import OF_A_RACK
 from ess_can.campaign.plants import SMALLEST, Site, random_site
 from ess_can.gateway.phases import Phase
-from ess_can.identity import NodeAddress, NodeType
+from ess_can.identity import NodeAddress
 
 
 @dataclass(frozen=True, slots=True)
