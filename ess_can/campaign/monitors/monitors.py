@@ -87,9 +87,9 @@ class Monitors:
         """The hash of everything that was on the wire: the same for every run of a seed."""
         return self.plant.trace.hexdigest()
 
-    def attach_journal(self, journal: Journal) -> None:
-        """Compare with this journal from now on; again with the one that the next process opens."""
-        self._records.attach(journal)
+    def attach_journal(self, journal: Journal, *, another: bool = False) -> None:
+        """Compare with this journal from now on; again with what the next process finds of it, or with `another`."""
+        self._records.attach(journal, another=another)
 
     def ended(self, report: Report) -> None:
         """An upgrade has ended just now: what it says of itself must be true."""
