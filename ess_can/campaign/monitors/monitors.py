@@ -87,9 +87,12 @@ class Monitors:
         """The hash of everything that was on the wire: the same for every run of a seed."""
         return self.plant.trace.hexdigest()
 
-    def attach_journal(self, journal: Journal) -> None:
-        """Compare with this journal from now on; again with the one that the next process opens, as it starts."""
-        self._records.attach(journal)
+    def attach_journal(self, journal: Journal, *, another: bool = False) -> None:
+        """Compare with this journal from now on; again with what the next process finds of it, or with `another`.
+
+        Call it as that process starts: it has heard nobody yet.
+        """
+        self._records.attach(journal, another=another)
         self._evidence.gateway_started(self.plant.wire.loop.time())
 
     def ended(self, report: Report) -> None:
