@@ -56,6 +56,10 @@ class Source:
         """Nothing to report."""
         return lambda: None
 
+    def restart(self) -> bool:
+        """It is never off."""
+        return False
+
     def detach(self) -> None:
         """Fall silent."""
         self.receivers.clear()

@@ -177,6 +177,10 @@ class _LateBus:
         """See `Bus`."""
         return self.bus.watch(on_error)
 
+    def restart(self) -> bool:
+        """See `Bus`."""
+        return self.bus.restart()
+
 
 def result(who: str, station: Station, image: bytes, elapsed_s: float, other_s: float) -> Transfer:
     """The figures of a transfer on a station.  The limit is that of the identifiers that are in our DBC."""

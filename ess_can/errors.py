@@ -161,6 +161,13 @@ class BusOff(BusError):
     exit_code = 13
 
 
+class BusInterrupted(BusOff):
+    """The controller went bus-off and is being restarted; what was queued is gone."""
+
+    exit_code = 108
+    ends_use = False
+
+
 class BusUnusable(BusOff):
     """The controller went bus-off again and again; it is not restarted any more."""
 

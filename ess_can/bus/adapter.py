@@ -168,6 +168,10 @@ class PythonCanBus:
 
         return cancel
 
+    def restart(self) -> bool:
+        """Have the controller leave bus-off, as `Bus.restart` says."""
+        return self._end is None and self._driver.restart()
+
     # --- who receives what ------------------------------------------------------------------------
 
     def _subscriptions_changed(self) -> None:

@@ -7,6 +7,7 @@ ordinary loop's monotonic clock; in simulation it is virtual time.  Nothing else
 from __future__ import annotations
 
 import asyncio
+import time  # noqa: TID251 - the two clocks of the machine that tell how long it slept
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from math import floor
@@ -26,6 +27,16 @@ def now() -> float:
 async def pause(seconds: float) -> None:
     """Wait by the running loop's time."""
     await asyncio.sleep(seconds)  # noqa: TID251 - the one place where waiting belongs
+
+
+def suspended_s() -> float:
+    """Seconds that the machine has slept since it started: the loop's time stands still meanwhile.
+
+    0 where the system has no clock that goes on (Linux has CLOCK_BOOTTIME).
+    """
+    if not hasattr(time, "CLOCK_BOOTTIME"):
+        return 0.0
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - time.clock_gettime(time.CLOCK_MONOTONIC)
 
 
 class Cycle:

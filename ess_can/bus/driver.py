@@ -114,5 +114,8 @@ class Driver(Protocol):
     def state(self) -> ErrorReport | None:
         """The controller's state now, if the interface can tell."""
 
+    def restart(self) -> bool:
+        """Have the controller leave bus-off.  False if it neither can be told to from here nor may do so by itself."""
+
     def close(self) -> None:
         """Release the interface."""

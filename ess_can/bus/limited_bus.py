@@ -132,6 +132,10 @@ class LoadLimitedBus:
 
         return cancel
 
+    def restart(self) -> bool:
+        """As the bus does it."""
+        return self._bus.restart()
+
     def close(self) -> None:
         """Drop what waits, and leave the bus alone."""
         self._forget()

@@ -60,3 +60,6 @@ class Bus(Protocol):
         Errors whose `ends_use` is true (bus-off, adapter lost, interface down, nothing is sent any more) mean that
         what was queued is gone.  The others (error passive) are warnings: the bus goes on.
         """
+
+    def restart(self) -> bool:
+        """Have the controller leave bus-off.  False if it neither can be told to from here nor may do so by itself."""

@@ -43,7 +43,8 @@ class Quirks:
 
     `echo` tells whether own frames come back; with LEARNED they do once `receive_own_messages` is set, which opening
     does itself if `asks`.  `marks_echo`: they come with `is_rx` false.  `kernel_errors`: error frames are coded as in
-    linux/can/error.h.  `polls_state`: `state` asks the controller, cheaply.
+    linux/can/error.h.  `polls_state`: `state` asks the controller, cheaply.  `resets`: it has a `reset` that takes the
+    controller out of bus-off (PCAN's only empties its queues, NI's stops the interface).
     `wire`: there is one, on which frames take time.  `copies`: it copies each message, once for each receiver.
     """
 
@@ -52,6 +53,7 @@ class Quirks:
     asks: bool = False
     kernel_errors: bool = False
     polls_state: bool = False
+    resets: bool = False
     wire: bool = True
     copies: bool = False
 
@@ -69,7 +71,7 @@ QUIRKS: Mapping[str, Quirks] = {
     "socketcan": Quirks(echo=Echo.LEARNED, kernel_errors=True),  # see ess_can.bus.socketcan, which is used instead
     "systec": Quirks(echo=Echo.LEARNED, marks_echo=False),
     "udp_multicast": Quirks(echo=Echo.LOSSY, marks_echo=False, wire=False),
-    "vector": Quirks(echo=Echo.LEARNED, asks=True),
+    "vector": Quirks(echo=Echo.LEARNED, asks=True, resets=True),
     "virtual": Quirks(wire=False, copies=True),  # gives own frames back only if opened so, and they tell nothing then
 }
 
@@ -118,6 +120,7 @@ class MessageDriver:
         self._bus = bus
         self._outlet = outlet_of(bus, name)
         self._kernel_errors = quirks.kernel_errors
+        self._resets = quirks.resets
         if self.user_filters and quirks.echo is not Echo.NONE:
             bus.set_filters(None)  # they would drop our own frames, too
 
@@ -181,6 +184,16 @@ class MessageDriver:
             return None
         return ErrorReport(ErrorState.BUS_OFF if state is BusState.ERROR else ErrorState.ACTIVE)
 
+    def restart(self) -> bool:
+        """Reset the backend where that helps.  Others may restart by themselves: python-can does not tell."""
+        if not self._resets:
+            return True
+        try:
+            cast("_Resettable", self._bus).reset()
+        except Exception:  # whatever the vendor's library raises: then it stays off
+            return False
+        return True
+
     def close(self) -> None:
         """Shut the bus down."""
         with suppress(Exception):  # slcan writes a command to close it: an adapter that is gone does not take it
@@ -215,6 +228,10 @@ def filters_of(bus: can.BusABC) -> tuple[IdFilter, ...]:
         keep = EXTENDED_FLAG | 0x1FFF_FFFF
         filters.append(IdFilter(can_id & keep, mask & keep, bool(can_id & _INV_FILTER)))
     return tuple(filters)
+
+
+class _Resettable(Protocol):
+    def reset(self) -> object: ...
 
 
 class _WithSocket(Protocol):

@@ -229,6 +229,10 @@ class SocketCanDriver:
         """Nothing: the kernel reports by error frames."""
         return None
 
+    def restart(self) -> bool:
+        """Nothing: with restart-ms the kernel does it by itself, without it takes CAP_NET_ADMIN."""
+        return True
+
     def close(self) -> None:
         """Close the socket."""
         self._release()

@@ -165,6 +165,10 @@ class TracedBus:
         """Report what goes wrong, as `Bus.watch` says."""
         return self._bus.watch(on_error)
 
+    def restart(self) -> bool:
+        """As the bus does it."""
+        return self._bus.restart()
+
     def close(self) -> None:
         """Stop recording and close the file."""
         self._unsubscribe()

@@ -12,7 +12,6 @@ from ess_can.gateway.config import Afterwards, BusLimits, GatewayConfig
 from ess_can.identity import NodeType, Version
 from ess_can.isotp import IsoTpParams
 from ess_can.sim.electrical import LinkSpec
-from ess_can.sim.node import Behaviour
 from ess_can.sim.parts import STM32F429, STM32G474, FlashPart
 from ess_can.sim.plant import PlantSpec
 
@@ -49,10 +48,12 @@ QUICK_LINK = LinkSpec(capacitance_f=0.2e-3)
 class Site:
     """A plant, how it is found and is to be left, and what is brought in.
 
-    `release` are the node types that get new firmware, each with an image of `payload_bytes`.
+    `release` are the node types that get new firmware, each with an image of `payload_bytes`; `bank` is what all nodes
+    run from at first.
     """
 
     plant: PlantSpec
+    bank: int = 0
     afterwards: Afterwards = Afterwards.AS_FOUND
     bus: BusLimits = field(default_factory=BusLimits)
     release: tuple[NodeType, ...] = (NodeType.BMU,)
@@ -72,6 +73,7 @@ class Site:
             rate += f" with FD at {timing.data_bitrate // 1000} kbit/s"
         told = [f"{plant.racks} {'rack' if plant.racks == 1 else 'racks'}", rate, plant.flash.name]
         told.append("found connected" if plant.running else "found open")
+        told += ["running from bank 1"] if self.bank else []
         if self.afterwards is not Afterwards.AS_FOUND:
             told.append(f"to be left {self.afterwards.value}")
         if self.bus.load is not None:
@@ -80,7 +82,6 @@ class Site:
             told.append(f"{self.bus.nodes_at_once} node at once")
         names = " and ".join(node_type.name.lower() for node_type in self.release)
         told.append(f"{self.payload_bytes} bytes for {names}")
-        told += [f"firmware {version} {how.value}" for version, how in plant.behaviours.items()]
         return ", ".join(told)
 
 
@@ -99,7 +100,6 @@ def random_site(chance: random.Random, seed: int) -> Site:
     if chance.random() < 0.2:
         isotp = replace(isotp, block_size=8, st_min=1)
     racks = _weighted(chance, (1, 6), (2, 3), (3, 1))
-    bad = {NEW: chance.choice([how for how in Behaviour if how is not Behaviour.GOOD])}
     plant = PlantSpec(
         racks=racks,
         running=chance.random() < 0.8,
@@ -107,11 +107,11 @@ def random_site(chance: random.Random, seed: int) -> Site:
         isotp=isotp,
         link=QUICK_LINK if chance.random() < 0.8 else LinkSpec(capacitance_f=0.6e-3),
         flash=_flash(chance),
-        behaviours=bad if chance.random() < 0.06 else {},
         seed=seed,
     )
     return Site(
         plant,
+        bank=chance.randrange(2),
         afterwards=_weighted(chance, (Afterwards.AS_FOUND, 16), (Afterwards.HOLD_OPEN, 2), (Afterwards.CONNECT, 2)),
         bus=_bus(chance),
         release=_weighted(

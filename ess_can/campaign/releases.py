@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+from dataclasses import replace
 from datetime import date
 from functools import cache
 
@@ -67,7 +68,11 @@ def verify(content: bytes) -> NodeImage:
     return verify_node_image(content, _FIRMWARE_RING).facts
 
 
-def make_plant(spec: PlantSpec) -> Plant:
-    """A plant whose nodes run small firmware of the factory's version.  Call it on the running loop."""
+def make_plant(spec: PlantSpec, bank: int = 0) -> Plant:
+    """A plant whose nodes run small firmware of the factory's version from `bank`.  Call it on the running loop."""
     images = {node_type: image(node_type, FACTORY, _FACTORY_BYTES) for node_type in _HARDWARE}
-    return Plant(spec, station_codec(), images, verify)
+    plant = Plant(spec, station_codec(), images, verify)
+    for node in plant.nodes.values() if bank else ():  # both banks hold the image: which one is confirmed decides
+        record = node.bootloader.record
+        node.records.boot.store(replace(record, active_bank=bank, confirmed=(None, record.confirmed[0])))
+    return plant

@@ -16,6 +16,8 @@ class RunResult:
     the gateway died.  `took_effect` are the kinds of fault that did something; `edges` are the changes of state that
     were seen, such as ``phase PROGRAM TRIAL_BOOT``.  `violations` are broken rules.  `stuck` says why no final phase
     was reached once the faults were gone, `unhealed` why the good upgrade afterwards failed; empty if they did not.
+    `frames`, `steps` and `entries` are how long the first attempt was: frames on the wire, steps of the gateway's
+    tasks, entries in its journal.
     """
 
     seed: int
@@ -31,11 +33,19 @@ class RunResult:
     unhealed: str
     trace_hash: str
     virtual_s: float
+    frames: int
+    steps: int
+    entries: int
+
+    @property
+    def wrong(self) -> str:
+        """What is wrong with this run; empty if, whatever the faults did, no rule was broken and it ended well."""
+        return "; ".join(filter(None, (*self.violations, self.stuck, self.unhealed)))
 
     @property
     def good(self) -> bool:
-        """Whether nothing is wrong with this run: whatever the faults did, no rule was broken, and it ended well."""
-        return not (self.violations or self.stuck or self.unhealed)
+        """Whether nothing is wrong with this run."""
+        return not self.wrong
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,6 +98,7 @@ def simulated_setup(plant: Plant, config: GatewayConfig | None = None) -> Gatewa
         plant.spec.bit_timing,
         isotp=plant.spec.isotp,
         entropy=random.Random(plant.spec.seed),  # noqa: S311 - a simulation has to be repeatable
+        slept_s=lambda: 0.0,
     )
 
 
@@ -118,7 +119,7 @@ def plant_trace(plant: Plant, path: Path | None) -> Iterator[None]:
 
 
 def upgrade_simulated_plant(
-    upgrade: VerifiedUpgrade,
+    upgrade: VerifiedUpgrade | None,
     spec: PlantSpec,
     on_progress: OnProgress,
     *,
@@ -132,7 +133,8 @@ def upgrade_simulated_plant(
     options: str = "",
     roll_back: bool = False,
 ) -> SimulatedRun:
-    """Run a whole upgrade in virtual time, or with `roll_back` give up the one that is unfinished in `journal`.
+    """Run a whole upgrade in virtual time, or with `roll_back` give up the one that is unfinished in `journal`.  (Only
+    then there need be no `upgrade`.)
 
     `prepare` may bring the plant into a state before the gateway comes; for `firmware_keys` see `make_plant`, for
     `trace` see `plant_trace`; `codec` is the built-in one unless given, `journal` one that goes with the process,
@@ -149,7 +151,7 @@ def upgrade_simulated_plant(
             await pause(SETTLED_S)
             bus, setup = plant.gateway_controller(), simulated_setup(plant, config)
             kept = Journal.in_memory() if journal is None else journal
-            if roll_back:
+            if roll_back or upgrade is None:
                 report = await roll_back_station(bus, upgrade, setup, journal=kept, on_progress=on_progress)
             else:
                 report = await upgrade_station(

@@ -13,6 +13,7 @@ from ess_can.cli.arguments import repeat_options
 _COMMANDS = {
     "demo": ("ess_can.cli.demo", "Run a whole upgrade on a simulated plant."),
     "upgrade": ("ess_can.cli.upgrade", "Upgrade a station, or with --sim a simulated one."),
+    "resume": ("ess_can.cli.resume", "Go on with an upgrade that did not end, or give it up."),
     "status": ("ess_can.cli.status", "Show what the plant says, and whether it may be upgraded now."),
     "history": ("ess_can.cli.history", "List the upgrades that were done from here, from the journal."),
     "report": ("ess_can.cli.report", "Show what was done in an upgrade, when, and with what evidence."),

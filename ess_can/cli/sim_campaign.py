@@ -179,8 +179,7 @@ class _Progress:
             return
         found = len(summary.findings)
         if not result.good:
-            wrong = (*result.violations[:1], result.stuck, result.unhealed)
-            self._line(f"seed {result.seed}: {'; '.join(filter(None, wrong))}")
+            self._line(f"seed {result.seed}: {result.wrong}")
         if self._live is not None and self._task is not None:
             self._live.update(
                 self._task, completed=summary.runs, found=f"{found} findings" if found else "nothing found"

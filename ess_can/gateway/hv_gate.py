@@ -141,6 +141,17 @@ class HvGate:
             self._sources[Source.RACK_STATUS, rack] = _Evidence(settle, silence_s)
             self._sources[Source.RACK_NOTICE, rack] = _Evidence(1, limits.evidence_age_s)
         self._tokens: dict[int, float] = {}
+        self._answered = True
+
+    def begin_anew(self, why: str) -> None:
+        """Forget all evidence, and count what arrives only once a rack has answered a poll that is sent from now on.
+
+        What comes before that answer may have been waiting for long in some queue.  What speaks against "off" counts.
+        """
+        for evidence in self._sources.values():
+            evidence.bad(Objection(why, closed=evidence.speaks_for_on))
+        self._tokens.clear()
+        self._answered = False
 
     def poll_sent(self, token: int, now: float) -> None:
         """A poll with this random token has been sent: answers that echo it count for a while."""
@@ -161,6 +172,7 @@ class HvGate:
         evidence = self._sources.get((Source.RACK_NOTICE, rack))
         if evidence is None or asked_at is None or now - asked_at > self.limits.token_age_s:
             return  # not an answer to us: neither for nor against
+        self._answered = True
         if notice.condition is HvNoticeCondition.DISCONNECTED:
             # However late it comes, it was true after we had asked: that is its age.
             evidence.good(max(asked_at, evidence.last_good_at or asked_at), counts=True)
@@ -178,10 +190,10 @@ class HvGate:
         evidence = self._sources.get(key)
         if evidence is None:
             return
-        if objection is None:
-            evidence.good(now, counts=verdict is Verdict.OK)
-        else:
+        if objection is not None:
             evidence.bad(objection)
+        elif self._answered:
+            evidence.good(now, counts=verdict is Verdict.OK)
 
     def standings(self, now: float) -> tuple[Standing, ...]:
         """How every source's evidence stands, the PCS first."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self, TypeVar
@@ -35,7 +36,7 @@ from ess_can.uds import exchange
 from ess_can.uds.access import AccessAlgorithm
 from ess_can.uds.client import Again, Answered, ClientTiming, Failed, KeepAlive, UdsClientSession
 from ess_can.uds.exchange import MAX_BLOCK_DATA, Exchange
-from ess_can.uds.rules import Session
+from ess_can.uds.rules import LEAVE_SESSION, Session
 from ess_can.uds.target import BootState, Did, FlashProfile, Nrc, ResumeState, Rid
 
 T = TypeVar("T")
@@ -90,14 +91,12 @@ class NodeIdentity:
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """Seconds: how often and how long a busy node is asked again, and the longest that one message may take to leave.
-
-    The transport has deadlines of its own; `send_limit` only makes sure that there is one.
-    """
+    """Seconds: how often and how long a busy node is asked again, how long a message, and the last, take to leave."""
 
     busy_pause: float = 0.1
     busy_limit: float = 20.0
     send_limit: float = 120.0
+    stop_limit: float = 0.05
 
 
 class NodeClient:
@@ -158,6 +157,12 @@ class NodeClient:
     async def enter_default(self) -> None:
         """10 01: leave any session; the node locks itself and gives up a download, which can be resumed."""
         await self._enter(Session.DEFAULT)
+
+    async def stop_writing(self) -> None:
+        """10 81: have the node begin nothing more of what it was given.  Nobody waits for an answer."""
+        self._session.end_session()
+        with suppress(IsoTpError, BusError, TimeoutError, UsageError):
+            await asyncio.wait_for(self._transport.send(LEAVE_SESSION[1]), self._patience.stop_limit)
 
     async def enter_extended(self) -> None:
         """10 03."""

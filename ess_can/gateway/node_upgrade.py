@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from math import inf
 
-from ess_can.bus.clock import now, pause, until
+from ess_can.bus.clock import now, pause, uninterrupted, until
 from ess_can.errors import (
     AccessDenied,
     BusError,
@@ -36,7 +36,7 @@ from ess_can.identity import Version
 from ess_can.journal.entries import Deed
 from ess_can.signals.messages import ImageState, NodeInfo
 from ess_can.uds.exchange import MAX_BLOCK_DATA
-from ess_can.uds.target import Nrc
+from ess_can.uds.target import Nrc, ResumeState
 
 _PROGRESS_STEP_BYTES = 16 * 1024
 _FINAL_NRCS = (Nrc.REQUEST_OUT_OF_RANGE, Nrc.GENERAL_PROGRAMMING_FAILURE, Nrc.SERVICE_NOT_SUPPORTED)
@@ -103,7 +103,8 @@ class NodeUpgrade:
     async def program(self, at_once: int = 1) -> None:
         """Bring the image into the inactive bank and have the node verify what it reads back.
 
-        `at_once` nodes, this one included, are programmed at the same time.
+        `at_once` nodes, this one included, are programmed at the same time.  However it ends short of that, the node is
+        told to begin nothing more: it erases ahead, and has data that it has not programmed.
         """
         self._step(NodeStep.IDENTIFY)
         identity = await self._identify_again()
@@ -113,9 +114,16 @@ class NodeUpgrade:
             )
         self._boots_before_trial = identity.boot_state.boot_counter
         client = await self._unlock()
+        try:
+            await self._program(client, identity.resume_state, at_once)
+        except BaseException:
+            await uninterrupted(client.stop_writing())
+            raise
+
+    async def _program(self, client: NodeClient, resume: ResumeState, at_once: int) -> None:
         await client.enter_programming()
         await client.authenticate(self._master.access)
-        resume, image = identity.resume_state, self._plan.image
+        image = self._plan.image
         offset = resume.verified_offset if resume.image_sha256 == image.sha256 else 0
         try:
             await self._write(client, offset, at_once)

@@ -9,10 +9,11 @@ was handed over before an intent is on the disk when that intent is.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from functools import partial
+from types import TracebackType
+from typing import Self
 
 from ess_can.bus.clock import now
 from ess_can.errors import EssCanError, JournalError, JournalUnwritable
@@ -23,21 +24,29 @@ from ess_can.identity import NodeAddress
 from ess_can.journal.entries import Deed
 from ess_can.journal.journal import Journal
 
+Job = Callable[[Journal], None]
+"""Something that is written."""
+
 _DISK_S = 20.0
 """Longer than this no intent is waited for: a disk that hangs is one that cannot be written."""
 _COPY_S = 300.0
 """As long may keeping a copy of the upgrade file take."""
 
 
-@dataclass(slots=True)
 class Doing:
-    """A deed under way.  It is taken for done when its block ends without an error, unless it `failed`."""
+    """A deed under way, as ``async with``: its intent is on the disk when the block begins.
 
-    deed: Deed
-    node: str
-    seq: int | None = None
-    ok: bool | None = None
-    text: str = ""
+    It is taken for done when the block ends without an error, unless it `failed`.
+    """
+
+    def __init__(self, log: UpgradeLog, deed: Deed, node: str, text: str) -> None:
+        self._log = log
+        self._deed = deed
+        self._node = node
+        self._text = text
+        self._seq: int | None = None
+        self.ok: bool | None = None
+        self._outcome = ""
 
     def done(self) -> None:
         """It was done, whatever becomes of the block."""
@@ -45,7 +54,32 @@ class Doing:
 
     def failed(self, why: str) -> None:
         """It was not done, though the block goes on."""
-        self.ok, self.text = False, why
+        self.ok, self._outcome = False, why
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self._log.write(self._intend)
+        except BaseException:  # it may still be written: then it was not begun
+            self.failed("not begun")
+            self._log.write_later(self._result)
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, GeneratorExit):  # nobody waits for us any more
+            return
+        if self.ok is None:
+            self.ok, self._outcome = error is None, "" if error is None else _outcome(error)
+        self._log.write_later(self._result)
+
+    def _intend(self, journal: Journal) -> None:
+        self._seq = journal.intent(self._deed, self._node, self._text)
+
+    def _result(self, journal: Journal) -> None:
+        if self._seq is not None:
+            journal.result(self._seq, bool(self.ok), self._outcome)
 
 
 class UpgradeLog:
@@ -86,55 +120,28 @@ class UpgradeLog:
         match event:
             case PhaseEntered(phase=phase, detail=detail):
                 text = f"{phase.value} ({detail})" if detail else phase.value
-                self._later(lambda: self._journal.phase(text))
+                self.write_later(lambda journal: journal.phase(text))
             case Noted(text=text) | Decided(text=text):
-                self._later(lambda: self._journal.note(text))
+                self.write_later(lambda journal: journal.note(text))
             case Estimated(estimate=estimate):
                 expected = f"expected: transfer {estimate.transfer_s:.1f} s, high voltage off {estimate.hv_off_s:.1f} s"
-                self._later(lambda: self._journal.evidence(expected))
+                self.write_later(lambda journal: journal.evidence(expected))
         self._listener(event)
 
     def evidence(self, text: str) -> None:
         """What a decision rests on."""
-        self._later(lambda: self._journal.evidence(text))
+        self.write_later(lambda journal: journal.evidence(text))
 
     # --- deeds --------------------------------------------------------------------------------------
 
-    @asynccontextmanager
-    async def doing(self, deed: Deed, node: NodeAddress | str = "", text: str = "") -> AsyncIterator[Doing]:
-        """Do something that changes the plant.  Raises the journal's error, with nothing done, if it fails."""
+    def doing(self, deed: Deed, node: NodeAddress | str = "", text: str = "") -> Doing:
+        """Do something that changes the plant.  Entering it raises the journal's error, with nothing done, if it fails.
+
+        Raises ValueError unless an upgrade was begun: no record, no upgrade.
+        """
         if not self._begun:
-            raise ValueError("no record, no upgrade: nothing was begun in the journal")
-        doing = Doing(deed, str(node))
-        try:
-            await self._write(lambda: self._intend(doing, text))
-        except BaseException:
-            self._finish(doing, ok=False, text="not begun")
-            raise
-        try:
-            yield doing
-        except GeneratorExit:  # nobody waits for us any more
-            raise
-        except BaseException as error:
-            self._finish(doing, ok=doing.ok or False, text=doing.text or ("" if doing.ok else _outcome(error)))
-            raise
-        self._finish(doing, ok=doing.ok is not False, text=doing.text)
-
-    @asynccontextmanager
-    async def doing_each(self, deed: Deed, nodes: Sequence[NodeAddress]) -> AsyncIterator[list[Doing]]:
-        """Do the same with several nodes, one right after the other: all intents are on the disk before the first."""
-        async with AsyncExitStack() as all_of_them:
-            yield [await all_of_them.enter_async_context(self.doing(deed, node)) for node in nodes]
-
-    def _intend(self, doing: Doing, text: str) -> None:
-        doing.seq = self._journal.intent(doing.deed, doing.node, text)
-
-    def _finish(self, doing: Doing, *, ok: bool, text: str) -> None:
-        def result() -> None:
-            if doing.seq is not None:
-                self._journal.result(doing.seq, ok, text)
-
-        self._later(result)
+            raise ValueError("nothing was begun in the journal")
+        return Doing(self, deed, str(node), text)
 
     # --- beginning and end --------------------------------------------------------------------------
 
@@ -153,45 +160,45 @@ class UpgradeLog:
         """What is done from here on puts the plant into a safe state, with or without the journal."""
         self._settling = True
 
-    async def end(self, closing: Callable[[Journal], None]) -> None:
+    async def end(self, closing: Job) -> None:
         """Have `closing` write the last word on the upgrade, if it began; then the disk is not used any more."""
         self._settling = True
         try:
-            await self._write(lambda: closing(self._journal))
+            await self.write(closing)
         finally:
             self._begun = False
             self._worker.shutdown(wait=False)
 
     # --- the disk -----------------------------------------------------------------------------------
 
-    async def _write(self, job: Callable[[], None]) -> None:
+    async def write(self, job: Job) -> None:
         """Write, and wait until it is on the disk.  Raises the journal's error unless the plant is being settled."""
         if self.error is None:
             try:
-                await self._on_worker(lambda: self._attempt(job), _DISK_S)
+                await self._on_worker(partial(self._attempt, job), _DISK_S)
             except JournalUnwritable as slow:
                 self.error = self.error or slow
         if self.error is not None and not self._settling:
             raise self.error
 
-    def _later(self, job: Callable[[], None]) -> None:
+    def write_later(self, job: Job) -> None:
         """Write when it is this job's turn; nobody waits for it."""
         if self._begun and self.error is None:
             asyncio.get_running_loop().run_in_executor(self._worker, self._attempt, job)
 
-    def _attempt(self, job: Callable[[], None]) -> None:
+    def _attempt(self, job: Job) -> None:
         """On the worker.  The first failure is kept, and nothing is tried after it."""
         if self.error is not None or not self._begun:
             return
         try:
-            job()
+            job(self._journal)
         except JournalError as error:
             self.error = error
         except Exception as bug:
             self.error = JournalUnwritable("the journal cannot be written", why=f"{type(bug).__name__}: {bug}")
 
-    async def _on_worker(self, job: Callable[[], None], within_s: float) -> None:
-        writing = asyncio.get_running_loop().run_in_executor(self._worker, job)
+    async def _on_worker(self, work: Callable[[], None], within_s: float) -> None:
+        writing = asyncio.get_running_loop().run_in_executor(self._worker, work)
         if writing.done():  # in virtual time
             writing.result()
             return

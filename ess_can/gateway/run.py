@@ -5,23 +5,25 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from ess_can.bus.clock import now, uninterrupted
+from ess_can.bus.clock import now, suspended_s, uninterrupted
+from ess_can.bus.guarded_bus import GuardedBus
 from ess_can.bus.kernel_isotp import IsoTpTransport, KernelIsoTp
 from ess_can.bus.limited_bus import LoadLimitedBus
 from ess_can.bus.load_limit import LoadLimit
 from ess_can.bus.port import Bus
+from ess_can.bus.recovering_bus import RecoveringBus
 from ess_can.can.timing import BitTiming
 from ess_can.errors import EssCanError, HeldOpenByChoice, Interrupted, NothingToResume, UsageError
 from ess_can.gateway.bus_load import BusLoad
 from ess_can.gateway.config import Afterwards, GatewayConfig
 from ess_can.gateway.estimate import Estimate, StationState, Target, TargetGroup, estimate
 from ess_can.gateway.phases import Phase
-from ess_can.gateway.plan import NodePlan, Plan, listen, make_plan, require_allowed
+from ess_can.gateway.plan import NodePlan, Plan, hear, make_plan, require_allowed
 from ess_can.gateway.plant_view import Connection
 from ess_can.gateway.policy import FRESH_S, Start
 from ess_can.gateway.progress import Decided, Estimated, OnProgress, PhaseEntered, ignore
@@ -46,6 +48,7 @@ class GatewaySetup:
     `bit_timing` is for figures, for how much a request carries, and for a cap on the bus load (None: unknown).
     `transport` carries the diagnostic messages, our own core unless given (`ess_can.bus.kernel_isotp.choose_isotp`).
     `entropy` gives poll tokens and the session number: a random.SystemRandom in the field, a seeded one in simulation.
+    `slept_s` tells for how many seconds the machine has slept so far: after a sleep every permit is stale.
     Raises UsageError for a cap on the bus load that cannot be kept here.
     """
 
@@ -56,6 +59,7 @@ class GatewaySetup:
     isotp: IsoTpParams = field(default_factory=IsoTpParams)
     entropy: random.Random = field(default_factory=random.SystemRandom)
     transport: IsoTpTransport = USER_ISOTP
+    slept_s: Callable[[], float] = suspended_s
 
     def __post_init__(self) -> None:
         load = self.load
@@ -89,8 +93,16 @@ class GatewaySetup:
         with closing(LoadLimitedBus(bus, self.load, self.bit_timing)) as limited:
             yield limited
 
-    def master(self, bus: Bus) -> StationMaster:
-        """A hold on the station behind `bus`."""
+    @asynccontextmanager
+    async def reach(self, bus: Bus) -> AsyncIterator[StationMaster]:
+        """A hold on the station behind `bus` for an upgrade: it survives bus-off, and streams keep to all limits."""
+        with closing(RecoveringBus(bus)) as recovering:
+            guard = GuardedBus(recovering)
+            async with self.limited(guard) as limited, self.master(limited, guard) as master:
+                yield master
+
+    def master(self, bus: Bus, guard: GuardedBus | None = None) -> StationMaster:
+        """A hold on the station behind `bus`, which may stand on a `guard`."""
         return StationMaster(
             bus,
             self.codec,
@@ -100,6 +112,8 @@ class GatewaySetup:
             bit_timing=self.bit_timing,
             entropy=self.entropy,
             transport=self.transport,
+            guard=guard,
+            slept_s=self.slept_s,
         )
 
 
@@ -173,7 +187,7 @@ class _Attempt:
     async def run(self) -> Report:
         """The whole of it.  The report is complete whatever happens."""
         report, log, setup = self._report, self._log, self._setup
-        async with setup.limited(self._bus) as limited, setup.master(limited) as master:
+        async with setup.reach(self._bus) as master:
             master.watch.on_warning = lambda warning: log.note(f"{warning.name}: {warning}")
             log.tell(PhaseEntered(now(), Phase.STATUS_CHECK))
             try:
@@ -195,9 +209,7 @@ class _Attempt:
         """See whether it may start, and decide what is to be done.  Reads the plant and changes nothing."""
         if self._gives_up and self._earlier is None:
             raise NothingToResume("no upgrade stands unfinished", why="every one in the journal ended")
-        with BusLoad(self._bus, self._setup.bit_timing) as others:
-            await listen(master, self._start)
-        self._load = others.load
+        self._load = await hear(master, BusLoad(self._bus, self._setup.bit_timing), self._start)
         require_allowed(master, self._start)
         master.watch.arm()  # from here on we speak: nobody else may speak as we do
         self._plan = await self._make_plan(master)

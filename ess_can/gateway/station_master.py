@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-from ess_can.bus.clock import uninterrupted
+from ess_can.bus.clock import suspended_s, uninterrupted
+from ess_can.bus.guarded_bus import GuardedBus
 from ess_can.bus.kernel_isotp import Channel, IsoTpTransport, UserIsoTp
 from ess_can.bus.load_limit import long_frame_s
 from ess_can.bus.port import Bus
@@ -43,6 +45,7 @@ class StationMaster:
     """The gateway's hold on a station: its view, its orders, the interlock, and a diagnostic client for each node.
 
     Opening it sends nothing.  Leaving the context ends every order; the PCS keeps its lock if it was given one.
+    `guard` is what `bus` stands on, if it is to stop streams by itself; `slept_s` tells how long the machine has slept.
     """
 
     def __init__(
@@ -56,6 +59,8 @@ class StationMaster:
         bit_timing: BitTiming | None,
         entropy: random.Random,
         transport: IsoTpTransport = USER_ISOTP,
+        guard: GuardedBus | None = None,
+        slept_s: Callable[[], float] = suspended_s,
     ) -> None:
         self.config = config
         self.access = access
@@ -65,7 +70,9 @@ class StationMaster:
         self._stop_listening = self.view.attach(self.link)
         self.watch = PlantWatch(self.link)
         self.orders = Orders(self.link, entropy.getrandbits(16), self.watch.trip)
-        self.interlock = Interlock(self.link, config.racks, config.hv, entropy)
+        self.interlock = Interlock(self.link, config.racks, config.hv, entropy, slept_s=slept_s)
+        if guard is not None:
+            guard.may_go_on = self.interlock.may_go_on
         self.isolation = Isolation(self.view, self.orders, config)
         self.traffic = StationTraffic(self.link, bit_timing)
         self.transport = transport

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 
 from ess_can.bus.clock import now, pause, together, uninterrupted, until
 from ess_can.errors import (
@@ -32,7 +33,7 @@ from ess_can.gateway.phases import Phase
 from ess_can.gateway.plan import Plan
 from ess_can.gateway.plant_view import Connection, RackView
 from ess_can.gateway.policy import FRESH_S
-from ess_can.gateway.record import UpgradeLog
+from ess_can.gateway.record import Doing, UpgradeLog
 from ess_can.gateway.report import Report
 from ess_can.gateway.settle import Settlement, internal
 from ess_can.gateway.station_master import StationMaster
@@ -125,14 +126,16 @@ class Upgrade:
         async with self._log.doing(Deed.RAMP_DOWN):
             await isolation.ramp_down()
         self._log.enter(Phase.OPEN_CONTACTORS)
-        async with self._log.doing(Deed.OPEN_CONTACTORS), self._log.doing(Deed.LOCK):
-            await isolation.open_contactors()
-        self._contactors_opened_at = now()
-        self._log.enter(Phase.PROVE_HV_OFF)
-        self._master.interlock.start_polling()
-        await isolation.wait_for_discharge()
-        permit = await self._prove_off(self._times.prove_off_s)
-        self._master.interlock.release(permit)
+        async with AsyncExitStack() as locking:
+            async with self._log.doing(Deed.OPEN_CONTACTORS):
+                await locking.enter_async_context(self._log.doing(Deed.LOCK))  # it is ordered last
+                await isolation.open_contactors()
+            self._contactors_opened_at = now()
+            self._log.enter(Phase.PROVE_HV_OFF)
+            self._master.interlock.start_polling()
+            await isolation.wait_for_discharge()
+            permit = await self._prove_off(self._times.prove_off_s)  # with the lock acknowledged
+            self._master.interlock.release(permit)
 
     async def _prove_off(self, within_s: float) -> Permit:
         """A permit, with what it rests on recorded."""
@@ -145,13 +148,19 @@ class Upgrade:
         orders = self._master.orders
         match self._master.view.connection(self._config.racks, now() - FRESH_S):
             case Connection.OPEN:
-                async with self._log.doing(Deed.LOCK):
+                async with self._log.doing(Deed.LOCK) as deed:
                     orders.start(PcsCommandCode.LOCK)
+                    if not await until(self._is_locked, self._times.listen_s):
+                        deed.failed("not acknowledged")
             case Connection.CONNECTED:
                 async with self._log.doing(Deed.RAMP_DOWN):
                     orders.start(PcsCommandCode.ZERO_POWER)
             case _:
                 await self._isolate()
+
+    def _is_locked(self) -> bool:
+        pcs = self._master.view.pcs
+        return pcs is not None and pcs.value.lock_acknowledged
 
     # --- what an upgrade that did not end has left ----------------------------------------------
 
@@ -252,7 +261,8 @@ class Upgrade:
 
     async def _restart_all(self) -> None:
         """A rack that restarts falls silent, and the permit ends with it: it is asked for once, before the first."""
-        async with self._log.doing_each(Deed.RESTART, [node.address for node in self._nodes]) as restarts:
+        async with AsyncExitStack() as recorded:
+            restarts = await self._intend_each(Deed.RESTART, recorded)
             permit = await self._prove_off(self._times.permit_regain_s)
             try:
                 permit.require()
@@ -266,6 +276,10 @@ class Upgrade:
                     deed.done()
             finally:
                 self._master.interlock.release(permit)
+
+    async def _intend_each(self, deed: Deed, recorded: AsyncExitStack) -> list[Doing]:
+        """What follows one right after the other: all intents are on the disk before the first."""
+        return [await recorded.enter_async_context(self._log.doing(deed, node.address)) for node in self._nodes]
 
     async def _activate_all(self) -> None:
         for node in self._nodes:
@@ -285,7 +299,8 @@ class Upgrade:
             raise ConfirmFailed(
                 "the trial took too long", why=f"{on_trial_s:.0f} s, and nodes give it up by themselves"
             )
-        async with self._log.doing_each(Deed.CONFIRM, [node.address for node in self._nodes]) as confirmations:
+        async with AsyncExitStack() as recorded:
+            confirmations = await self._intend_each(Deed.CONFIRM, recorded)
             for node, deed in zip(self._nodes, confirmations, strict=True):
                 await node.confirm()
                 deed.done()

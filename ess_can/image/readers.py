@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import io
+import struct
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from operator import itemgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from ess_can.errors import FileTooLarge, ImageInvalid, UsageError
+from ess_can.errors import EssCanError, FileTooLarge, ImageInvalid, UsageError
 from ess_can.image.files import read_limited
 from ess_can.image.node_image import SLOT_SIZE
 
-if TYPE_CHECKING:
-    import bincopy
-
 MAX_INPUT_SIZE: Final = 64 * 1024 * 1024
 """Bytes of an input file: as text, firmware takes thrice its size, and an ELF file has debug information besides."""
+
+Block = tuple[int, bytes]
+"""An address and the bytes from there on."""
+
+_MAX_ELF_ENTRIES = 1 << 16
 
 
 class FirmwareFormat(Enum):
@@ -59,59 +65,127 @@ def parse_firmware(data: bytes, kind: FirmwareFormat, limit: int = SLOT_SIZE) ->
         firmware = Firmware(0, data)
         _check_span(0, len(data), limit)
         return firmware
-    import bincopy
-
-    content = bincopy.BinFile()
     try:
-        _add(content, data, kind)
-    except ImageInvalid:
+        blocks = _collect(_BLOCKS[kind](data), limit)
+    except EssCanError:
         raise
     except Exception as error:  # the parsers below raise whatever a broken input makes them raise
         raise _broken(kind, str(error) or type(error).__name__) from error
-    segments = list(content.segments)
-    if not segments:
+    return _join(blocks, kind)
+
+
+def _collect(blocks: Iterable[Block], limit: int) -> list[Block]:
+    """The blocks that have bytes, by address.  Ends as soon as they cannot fit: a file may go on and on."""
+    found, low, high, size = list[Block](), 1 << 64, 0, 0
+    for address, content in blocks:
+        if content:
+            found.append((address, content))
+            low, high = min(low, address), max(high, address + len(content))
+            size += len(content)
+            _check_span(low, max(high, low + size), limit)
+    found.sort(key=itemgetter(0))
+    return found
+
+
+def _join(blocks: list[Block], kind: FirmwareFormat) -> Firmware:
+    if not blocks:
         raise _broken(kind, "it holds no bytes to program")
-    start, end = segments[0].minimum_address, segments[-1].maximum_address
-    _check_span(start, end, limit)
-    image = bytearray(b"\xff" * (end - start))
-    for segment in segments:
-        low, high = segment.minimum_address - start, segment.maximum_address - start
-        if len(segment.data) != high - low:
-            raise _broken(kind, f"it ends within the bytes for address {segment.minimum_address:#x}")
-        image[low:high] = segment.data
+    start = blocks[0][0]
+    image = bytearray()
+    for address, content in blocks:
+        gap = address - start - len(image)
+        if gap < 0:
+            raise _broken(kind, f"it gives the byte for address {address:#x} twice")
+        image += b"\xff" * gap + content
     return Firmware(start, bytes(image))
 
 
-def _add(content: bincopy.BinFile, data: bytes, kind: FirmwareFormat) -> None:
-    if kind is FirmwareFormat.ELF:
-        content.add_elf(data, overwrite=False)
-        return
-    text = data.decode("ascii")
-    # bincopy does not miss the end, so a file that was cut off between two lines would pass.
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    if kind is FirmwareFormat.HEX:
-        _check_hex_end(lines)
-        content.add_ihex(text)
-    else:
-        _check_srec_end(lines)
-        content.add_srec(text)
+def _lines(data: bytes) -> Iterator[str]:
+    for line in io.StringIO(data.decode("ascii")):
+        if record := line.strip():
+            yield record
 
 
-def _check_hex_end(lines: list[str]) -> None:
-    ends = [number for number, line in enumerate(lines, 1) if line[7:9] == "01"]
-    if ends != [len(lines)]:
+def _hex_blocks(data: bytes) -> Iterator[Block]:
+    """A block for each data record.  A file that was cut off between two lines lacks its end."""
+    import bincopy
+
+    offset, ended = 0, False
+    for line in _lines(data):
+        if ended:
+            ended = False
+            break
+        kind, address, _, content = bincopy.unpack_ihex(line)
+        if kind == bincopy.IHEX_DATA:
+            yield offset + address, bytes(content)
+        elif kind == bincopy.IHEX_EXTENDED_SEGMENT_ADDRESS:
+            offset = int.from_bytes(content, "big") << 4
+        elif kind == bincopy.IHEX_EXTENDED_LINEAR_ADDRESS:
+            offset = int.from_bytes(content, "big") << 16
+        elif kind > bincopy.IHEX_START_LINEAR_ADDRESS:
+            raise _broken(FirmwareFormat.HEX, f"it has a record of type {kind}")
+        ended = kind == bincopy.IHEX_END_OF_FILE
+    if not ended:
         raise _broken(FirmwareFormat.HEX, "its end-of-file record is not exactly the last line")
 
 
-def _check_srec_end(lines: list[str]) -> None:
-    """The file ends with its count (S5, S6), its termination (S7, S8, S9) or both, and the count is right."""
-    tail = [line for line in lines if line[:2] in ("S5", "S6", "S7", "S8", "S9")]
-    if not tail or lines[-len(tail) :] != tail:
+def _srec_blocks(data: bytes) -> Iterator[Block]:
+    """A block for each data record.  The file ends with its count (S5, S6), its termination (S7, S8, S9) or both."""
+    import bincopy
+
+    records, ended = 0, False
+    for line in _lines(data):
+        kind, address, _, content = bincopy.unpack_srec(line)
+        if kind in "0123" and ended:
+            ended = False
+            break
+        if kind in "123":
+            records += 1
+            yield address, bytes(content)
+        elif kind in "56" and address != records:
+            raise _broken(FirmwareFormat.SREC, f"it announces {address} data records and has {records}")
+        ended = kind in "56789"
+    if not ended:
         raise _broken(FirmwareFormat.SREC, "it does not end with its count or termination records")
-    records = sum(line[:2] in ("S1", "S2", "S3") for line in lines)
-    for line in tail:
-        if line[:2] in ("S5", "S6") and int(line[4:-2], 16) != records:
-            raise _broken(FirmwareFormat.SREC, f"it announces {int(line[4:-2], 16)} data records and has {records}")
+
+
+def _elf_blocks(data: bytes) -> Iterator[Block]:
+    """A block for each part that is loaded."""
+    import bincopy
+
+    _check_elf_tables(data)
+    content = bincopy.BinFile()
+    content.add_elf(data, overwrite=False)
+    for segment in content.segments:
+        if len(segment.data) != segment.maximum_address - segment.minimum_address:
+            raise _broken(FirmwareFormat.ELF, f"it ends within the bytes for address {segment.minimum_address:#x}")
+        yield segment.minimum_address, bytes(segment.data)
+
+
+def _check_elf_tables(data: bytes) -> None:
+    """Refuse tables that firmware does not have: the reader looks at every section once for each segment.
+
+    Their sizes are announced apart from the tables themselves (System V ABI, "ELF Header").
+    """
+    wide, order = data[4] == 2, ">" if data[5] == 2 else "<"
+    (segments_at, sections_at), counts_at = (
+        struct.unpack_from(order + ("2Q" if wide else "2I"), data, 32 if wide else 28),
+        54 if wide else 42,
+    )
+    segment_size, segments, section_size, sections = struct.unpack_from(order + "4H", data, counts_at)
+    if (segment_size, section_size) != ((56, 64) if wide else (32, 40)):
+        raise _broken(FirmwareFormat.ELF, "the entries of its tables have a wrong size")
+    if max(segments_at + segments * segment_size, sections_at + sections * section_size) > len(data):
+        raise _broken(FirmwareFormat.ELF, "its tables lie outside the file")
+    if not 0 < segments * sections <= _MAX_ELF_ENTRIES:
+        raise _broken(FirmwareFormat.ELF, f"it has {segments} segments and {sections} sections")
+
+
+_BLOCKS: Final[Mapping[FirmwareFormat, Callable[[bytes], Iterator[Block]]]] = {
+    FirmwareFormat.HEX: _hex_blocks,
+    FirmwareFormat.SREC: _srec_blocks,
+    FirmwareFormat.ELF: _elf_blocks,
+}
 
 
 def _check_span(start: int, end: int, limit: int) -> None:

@@ -34,9 +34,10 @@ MARGIN: Final = 16 * 1024 * 1024
 class Journal:
     """One writer's view of a journal.  Every call is short and synchronous; an entry is on the disk when it returns.
 
-    After a write that failed, nothing more is written: what follows would hide the gap.  `on_entry` is called with each
-    entry once it is on the disk, in the caller's thread.  Besides the errors named, everything raises ValueError if
-    called in an order that makes no sense, such as an intent without an upgrade.
+    After a write that failed, nothing more is written: what follows would hide the gap.  All of `on_entry` are called
+    with each entry once it is on the disk, in the caller's thread, and all of `on_failure` after the write that failed.
+    Besides the errors named, everything raises ValueError if called in an order that makes no sense, such as an intent
+    without an upgrade.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class Journal:
     ) -> None:
         """For `open` and `in_memory`.  Raises JournalCorrupt, sqlite3.Error."""
         self.on_entry: list[Callable[[Entry], None]] = []
+        self.on_failure: list[Callable[[], None]] = []
         self.directory = directory
         self._connection = connection
         self._files = files
@@ -266,6 +268,8 @@ class Journal:
                 add(self._connection, entry)
         except EssCanError as error:
             self._stop(f"a write failed: {error.why}")
+            for told_of_it in self.on_failure:
+                told_of_it()
             raise
         chain.add(entry)
         for told in self.on_entry:

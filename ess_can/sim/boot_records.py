@@ -3,6 +3,9 @@
 A record has two slots that are written in turn.  A slot is sequence number (u32 big-endian), payload, CRC-32 over kind,
 sequence and payload.  The newest valid slot is the record, so that a write cut off after any byte leaves the old value
 or the new one, never a third.
+
+A byte that power was lost in may read one way now and another way later.  So what is found at power-up is read once and
+written back (`recover`): only a slot that is known to stay is relied upon when the other one is overwritten.
 """
 
 from __future__ import annotations
@@ -37,6 +40,15 @@ class RecordPayload(Protocol):
 T = TypeVar("T", bound=RecordPayload)
 
 
+@dataclass(frozen=True, slots=True)
+class _Slot(Generic[T]):
+    """A valid slot."""
+
+    slot: int
+    sequence: int
+    value: T
+
+
 class TwoSlotRecord(Generic[T]):
     """One record of `payload_type` at `address`; `kind` (0..255) tells it from a neighbour's bytes."""
 
@@ -49,42 +61,62 @@ class TwoSlotRecord(Generic[T]):
         self.end = address + 2 * self._slot_size
         """The first byte behind the record."""
 
+    def recover(self) -> T | None:
+        """The newest valid value, or None, at the first look after power-up; it stays what it is from now on.
+
+        Written back are the bytes that were read, so that being cut off in it changes nothing.  A slot that is not
+        valid now might be at the next look: it becomes a copy.
+        """
+        images = [self._fram.read(at, self._slot_size) for at in self._slots]
+        found = [self._parse(slot, image) for slot, image in enumerate(images)]
+        newest = _newest(found)
+        if newest is None:
+            return None
+        slot, other = newest.slot, 1 - newest.slot
+        self._fram.write(self._slots[slot], images[slot])
+        if found[other] is None:
+            self._fram.write(self._slots[other], images[slot])
+        return newest.value
+
     def load(self) -> T | None:
         """The newest valid value, or None if neither slot is valid."""
-        newest = self._newest()
-        return newest[2] if newest else None
+        newest = self._read()
+        return newest.value if newest else None
 
     def store(self, value: T) -> None:
         """Replace the value, over the slot that does not hold it; an equal value is not written again."""
-        newest = self._newest()
-        if newest and newest[2] == value:
+        newest = self._read()
+        if newest and newest.value == value:
             return
-        slot, sequence = (1 - newest[0], newest[1] + 1) if newest else (0, 0)
+        slot, sequence = (1 - newest.slot, newest.sequence + 1) if newest else (0, 0)
         body = _U32.pack(sequence & 0xFFFF_FFFF) + value.pack()
         self._fram.write(self._slots[slot], body + self._crc(body))
 
-    def _newest(self) -> tuple[int, int, T] | None:
-        """Slot, sequence number and value of the newest valid slot."""
-        valid = [found for slot in (0, 1) if (found := self._read(slot))]
-        if len(valid) == 2:
-            # the number wraps: ahead means by less than half of the circle (RFC 1982)
-            ahead = (valid[1][1] - valid[0][1]) & 0xFFFF_FFFF
-            return valid[1] if ahead < 0x8000_0000 else valid[0]
-        return valid[0] if valid else None
+    def _read(self) -> _Slot[T] | None:
+        """The newest valid slot."""
+        return _newest([self._parse(slot, self._fram.read(at, self._slot_size)) for slot, at in enumerate(self._slots)])
 
-    def _read(self, slot: int) -> tuple[int, int, T] | None:
-        data = self._fram.read(self._slots[slot], self._slot_size)
-        body, crc = data[: -_U32.size], data[-_U32.size :]
+    def _parse(self, slot: int, image: bytes) -> _Slot[T] | None:
+        body, crc = image[: -_U32.size], image[-_U32.size :]
         if self._crc(body) != crc:
             return None
         try:
             value = self._type.unpack(body[_U32.size :])
         except ValueError:
             return None
-        return slot, _U32.unpack_from(body)[0], value
+        return _Slot(slot, _U32.unpack_from(body)[0], value)
 
     def _crc(self, body: bytes) -> bytes:
         return _U32.pack(zlib.crc32(self._kind + body))
+
+
+def _newest(found: list[_Slot[T] | None]) -> _Slot[T] | None:
+    valid = [slot for slot in found if slot]
+    if len(valid) == 2:
+        # the number wraps: ahead means by less than half of the circle (RFC 1982)
+        ahead = (valid[1].sequence - valid[0].sequence) & 0xFFFF_FFFF
+        return valid[1] if ahead < 0x8000_0000 else valid[0]
+    return valid[0] if valid else None
 
 
 # --- payloads ---------------------------------------------------------------------------------
@@ -263,8 +295,8 @@ class RecordLatchStore:
         self._record = records.latches
 
     def load(self) -> frozenset[Latch]:
-        """What was saved last; empty if nothing ever was."""
-        record = self._record.load()
+        """What was saved last; empty if nothing ever was.  To be called first after a restart."""
+        record = self._record.recover()
         return record.latches if record else frozenset()
 
     def save(self, latches: frozenset[Latch]) -> None:
@@ -279,8 +311,8 @@ class RecordAccessStore:
         self._record = records.access_delay
 
     def load(self) -> AccessState:
-        """What was saved last."""
-        kept = self._record.load() or AccessDelayRecord()
+        """What was saved last.  To be called first after a restart."""
+        kept = self._record.recover() or AccessDelayRecord()
         return AccessState(kept.failed_attempts, kept.delay_armed)
 
     def save(self, state: AccessState) -> None:

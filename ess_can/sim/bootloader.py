@@ -102,10 +102,11 @@ class Bootloader:
 
     def power_up(self) -> BootDecision:
         """Decide, record the decision, and run: from now on the flash refuses to change the running bank."""
-        decision = decide(self.records.boot.load(), self._check)
+        self.records.resume.recover()
+        decision = decide(self.records.boot.recover(), self._check)
         self.records.boot.store(decision.record)
         self.flash.running_bank = decision.bank
-        for tell in self.on_boot:
+        for tell in self.on_boot if self.flash.power.powered else ():  # else it never came to run
             tell(decision)
         return decision
 

@@ -238,12 +238,13 @@ class Controller:
         if self._attached and not self.online:
             self._medium.controller_left(self)
 
-    def restart(self) -> None:
+    def restart(self) -> bool:
         """Recover from bus-off, after as long as an idle bus takes to show 128 times 11 recessive bits."""
         if self._attached and not self.online and self._restart is None:
             loop = self._medium.loop
             idle_s = RECOVERY_BITS / self._medium.timing.bitrate
             self._restart = loop.call_later(idle_s, self._recover, context=self._medium.context)
+        return self._attached
 
     # --- what the wire does to it -----------------------------------------------------------------
 

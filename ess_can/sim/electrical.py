@@ -212,7 +212,8 @@ class StationCircuit:
     `bridge_request_a` is the current the PCS's bridge is told to draw; `bridge_current_a` what it does draw, which is
     0 while `pcs_contactor` is open or the link has no more to give or to take.  `external_source_v` connects a foreign
     source to the link: somebody energises it behind our back.  Whoever watches is in `on_contactor`, called when a
-    contactor has closed or opened, with it, the time, and the current in A that it carried just before.
+    contactor has closed or opened, with it, the time, and the current in A that it carried just before; and in
+    `on_break`, called likewise when one has parted its contacts, whether it welded or not.
     """
 
     __slots__ = (
@@ -223,6 +224,7 @@ class StationCircuit:
         "external_source_v",
         "link",
         "link_voltage_v",
+        "on_break",
         "on_contactor",
         "pcs_contactor",
         "racks",
@@ -243,6 +245,7 @@ class StationCircuit:
         self.bridge_current_a = 0.0
         self.external_source_v: float | None = None
         self.on_contactor: list[Callable[[Contactor, float, float], None]] = []
+        self.on_break: list[Callable[[Contactor, float, float], None]] = []
         self._time = now
         conductance, source_a = self._sources()
         self.link_voltage_v = source_a / conductance
@@ -276,7 +279,7 @@ class StationCircuit:
         self.bridge_current_a = self._bridge()
 
     def _settle(self, contactor: Contactor) -> None:
-        was_closed = contactor.closed
+        was_closed, breaks = contactor.closed, contactor.closed and not contactor.coil
         if contactor is self.pcs_contactor:
             carried_a = self.bridge_current_a
             contactor.settle(carried_a)
@@ -289,6 +292,8 @@ class StationCircuit:
         if contactor.closed != was_closed:
             for tell in self.on_contactor:
                 tell(contactor, self._time, carried_a)
+        for tell in self.on_break if breaks else ():
+            tell(contactor, self._time, carried_a)
 
     def _rewire(self, rack: RackCircuit, contactor: Contactor, was_closed: bool) -> None:
         before_s = rack.conductance_s

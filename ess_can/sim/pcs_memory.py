@@ -32,7 +32,7 @@ class PcsMemory(Protocol):
     """Memory that outlives a restart."""
 
     def load(self) -> PcsKept:
-        """What was saved last."""
+        """What was saved last; called once after each restart."""
 
     def save(self, kept: PcsKept) -> None:
         """Replace what is stored, at once and as a whole."""
@@ -61,7 +61,7 @@ class RecordedPcsMemory:
 
     def load(self) -> PcsKept:
         """See `PcsMemory`."""
-        return self._record.load() or PcsKept()
+        return self._record.recover() or PcsKept()
 
     def save(self, kept: PcsKept) -> None:
         """See `PcsMemory`."""

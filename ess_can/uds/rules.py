@@ -36,6 +36,10 @@ class Sid(IntEnum):
     TESTER_PRESENT = 0x3E
 
 
+LEAVE_SESSION = (bytes((0x10, 0x01)), bytes((0x10, 0x81)))
+"""Requests for the default session, with an answer and without: served at any time, they stop what is under way."""
+
+
 NEGATIVE_RESPONSE = 0x7F
 HARD_RESET = 0x01
 START_ROUTINE = 0x01

@@ -30,6 +30,7 @@ from ess_can.uds.rules import (
     DATA_FORMAT_PLAIN,
     HARD_RESET,
     KEY_LENGTH,
+    LEAVE_SESSION,
     MAX_IDENTIFIERS_PER_READ,
     NEGATIVE_RESPONSE,
     REQUEST_SEED,
@@ -180,7 +181,7 @@ class UdsServerSession:
             # udsoncan cannot encode the answer for a service that it does not know.
             return bytes((NEGATIVE_RESPONSE, payload[0], Nrc.SERVICE_NOT_SUPPORTED))
         sid = Sid(payload[0])
-        if self._running is not None and sid is not Sid.TESTER_PRESENT:
+        if self._running is not None and sid is not Sid.TESTER_PRESENT and payload not in LEAVE_SESSION:
             return negative(request, Nrc.BUSY_REPEAT_REQUEST)
         if self._session not in SERVICE_SESSIONS[sid]:
             return negative(request, Nrc.SERVICE_NOT_SUPPORTED_IN_ACTIVE_SESSION)
@@ -195,7 +196,8 @@ class UdsServerSession:
         return None
 
     def _enter(self, session: Session, now: float) -> None:
-        """Every entry locks the server and gives up the download, which can be resumed."""
+        """Every entry locks the server and gives up the download, which can be resumed, and what is under way."""
+        self._running = None
         if self._transfer.state is TransferState.RECEIVING:
             self._target.abort_download(now)
         self._transfer = DataTransfer()
@@ -257,9 +259,8 @@ class UdsServerSession:
         return Nrc.SUB_FUNCTION_NOT_SUPPORTED
 
     def _tester_present(self, request: Request, _now: float) -> _Outcome:
-        if request.subfunction:
-            return Nrc.SUB_FUNCTION_NOT_SUPPORTED
-        return Nrc.INCORRECT_MESSAGE_LENGTH if request.data else bytes(1)
+        refusal = Nrc.SUB_FUNCTION_NOT_SUPPORTED if request.subfunction else Nrc.INCORRECT_MESSAGE_LENGTH
+        return refusal if request.subfunction or request.data else bytes(1)
 
     # --- routines -------------------------------------------------------------------------------
 

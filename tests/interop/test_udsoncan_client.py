@@ -21,7 +21,7 @@ from ess_can.signals.messages import EmsPcsCommand, ImageState, PcsCommandCode
 from ess_can.sim.loop import VirtualTimeLoop
 from ess_can.sim.plant import Plant
 from ess_can.uds.target import Did, Rid
-from tests.scenario.support import BMU1, NEW, OLD, QUICK, Scene, image, small_plant
+from tests.scenario.support import BMU1, NEW, OLD, QUICK, Scene, image, require_only, small_plant
 from tests.support.uds_tester import CONFIG, program, read, unlock
 
 T = TypeVar("T")
@@ -95,18 +95,18 @@ class Bench:
         self._order = PcsCommandCode.OPEN
         assert await until(lambda: self.scene.all_open, 2.0)
         self._order = PcsCommandCode.LOCK
-        assert await until(lambda: not self.scene.observer.hv_is_on, 10.0)
+        assert await until(lambda: not self.scene.monitors.hv_is_on, 10.0)
         await pause(0.6)
 
     async def _stop(self) -> None:
         self._orders.stop()
-        self.scene.observer.finish()
+        self.scene.monitors.finish()
         self.plant.stop()
 
     def close(self) -> None:
         self.run(self._stop())
         self.loop.close()
-        assert not self.scene.observer.breaches
+        require_only(self.scene.monitors)
 
 
 @pytest.fixture

@@ -1,9 +1,9 @@
-"""Scripts for a simulated plant: an upgrade runs while a script acts on the plant, and an observer watches its safety.
+"""Scripts for a simulated plant: an upgrade runs while a script acts on the plant, and monitors watch its safety.
 
 `play` builds a plant with small images, runs an upgrade on it in virtual time, and gives an `Outcome`.  A script is a
 coroutine function that is given the `Scene`; it waits for progress with `Scene.phase`, `Scene.step` or
 `Scene.verified`, and then does something to the plant.  A script that does not come to its end fails the test, and so
-does every breach that the observer saw.
+does every invariant that was violated.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import pairwise
 
-from ess_can.bus.clock import Cycle, now, pause, until
+from ess_can.bus.clock import pause, until
+from ess_can.campaign.monitors import Invariant, Monitors
 from ess_can.can.frame import CanFrame
 from ess_can.cli.embedded import simulated_setup
 from ess_can.gateway.config import GatewayConfig
@@ -32,7 +33,7 @@ from ess_can.sim.boot_records import ImageId
 from ess_can.sim.bootloader import Check, decide
 from ess_can.sim.controller import Controller
 from ess_can.sim.electrical import LinkSpec
-from ess_can.sim.flash import FlashError, FlashOperation
+from ess_can.sim.flash import FlashError
 from ess_can.sim.loop import run_virtual
 from ess_can.sim.node import SimulatedNode
 from ess_can.sim.parts import STM32G474
@@ -52,10 +53,8 @@ PART = replace(STM32G474, block_bytes=4096)
 """Small pages and small blocks: an image of a few KiB takes several of both."""
 QUICK = PlantSpec(link=QUICK_LINK, flash=PART)
 SETTLED_S = 1.2
-REACTION_S = {NodeType.BMU: 0.0, NodeType.COMM_GATEWAY: 0.05}
-"""How long flash work may still begin once high voltage is on: a BMU measures it, the comm gateway hears of it."""
-HV_ON_V = 60.0
 NODE_INFO_S = 0.5
+NONE: frozenset[Invariant] = frozenset()
 
 _HARDWARE = {NodeType.BMU: BMU_HARDWARE_ID, NodeType.COMM_GATEWAY: COMM_GATEWAY_HARDWARE_ID}
 _FIRMWARE_RING = KeyRing.of(FIRMWARE.public)
@@ -118,84 +117,14 @@ class Sent:
     sender: str
 
 
-class Observer:
-    """Watches the true state of the plant, whatever the nodes say of it, and notes every breach."""
-
-    def __init__(self, plant: Plant) -> None:
-        self.breaches: list[str] = []
-        self.operations: list[tuple[NodeAddress, FlashOperation]] = []
-        self.closings = 0
-        self._plant = plant
-        self._hv_on: list[tuple[float, float]] = []
-        self._hv_on_since: float | None = None
-        self._closed = [rack.conductance_s > 0 for rack in plant.circuit.racks]
-        for address, node in plant.nodes.items():
-            node.flash.on_start.append(self._flash_observer(address, node))
-        self._cycle = Cycle(0.010, self._look)
-        self._cycle.start()
-
-    @property
-    def hv_is_on(self) -> bool:
-        """By the circuit itself: the link is charged, or a string is connected to it."""
-        circuit = self._plant.circuit
-        return circuit.link_voltage_v >= HV_ON_V or any(rack.conductance_s for rack in circuit.racks)
-
-    def _flash_observer(self, address: NodeAddress, node: SimulatedNode) -> Callable[[FlashOperation], None]:
-        def on_operation(operation: FlashOperation) -> None:
-            self.operations.append((address, operation))
-            if operation.bank == node.flash.running_bank:
-                self._breach(f"{address}: {operation.action.name} in the running bank")
-            if self.hv_is_on and not REACTION_S[address.node_type]:
-                self._breach(f"{address}: {operation.action.name} begins under HV")
-
-        return on_operation
-
-    def _look(self, at: float) -> None:
-        if self.hv_is_on:
-            self._hv_on_since = at if self._hv_on_since is None else self._hv_on_since
-        elif self._hv_on_since is not None:
-            self._hv_on.append((self._hv_on_since, at))
-            self._hv_on_since = None
-        for number, (rack, was_closed) in enumerate(zip(self._plant.circuit.racks, self._closed, strict=True), start=1):
-            closed = rack.conductance_s > 0
-            self._closed[number - 1] = closed
-            if closed and not was_closed:
-                self.closings += 1
-                node = self._plant.nodes[NodeAddress(NodeType.BMU, number)]
-                if not node.running or node.memory.standing is not ImageState.CONFIRMED:
-                    self._breach(f"rack {number} closed while its image is not confirmed")
-
-    def _breach(self, text: str) -> None:
-        self.breaches.append(f"{now():.3f} s: {text}")
-
-    def finish(self) -> None:
-        """What must hold at the end: nothing begun under high voltage, nothing arced or refused, no node dead."""
-        self._cycle.stop()
-        if self._hv_on_since is not None:
-            self._hv_on.append((self._hv_on_since, now()))
-        for address, node in self._plant.nodes.items():
-            if node.running:
-                node.memory.settle(now())
-            if node.flash.counters.refused:
-                self._breach(f"{address}: the flash refused {node.flash.counters.refused} operations")
-            if node.running and node.memory.standing is ImageState.RECOVERY:
-                self._breach(f"{address} is in recovery")
-        for address, operation in self.operations:
-            for since, until_s in self._hv_on:
-                if since + REACTION_S[address.node_type] < operation.started < until_s:
-                    self._breach(f"{address}: {operation.action.name} {operation.started - since:.2f} s under HV")
-        for contactor in self._plant.circuit.contactors:
-            if contactor.broken_a > contactor.spec.break_current_a:
-                self._breach(f"a contactor opened at {contactor.broken_a:.0f} A")
-
-
 class Scene:
     """A plant, the gateway on its bus, and what happened so far."""
 
     def __init__(self, plant: Plant) -> None:
         self.plant = plant
         self.gateway: Controller = plant.gateway_controller()
-        self.observer = Observer(plant)
+        self.monitors = Monitors(plant)
+        self.journal = Journal.in_memory()
         self.events: list[Event] = []
         self.frames: list[Sent] = []
         self.upgrade: asyncio.Task[Report] | None = None
@@ -251,6 +180,10 @@ class Scene:
         heard = self._heard[self.plant.codec.node_route(node).can_id]
         return [(a, b) for a, b in pairwise(heard) if b - a > 1.01 * NODE_INFO_S]
 
+    def last_at(self, can_id: int) -> float:
+        """When a frame with this identifier from others was last on the wire."""
+        return self._heard[can_id][-1]
+
     @property
     def announced(self) -> list[tuple[float, float]]:
         """The times for which our notices announced silence."""
@@ -300,15 +233,19 @@ class Scene:
         dry_run: bool = False,
         journal: Journal | None = None,
     ) -> Report:
-        """An upgrade by the gateway of this scene; for a second one, too."""
-        return await upgrade_station(
+        """An upgrade by the gateway of this scene; for a second one, too, in the same journal."""
+        self.journal = journal = self.journal if journal is None else journal
+        self.monitors.attach_journal(journal)
+        report = await upgrade_station(
             self.gateway,
             upgrade or release(),
             simulated_setup(self.plant, config),
-            journal=Journal.in_memory() if journal is None else journal,
+            journal=journal,
             on_progress=self.events.append,
             dry_run=dry_run,
         )
+        self.monitors.ended(report)
+        return report
 
 
 Script = Callable[[Scene], Awaitable[None]]
@@ -366,11 +303,11 @@ def play(
     prepare: Callable[[Plant], None] | None = None,
     after: Script | None = None,
     dry_run: bool = False,
-    safe: bool = True,
+    breaks: frozenset[Invariant] = NONE,
 ) -> Outcome:
     """Run an upgrade, and the script beside it; `after` runs when the upgrade has ended.
 
-    `safe` says that no breach may have been seen; a scenario that makes the plant itself break a rule sets it False.
+    `breaks` names the invariants that the scenario itself makes the plant break: these must be seen, and no other.
     """
 
     async def run() -> Outcome:
@@ -392,15 +329,19 @@ def play(
         if after is not None:
             await after(scene)
         await pause(0.2)
-        scene.observer.finish()
+        scene.monitors.finish()
         versions = plant.versions()
         outcome = Outcome(report, scene, plant.trace.hexdigest(), versions)
         plant.stop()
-        if safe:
-            assert not scene.observer.breaches, "; ".join(scene.observer.breaches)
+        require_only(scene.monitors, breaks)
         return outcome
 
     return run_virtual(run())
+
+
+def require_only(monitors: Monitors, breaks: frozenset[Invariant] = NONE) -> None:
+    """These invariants were violated, and no other."""
+    assert monitors.broken == breaks, "\n".join(map(str, monitors.violations)) or "nothing was violated"
 
 
 def changes_plant(scene: Scene, frames: Iterable[Sent] | None = None) -> list[CanFrame]:

@@ -60,7 +60,7 @@ def test_a_mixed_plant_is_never_closed() -> None:
     assert (outcome.versions[BMU1], outcome.versions[BMU2]) == (NEW, OLD)
     assert outcome.scene.all_open
     assert outcome.scene.plant.pcs.locked
-    assert outcome.scene.observer.closings == 0
+    assert outcome.scene.monitors.closings == 0
 
 
 def test_a_mixed_plant_is_mended_by_the_next_run() -> None:

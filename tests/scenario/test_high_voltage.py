@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from ess_can.bus.clock import pause
+from ess_can.campaign.monitors import Invariant
 from ess_can.can.frame import CanFrame
 from ess_can.gateway.config import GatewayConfig, TimeLimits
 from ess_can.gateway.phases import NodeStep, Phase
@@ -44,7 +45,7 @@ def test_a_pcs_that_ignores_the_ramp_is_not_opened_and_gets_the_plant_back() -> 
     outcome = play(prepare=prepare, config=quick_times)
     outcome.require(Phase.FAILED, "PCS_NOT_STOPPING", 52)
     assert outcome.scene.all_connected
-    assert not outcome.scene.observer.operations
+    assert not outcome.scene.monitors.operations
     assert not any(contactor.broken_a for contactor in outcome.scene.plant.circuit.contactors)
     assert not outcome.scene.plant.pcs.remote_control
 
@@ -71,7 +72,7 @@ def test_a_contactor_that_welds_at_opening_is_found_and_latched(rack: int, pole:
     require_held_open(outcome, "CONTACTOR_WELDED")
     expected = Latch.WELD_PLUS if pole == "main_plus" else Latch.WELD_MINUS
     assert expected in outcome.scene.plant.racks[rack].latches
-    assert not outcome.scene.observer.operations
+    assert not outcome.scene.monitors.operations
     assert outcome.scene.plant.pcs.state is PcsState.STANDBY
 
 
@@ -81,14 +82,14 @@ def test_a_pcs_contactor_that_does_not_open_ends_the_upgrade() -> None:
 
     outcome = play(prepare=prepare)
     outcome.require(Phase.HELD_OPEN, "HELD_OPEN", 101)
-    assert not outcome.scene.observer.operations
+    assert not outcome.scene.monitors.operations
     outcome.require_confirmed(OLD)
 
 
 def test_a_link_that_does_not_discharge_is_held_open() -> None:
     outcome = play(spec=replace(QUICK, link=LinkSpec(bleeder_ohm=1e6)), config=quick_times)
     require_held_open(outcome, "DISCHARGE_TIMEOUT")
-    assert not outcome.scene.observer.operations
+    assert not outcome.scene.monitors.operations
 
 
 def test_a_frozen_link_sensor_is_never_read_as_discharged() -> None:
@@ -99,7 +100,7 @@ def test_a_frozen_link_sensor_is_never_read_as_discharged() -> None:
 
     outcome = play(freeze, config=quick_times)
     outcome.require(Phase.HELD_OPEN, "HELD_OPEN", 101)
-    assert not outcome.scene.observer.operations
+    assert not outcome.scene.monitors.operations
 
 
 def test_without_the_bmus_notification_nothing_is_programmed_and_the_plant_is_given_back() -> None:
@@ -109,7 +110,7 @@ def test_without_the_bmus_notification_nothing_is_programmed_and_the_plant_is_gi
     outcome = play(mute, config=quick_times)
     outcome.require(Phase.FAILED, "HV_OFF_NOT_PROVED", 56)
     assert "BMS_HvNotice" in outcome.why
-    assert not outcome.scene.observer.operations
+    assert not outcome.scene.monitors.operations
     assert outcome.scene.all_connected
 
 
@@ -139,7 +140,7 @@ def test_a_rack_closed_by_hand_ends_the_upgrade_for_good() -> None:
         await scene.phase(Phase.HOLD_OPEN)
         assert len(scene.diagnostic_requests) == requests, "it went on with a rack closed"
 
-    outcome = play(close)
+    outcome = play(close, breaks=frozenset({Invariant.HEARTBEAT, Invariant.LOCK}))
     require_held_open(outcome, "HV_CLOSED")
     assert outcome.scene.plant.pcs.locked
     assert not outcome.scene.plant.circuit.pcs_contactor.closed
@@ -148,7 +149,7 @@ def test_a_rack_closed_by_hand_ends_the_upgrade_for_good() -> None:
 @pytest.mark.parametrize("part", [PART, STM32H743], ids=lambda part: part.name)
 @pytest.mark.parametrize("after_s", [0.01, 0.2, 0.5])
 def test_a_link_energised_from_outside_stops_all_flash_work(part: FlashPart, after_s: float) -> None:
-    """Erasing ahead and programming: the observer sees to it that nothing begins under high voltage."""
+    """Erasing ahead and programming: the monitors see to it that nothing begins under high voltage."""
     working: list[bool] = []
 
     async def energise(scene: Scene) -> None:
@@ -261,7 +262,7 @@ def test_an_emergency_in_mid_transfer_ends_the_upgrade_within_200_ms(stop: Calla
     outcome = play(emergency, after=after)
     require_held_open(outcome, "EMERGENCY_STOP")
     assert await_open == [True]
-    assert outcome.scene.observer.closings == 0
+    assert outcome.scene.monitors.closings == 0
 
 
 @pytest.mark.parametrize(
@@ -278,7 +279,7 @@ def test_an_emergency_in_any_phase_is_never_reconnected(phase: Phase) -> None:
 
     outcome = play(emergency, after=after)
     outcome.require(Phase.HELD_OPEN, "HELD_OPEN", 101)
-    assert outcome.scene.observer.closings == 0
+    assert outcome.scene.monitors.closings == 0
 
 
 def test_a_pcs_fault_in_mid_transfer_holds_the_plant_open() -> None:
@@ -309,4 +310,4 @@ def test_a_rack_that_cannot_precharge_is_held_open_with_its_new_firmware() -> No
     outcome.require(Phase.HELD_OPEN, "HELD_OPEN", 101)
     assert "PRECHARGE_FAILED" in outcome.why, outcome.why
     outcome.require_confirmed(NEW)
-    assert outcome.scene.observer.closings == 0
+    assert outcome.scene.monitors.closings == 0

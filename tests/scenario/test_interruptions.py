@@ -213,7 +213,7 @@ def test_an_adapter_unplugged_in_any_phase_never_closes_anything(phase: Phase) -
 
     outcome = play(unplug, spec=ONE_RACK, after=after)
     outcome.require(Phase.HELD_OPEN, "ADAPTER_LOST", 12)
-    assert outcome.scene.observer.closings == 0
+    assert outcome.scene.monitors.closings == 0
     if phase is Phase.TRIAL_BOOT:
         outcome.require_confirmed(OLD)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import pytest
 
 from ess_can.bus.clock import pause
+from ess_can.campaign.monitors import Monitors, Violation
 from ess_can.can.frame import CanFrame
 from ess_can.cli.embedded import simulated_setup
 from ess_can.gateway.phases import Phase
@@ -16,7 +17,7 @@ from ess_can.gateway.run import upgrade_station
 from ess_can.journal.journal import Journal
 from ess_can.sim.flash_cells import FlashAction
 from ess_can.sim.loop import run_virtual
-from tests.scenario.support import NEW, OLD, QUICK, SETTLED_S, Observer, release, small_plant
+from tests.scenario.support import NEW, OLD, QUICK, SETTLED_S, release, small_plant
 
 CONFLICTS = ("ID_CONFLICT", "OTHER_GATEWAY")
 
@@ -27,7 +28,7 @@ class Both:
     versions: set[str]
     commanders: list[str]
     erasures: int
-    breaches: list[str]
+    violations: list[Violation]
 
 
 def both(apart_s: float) -> Both:
@@ -36,7 +37,7 @@ def both(apart_s: float) -> Both:
     async def run() -> Both:
         plant = small_plant(QUICK)
         plant.start()
-        observer = Observer(plant)
+        monitors = Monitors(plant, gateways=frozenset({"one", "other"}))
         commanders: list[str] = []
 
         def on_frame(frame: CanFrame, _at: float, sender: str) -> None:
@@ -53,10 +54,10 @@ def both(apart_s: float) -> Both:
 
         first, second = await asyncio.gather(gateway("one", 0.0), gateway("other", apart_s))
         await pause(2.0)
-        observer.finish()
-        erasures = sum(operation.action is FlashAction.ERASE for _, operation in observer.operations)
+        monitors.finish()
+        erasures = sum(operation.action is FlashAction.ERASE for _, operation in monitors.operations)
         versions = {str(version) for address, version in plant.versions().items() if str(address) != "comm_gateway"}
-        result = Both((first, second), versions, commanders, erasures, observer.breaches)
+        result = Both((first, second), versions, commanders, erasures, monitors.violations)
         plant.stop()
         return result
 
@@ -71,7 +72,7 @@ def test_at_the_same_instant_both_are_refused(apart_s: float) -> None:
         assert report.result is Phase.REFUSED
         assert report.error is not None
         assert report.error.name in ("ID_CONFLICT", "BUS_OFF")
-    assert (seen.erasures, seen.commanders, seen.versions, seen.breaches) == (0, [], {str(OLD)}, [])
+    assert (seen.erasures, seen.commanders, seen.versions, seen.violations) == (0, [], {str(OLD)}, [])
 
 
 @pytest.mark.parametrize("apart_s", [0.0005, 0.004, 0.1, 0.7, 5.0])
@@ -83,4 +84,4 @@ def test_who_comes_later_is_refused_and_does_not_disturb_the_other(apart_s: floa
     assert second.error is not None
     assert second.error.name in CONFLICTS
     assert set(seen.commanders) == {"one"}
-    assert (seen.versions, seen.breaches) == ({str(NEW)}, [])
+    assert (seen.versions, seen.violations) == ({str(NEW)}, [])

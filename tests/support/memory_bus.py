@@ -54,6 +54,9 @@ class MemoryBus:
         self._watchers.append(on_error)
         return lambda: self._watchers.remove(on_error)
 
+    def restart(self) -> bool:
+        return False
+
     @property
     def listeners(self) -> int:
         """How many subscriptions and watchers there are."""

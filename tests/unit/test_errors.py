@@ -10,6 +10,7 @@ import pytest
 from ess_can import errors
 from ess_can.errors import (
     BusError,
+    BusInterrupted,
     BusUnusable,
     EssCanError,
     IsoTpError,
@@ -30,6 +31,7 @@ def _family(root: type[EssCanError]) -> Iterator[type[EssCanError]]:
 ALL = list(_family(EssCanError))
 RANGES: list[tuple[type[EssCanError], range]] = [
     (BusUnusable, range(100, 110)),
+    (BusInterrupted, range(100, 110)),
     (BusError, range(5, 20)),
     (UpgradeFileError, range(20, 40)),
     (PlantRefusal, range(40, 70)),

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import time  # noqa: TID251 - the machine's clocks are what is tested
 from collections.abc import Awaitable, Callable
 
 import pytest
 
-from ess_can.bus.clock import Cycle, Guard, now, pause, together, uninterrupted, until
+from ess_can.bus.clock import Cycle, Guard, now, pause, suspended_s, together, uninterrupted, until
 from ess_can.errors import EssCanError, HvClosed, HvPermitRevoked
 from ess_can.sim.loop import run_virtual
 
@@ -464,3 +465,12 @@ class TestTogether:
             assert now() < 1.0
 
         run_virtual(scenario())
+
+
+def test_the_machine_tells_how_long_it_slept(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert suspended_s() >= -0.001
+    clocks = {time.CLOCK_BOOTTIME: 1510.0, time.CLOCK_MONOTONIC: 1500.0}
+    monkeypatch.setattr(time, "clock_gettime", clocks.__getitem__)
+    assert suspended_s() == 10.0
+    monkeypatch.delattr(time, "CLOCK_BOOTTIME")
+    assert suspended_s() == 0.0

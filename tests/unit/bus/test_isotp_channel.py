@@ -109,6 +109,9 @@ class FakeBus:
         self.watchers.append(on_error)
         return lambda: self.watchers.remove(on_error)
 
+    def restart(self) -> bool:
+        return False
+
 
 class Side:
     """A channel with what it heard."""

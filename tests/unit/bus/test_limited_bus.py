@@ -44,6 +44,7 @@ class ExactBus:
         self.unconfirmed = 0
         self.most_unconfirmed = 0
         self.adopted: list[int] = []
+        self.restarts = 0
         self._free_at = 0.0
         self._receivers: list[tuple[frozenset[int] | None, Receive]] = []
         self._watchers: list[Callable[[BusError], None]] = []
@@ -78,6 +79,10 @@ class ExactBus:
     def watch(self, on_error: Callable[[BusError], None]) -> Callable[[], None]:
         self._watchers.append(on_error)
         return lambda: self._watchers.remove(on_error)
+
+    def restart(self) -> bool:
+        self.restarts += 1
+        return True
 
     def arrive(self, frame: CanFrame) -> None:
         for _, receive in tuple(self._receivers):

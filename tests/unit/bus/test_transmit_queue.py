@@ -63,6 +63,9 @@ class Scripted:
     def state(self) -> ErrorReport | None:
         return None
 
+    def restart(self) -> bool:
+        return False
+
     def close(self) -> None:
         pass
 

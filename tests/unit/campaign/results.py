@@ -29,4 +29,7 @@ def result(
         unhealed=unhealed,
         trace_hash=f"{seed:064x}",
         virtual_s=30.0,
+        frames=1000,
+        steps=500,
+        entries=50,
     )

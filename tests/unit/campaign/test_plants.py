@@ -47,7 +47,7 @@ def test_sites_differ_in_everything_that_they_may_differ_in() -> None:
     assert {site.afterwards for site in SITES} == set(Afterwards)
     assert len({site.release for site in SITES}) == 3
     assert len({str(site.bus) for site in SITES}) == 4
-    assert {bool(site.plant.behaviours) for site in SITES} == {True, False}
+    assert {site.bank for site in SITES} == {0, 1}
 
 
 def test_every_image_fits_its_slot() -> None:
@@ -66,7 +66,7 @@ def test_what_a_site_is_can_be_told() -> None:
         "and yielding",
         "1 node at once",
         "2 racks",
-        "firmware 1.1.0",
+        "from bank 1",
     ):
         assert word in told
 

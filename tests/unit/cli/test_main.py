@@ -24,7 +24,11 @@ def test_every_command_has_help_and_says_what_the_list_says(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["demo", "upgrade", "status", "monitor", "doctor", "inventory", "sim plant", "sim bms", "sim pcs"]
+    "name",
+    [
+        *("demo", "upgrade", "status", "history", "report", "monitor", "doctor", "inventory"),
+        *("sim plant", "sim bms", "sim pcs"),
+    ],
 )
 def test_every_command_has_json(name: str) -> None:
     assert "--json" in run(*name.split(), "-h").stdout

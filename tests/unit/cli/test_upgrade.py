@@ -16,7 +16,7 @@ import pytest
 from ess_can import errors
 from ess_can.can.frame import CanFrame
 from ess_can.cli import embedded, stopwatch
-from ess_can.cli.upgrade import stop_on_signals
+from ess_can.cli.upgrade_job import stop_on_signals
 from ess_can.image.upgrade_file import MAX_FILE_SIZE
 from ess_can.signals.dbc import StationCodec
 from ess_can.sim.plant import Plant, PlantSpec

@@ -14,6 +14,7 @@ from ess_can.bus.station import StationLink
 from ess_can.can.frame import CanFrame
 from ess_can.errors import (
     AdapterLost,
+    BusInterrupted,
     EssCanError,
     HvClosed,
     HvOffNotProved,
@@ -21,9 +22,11 @@ from ess_can.errors import (
     TransmitQueueFull,
 )
 from ess_can.gateway.config import HvLimits
+from ess_can.gateway.hv_gate import Source
 from ess_can.gateway.interlock import Interlock
 from ess_can.signals.messages import BmsHvStatus, ContactorState, EmsHvStatusPoll, HvNoticeCondition
 from ess_can.sim.loop import run_virtual
+from tests.support.late_loops import StoppedLoop
 from tests.support.memory_bus import bus_pair
 from tests.support.scripted_plant import CODEC, PCS_OFF, RACK_OFF, ScriptedPlant
 
@@ -36,7 +39,10 @@ class Bench:
     def __init__(self) -> None:
         self.bus, peer = bus_pair()
         self.plant = ScriptedPlant(peer, pcs=PCS_OFF, racks={1: RACK_OFF, 2: RACK_OFF})
-        self.interlock = Interlock(StationLink(self.bus, CODEC), (1, 2), HvLimits(), random.Random(1))
+        self.slept_s = 0.0
+        self.interlock = Interlock(
+            StationLink(self.bus, CODEC), (1, 2), HvLimits(), random.Random(1), slept_s=lambda: self.slept_s
+        )
         self.plant.start()
 
     async def granted_under(self, spoil: Callable[[], object]) -> tuple[EssCanError, float]:
@@ -258,3 +264,101 @@ def test_closing_the_interlock_ends_every_permit() -> None:
         assert [permit.holds for permit in permits] == [False, False]
 
     play(scenario)
+
+
+# --- what was not looked at proves nothing ---------------------------------------------------------
+
+
+def test_bus_off_ends_every_permit_and_the_proof_begins_anew() -> None:
+    async def scenario(bench: Bench) -> None:
+        error, after_s = await bench.granted_under(lambda: bench.bus.warn(BusInterrupted("off", why="TEC 256")))
+        assert isinstance(error, HvPermitRevoked)
+        assert "TEC 256" in error.why
+        assert after_s == 0.0
+        began_at = now()
+        assert (await bench.interlock.prove_off(5.0)).holds
+        assert now() - began_at >= 0.45
+
+    play(scenario)
+
+
+def test_a_sleep_of_the_machine_ends_every_permit() -> None:
+    async def scenario(bench: Bench) -> None:
+        error, after_s = await bench.granted_under(lambda: setattr(bench, "slept_s", 10.0))
+        assert isinstance(error, HvPermitRevoked)
+        assert "slept for 10.0 s" in error.why
+        assert after_s <= 0.010
+        began_at = now()
+        assert (await bench.interlock.prove_off(5.0)).holds  # one sleep ends them once
+        assert now() - began_at >= 0.45
+
+    play(scenario)
+
+
+def test_clocks_that_differ_a_little_are_no_sleep() -> None:
+    async def scenario(bench: Bench) -> None:
+        bench.interlock.start_polling()
+        permit = await bench.interlock.prove_off(5.0)
+        for _ in range(10):
+            bench.slept_s += 0.04
+            await pause(0.02)
+        assert permit.holds
+
+    play(scenario)
+
+
+def test_after_a_sleep_a_frame_asks_before_any_timer_looked() -> None:
+    async def scenario(bench: Bench) -> None:
+        bench.interlock.start_polling()
+        assert bench.interlock.may_go_on()  # nothing is permitted: nothing depends on the proof
+        permit = await bench.interlock.prove_off(5.0)
+        assert bench.interlock.may_go_on()
+        bench.slept_s = 0.1
+        assert not bench.interlock.may_go_on()
+        assert not permit.holds
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("starved_s", [0.3, 1.0, 10.0])
+def test_a_starved_loop_asks_before_a_frame_and_what_waited_in_queues_does_not_count(starved_s: float) -> None:
+    async def scenario(bench: Bench) -> None:
+        bench.interlock.start_polling()
+        permit = await bench.interlock.prove_off(5.0)
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, StoppedLoop)
+        loop.stand_still(starved_s)
+        assert not bench.interlock.may_go_on()
+        assert isinstance(permit.error, HvPermitRevoked)
+        assert "nobody could look" in permit.error.why
+        for _ in range(20):  # what was queued meanwhile comes all at once
+            bench.plant.speak()
+        await pause(0.001)
+        statuses = [one for one in bench.interlock.gate.standings(now()) if one.source is not Source.RACK_NOTICE]
+        assert all("nobody could look" in one.missing for one in statuses)
+        began_at = now()
+        await bench.interlock.prove_off(5.0)
+        assert now() - began_at >= 0.45
+
+    async def start() -> None:
+        await scenario(Bench())
+
+    with asyncio.Runner(loop_factory=StoppedLoop) as runner:
+        runner.run(start())
+
+
+def test_a_starved_proof_begins_anew_as_well() -> None:
+    async def start() -> None:
+        bench = Bench()
+        bench.interlock.start_polling()
+        proof = asyncio.ensure_future(bench.interlock.prove_off(5.0))
+        await pause(0.4)
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, StoppedLoop)
+        loop.stand_still(1.0)
+        woken_at = now()
+        assert (await proof).holds
+        assert now() - woken_at >= 0.45
+
+    with asyncio.Runner(loop_factory=StoppedLoop) as runner:
+        runner.run(start())

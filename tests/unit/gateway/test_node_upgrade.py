@@ -103,6 +103,9 @@ class Bench:
     async def check_preconditions(self) -> None:
         await self._call("preconditions")
 
+    async def stop_writing(self) -> None:
+        self.calls.append("stop_writing")
+
     async def enter_programming(self) -> None:
         await self._call("programming")
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from ess_can.bus.clock import Cycle, pause
+from ess_can.bus.guarded_bus import GuardedBus
 from ess_can.bus.kernel_isotp import IsoTpTransport, KernelIsoTp
 from ess_can.bus.limited_bus import LoadLimitedBus
 from ess_can.bus.load_limit import LoadLimit
@@ -15,6 +16,7 @@ from ess_can.bus.port import Bus
 from ess_can.can.timing import BitTiming
 from ess_can.errors import BusSilent, NodeMissing, OtherGateway, UsageError
 from ess_can.gateway import run as module
+from ess_can.gateway.bus_load import BusLoad
 from ess_can.gateway.config import BusLimits, GatewayConfig
 from ess_can.gateway.estimate import TargetGroup
 from ess_can.gateway.phases import Phase
@@ -185,12 +187,12 @@ def test_a_cap_on_the_bus_load_that_cannot_be_kept() -> None:
 
 
 @pytest.mark.parametrize("percent", [None, 40.0])
-def test_only_under_a_cap_something_stands_between_gateway_and_bus(
+def test_only_under_a_cap_streams_are_paced_and_whatever_stands_before_the_bus_leaves_it(
     monkeypatch: pytest.MonkeyPatch, percent: float | None
 ) -> None:
     seen: list[Bus] = []
 
-    async def listen(master: StationMaster, _start: Start) -> None:
+    async def hear(master: StationMaster, _others: BusLoad, _start: Start) -> float:
         seen.append(master.link.bus)
         raise BusSilent("as asked")
 
@@ -202,8 +204,8 @@ def test_only_under_a_cap_something_stands_between_gateway_and_bus(
         )
         assert isinstance(report.error, BusSilent)
         assert isinstance(seen[0], LoadLimitedBus) is (percent is not None)
-        assert (seen[0] is bus) is (percent is None)
+        assert isinstance(seen[0], GuardedBus) is (percent is None)
         assert bus.listeners == 0
 
-    monkeypatch.setattr(module, "listen", listen)
+    monkeypatch.setattr(module, "hear", hear)
     run_virtual(scenario())

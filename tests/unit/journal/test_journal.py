@@ -217,6 +217,15 @@ def test_what_is_written_is_on_the_disk_before_the_call_returns(tmp_path: Path) 
     journal.close()
 
 
+def test_the_database_waits_for_the_disk_at_each_transaction(tmp_path: Path) -> None:
+    journal = opened(tmp_path)
+    told = [journal._connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("journal_mode", "synchronous")]
+    assert told == ["wal", 2]  # FULL
+    begin(journal)
+    assert not journal._connection.in_transaction
+    journal.close()
+
+
 def test_on_entry_is_told_only_of_what_is_on_the_disk(tmp_path: Path) -> None:
     journal = opened(tmp_path)
     seen: list[int] = []

@@ -7,7 +7,7 @@ import random
 import struct
 import zlib
 from dataclasses import dataclass
-from typing import Final
+from typing import ClassVar, Final
 
 from ess_can.errors import ImageInvalid, SignatureInvalid
 from ess_can.identity import NodeType, Version
@@ -91,10 +91,14 @@ class Rig:
     Its memories are new and end with it unless they are given.
     """
 
+    FLASH: ClassVar[type[Flash]] = Flash
+    FRAM: ClassVar[type[Fram]] = Fram
+
     def __init__(
         self,
         image: bytes | None = None,
         *,
+        bank: int = 0,
         seed: int = 1,
         trial_boots: int = 1,
         part: FlashPart = PART,
@@ -104,16 +108,16 @@ class Rig:
     ) -> None:
         self.now = 100.0
         self.power = power or PowerCut()
-        rng = random.Random(seed)
+        self.rng = rng = random.Random(seed)
         self.operations: list[FlashOperation] = []
-        self.flash = Flash(rng, self.power, part.geometry, part.timing, cells=cells)
+        self.flash = self.FLASH(rng, self.power, part.geometry, part.timing, cells=cells)
         self.flash.on_start.append(self.operations.append)
-        self.fram = Fram(rng, self.power, size=FRAM, cells=fram)
+        self.fram = self.FRAM(rng, self.power, size=FRAM, cells=fram)
         self.records = NodeRecords(self.fram)
         self.bootloader = Bootloader(self.flash, self.records, verify)
         self.config = MemoryConfig(NodeType.BMU, HARDWARE, part, trial_boots)
         if image is not None:
-            provision(self.flash, self.records, image, verify)
+            provision(self.flash, self.records, image, verify, bank)
         self.memory = ProgrammingMemory(self.bootloader, self.config)
 
     # --- the node -----------------------------------------------------------------------------
@@ -139,13 +143,20 @@ class Rig:
         self.check_power()
 
     def state(self) -> RigState:
-        banks = tuple(self.flash.export_bank(bank) for bank in range(BANKS))
+        return self.with_banks(tuple(self.flash.export_bank(bank) for bank in range(BANKS)))
+
+    def with_banks(self, banks: tuple[BankSnapshot, ...]) -> RigState:
+        """The state, if it is known what is in flash."""
         return RigState(banks, self.fram.export(), tuple(sorted(self.fram.unstable.items())))
 
     def take_over(self, state: RigState) -> None:
         """Become a node with this memory; boot it next."""
         for bank, snapshot in enumerate(state.banks):
             self.flash.restore_bank(bank, snapshot)
+        self.take_over_fram(state)
+
+    def take_over_fram(self, state: RigState) -> None:
+        """Only the records; flash stays as it is."""
         self.fram.restore(state.fram)
         self.fram.unstable.update(state.undecided)
 
@@ -207,6 +218,11 @@ class Rig:
             state = self.memory.resume_state()
         if state.verified_offset < len(image):
             self.download(image, state.verified_offset)
+
+    def revert(self) -> None:
+        result = self.memory.revert(self.now)
+        self.check_power()
+        assert result is None, result
 
     def upgrade(self, image: bytes) -> None:
         """All of an upgrade, from whatever state the node is in.  Raises PowerLostError."""

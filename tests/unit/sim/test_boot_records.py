@@ -127,6 +127,55 @@ def test_a_write_torn_at_any_byte_leaves_old_or_new(mode: CutMode) -> None:
             assert record.load() == new_value
 
 
+@pytest.mark.parametrize("mode", CutMode)
+def test_the_first_look_at_power_up_counts(mode: CutMode) -> None:
+    """What was read then stays, however undecided it was, and being cut off in writing it back loses nothing."""
+    new_value = replace(BOOT, boot_counter=10)
+    for at in range(2 * SLOT_SIZE):
+        for seed in range(4):
+            power = PowerCut()
+            fram = Fram(random.Random(seed), power)
+            record = TwoSlotRecord(fram, 0, 1, BootRecord)
+            record.store(BOOT)
+            power.arm(SLOT_SIZE - 1, CutMode.UNSTABLE)
+            record.store(new_value)
+            assert fram.unstable
+            power.restore()
+            power.arm(at, mode)
+            record.recover()
+            power.restore()
+            found = record.recover()
+            assert found in (BOOT, new_value)
+            assert fram.unstable == {}
+            assert [record.load() for _ in range(9)] == [found] * 9
+
+
+def test_an_undecided_newest_slot_is_not_relied_upon_when_the_other_is_written() -> None:
+    """Or both could be lost: the one written is torn, and the other reads differently then."""
+    for seed in range(20):
+        power = PowerCut()
+        record = TwoSlotRecord(Fram(random.Random(seed), power), 0, 1, BootRecord)
+        record.store(BOOT)
+        power.arm(SLOT_SIZE - 1, CutMode.UNSTABLE)
+        record.store(replace(BOOT, boot_counter=10))
+        power.restore()
+        found = record.recover()
+        power.arm(SLOT_SIZE // 2, CutMode.BITS)
+        record.store(replace(BOOT, boot_counter=11))
+        power.restore()
+        assert record.recover() == found
+
+
+def test_writing_back_what_is_as_it_was_changes_nothing() -> None:
+    fram, record = new()
+    assert record.recover() is None
+    record.store(BOOT)
+    record.store(replace(BOOT, boot_counter=10))
+    before = fram.export()
+    assert record.recover() == replace(BOOT, boot_counter=10)
+    assert fram.export() == before
+
+
 def test_a_damaged_newest_slot_falls_back_to_the_older_one() -> None:
     fram, record = new()
     record.store(replace(BOOT, boot_counter=1))

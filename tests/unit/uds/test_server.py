@@ -337,13 +337,31 @@ def test_requests_during_an_operation_are_busy_but_tester_present_is_not() -> No
     bench.ask(erase(512))
     bench.now = 1.0
     assert bench.ask("22f18c") == "7f3178 7f2221"
-    assert bench.ask("1001") == "7f1021"
+    assert bench.ask("1003") == "7f1021"
+    assert bench.ask("100100") == "7f1021"
     assert bench.ask(erase(512)) == "7f3121"
     assert bench.ask("3e00") == "7e00"
     assert bench.ask("3e80") == ""
     assert bench.ask("ba") == "7fba11"
     assert bench.until_idle() == [(3.0, "7101ff00")]
     assert bench.target.acts.count("erase") == 1
+
+
+@pytest.mark.parametrize(("request_", "answer"), [("1001", "7f3678 5001003201f4"), ("1081", "7f3678")])
+def test_whoever_leaves_the_session_stops_what_is_under_way(request_: str, answer: str) -> None:
+    bench = Bench()
+    bench.target.durations["write"] = 3.0
+    bench.programming()
+    bench.ask(erase(512))
+    bench.ask("340044" + "00000000" + "00000200")
+    bench.ask("3601" + "00" * 64)
+    bench.now = 1.0
+    assert bench.ask(request_) == answer
+    assert bench.server.session is Session.DEFAULT
+    assert not bench.server.unlocked
+    assert bench.target.acts[-1] == "abort_download"
+    assert bench.server.next_deadline is None
+    assert bench.ask("22f18c").startswith("62f18c")
 
 
 def test_the_end_of_an_operation_is_answered_before_a_request_of_the_same_moment() -> None:

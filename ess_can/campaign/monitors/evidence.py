@@ -1,0 +1,153 @@
+"""The proof that high voltage is off, worked out from what reached the receivers on the wire, and from nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import inf
+
+from ess_can.campaign.monitors.wire_view import WireView
+from ess_can.can.frame import CanFrame
+from ess_can.signals.dbc import Route, StationCodec
+from ess_can.signals.e2e import E2eMonitor, Verdict
+from ess_can.signals.messages import (
+    BmsHvNotice,
+    BmsHvStatus,
+    ContactorState,
+    EmsHvStatusPoll,
+    HvNoticeCondition,
+    Message,
+    PcsState,
+    PcsStatus,
+)
+
+EVIDENCE_AGE_S = 0.250
+_IN_A_ROW = 10
+_TOKEN_AGE_S = 0.5
+_OFF_V = 60.0
+_OFF_A = 1.0
+_MAX_DELTA = 3
+
+
+@dataclass(slots=True)
+class Source:
+    """One sender's word.  `good_at` is None while its last word was no evidence; `mute` if that is not for what it said
+    but for how it came: not at all yet, or invalid."""
+
+    name: str
+    needed: int
+    monitor: E2eMonitor
+    good_at: float | None = None
+    in_a_row: int = 0
+    mute: bool = True
+
+    def valid_until(self) -> float:
+        """When its evidence ends if nothing more comes."""
+        return -inf if self.good_at is None else self.good_at + EVIDENCE_AGE_S
+
+
+class WireEvidence:
+    """`lost_at` is since when the proof does not stand any more (minus infinity: it never stood), None while it does;
+    `silent` says whether it ended by silence or invalid data.  Ask `standing` first: it looks at the clock.
+    """
+
+    def __init__(self, view: WireView, codec: StationCodec, racks: tuple[int, ...]) -> None:
+        self.lost_at: float | None = -inf
+        self.silent = True
+        self.why = "nothing was proved yet"
+        self.pcs = Source("PCS_Status", _IN_A_ROW, E2eMonitor(codec.route(PcsStatus).e2e_data_id or 0, _MAX_DELTA))
+        self.pcs_bad_at = -inf
+        """When the PCS's last word came that was no evidence."""
+        self._codec = codec
+        self._tokens: dict[int, float] = {}
+        self._sources = [self.pcs]
+        self._listen(view, codec.route(PcsStatus), self.pcs)
+        for rack in racks:
+            for message_type, needed in ((BmsHvStatus, _IN_A_ROW), (BmsHvNotice, 1)):
+                route = codec.route(message_type, rack)
+                source = Source(route.name, needed, E2eMonitor(route.e2e_data_id or 0, _MAX_DELTA))
+                self._sources.append(source)
+                self._listen(view, route, source)
+        view.sent.setdefault(codec.route(EmsHvStatusPoll).can_id, []).append(self._on_poll)
+
+    def _listen(self, view: WireView, route: Route, source: Source) -> None:
+        def on_frame(frame: CanFrame, at: float, _sender: str) -> None:
+            self.standing(at)
+            verdict = source.monitor.receive(frame.data, at)
+            decoded = self._codec.decode(frame.can_id, frame.data)
+            message = None if decoded is None else decoded.message
+            if message is None or verdict not in (Verdict.OK, Verdict.OK_SOME_LOST):
+                self._bad(source, at, f"{source.name} is invalid ({verdict.value})", mute=True)
+                return
+            self._judge(source, message, at, counts=verdict is Verdict.OK)
+
+        view.delivered.setdefault(route.can_id, []).append(on_frame)
+
+    def _on_poll(self, frame: CanFrame, at: float, _sender: str) -> None:
+        decoded = self._codec.decode(frame.can_id, frame.data)
+        if decoded is not None and isinstance(decoded.message, EmsHvStatusPoll):
+            if len(self._tokens) > 64:
+                self._tokens = {token: asked for token, asked in self._tokens.items() if at - asked <= _TOKEN_AGE_S}
+            self._tokens[decoded.message.token] = at
+
+    def _judge(self, source: Source, message: Message, at: float, *, counts: bool) -> None:
+        seen_at = at
+        if isinstance(message, BmsHvNotice):
+            asked_at = self._tokens.get(message.token, -inf)
+            if at - asked_at > _TOKEN_AGE_S:
+                return  # answers nobody: says nothing
+            seen_at = max(asked_at, source.good_at or asked_at)
+        if not _is_off(message):
+            self._bad(source, at, f"{source.name} does not say that high voltage is off", mute=False)
+            return
+        before = source.in_a_row if source.valid_until() >= at else 0
+        source.good_at = seen_at
+        source.in_a_row = before + 1 if counts else 0
+        source.mute = False
+        if self.lost_at is not None and self._complete(at):
+            self.lost_at = None
+
+    def _complete(self, at: float) -> bool:
+        return all(source.in_a_row >= source.needed and source.valid_until() >= at for source in self._sources)
+
+    def _bad(self, source: Source, at: float, why: str, *, mute: bool) -> None:
+        if source is self.pcs and source.good_at is not None:
+            self.pcs_bad_at = min(at, source.valid_until())
+        source.good_at = None
+        source.in_a_row = 0
+        source.mute = mute
+        self._lose(at, why, silent=mute)
+
+    def _lose(self, at: float, why: str, *, silent: bool) -> None:
+        if self.lost_at is None:
+            self.lost_at = at
+        self.why, self.silent = why, silent
+
+    def standing(self, at: float) -> bool:
+        """Whether the proof stands at `at`."""
+        if self.lost_at is None:
+            for source in self._sources:
+                if source.valid_until() < at:
+                    self._lose(source.valid_until(), f"{source.name} is silent", silent=True)
+        return self.lost_at is None
+
+
+def _is_off(message: Message) -> bool:
+    if isinstance(message, BmsHvStatus):
+        return (
+            message.main_plus is message.main_minus is message.precharge is ContactorState.OPEN
+            and not (message.weld_plus or message.weld_minus)
+            and message.hv_off
+            and message.link_voltage_v is not None
+            and message.link_voltage_v < _OFF_V
+            and message.current_a is not None
+            and abs(message.current_a) < _OFF_A
+        )
+    if isinstance(message, PcsStatus):
+        return (
+            message.contactors is ContactorState.OPEN
+            and message.state is PcsState.STANDBY
+            and message.lock_acknowledged
+            and message.dc_current_a is not None
+            and abs(message.dc_current_a) < _OFF_A
+        )
+    return isinstance(message, BmsHvNotice) and message.condition is HvNoticeCondition.DISCONNECTED

@@ -1,0 +1,199 @@
+"""What an end must mean: invariants 20 and 21 at the end of an upgrade, 26 to 28 at the end of runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import inf
+
+from ess_can.campaign.monitors.invariants import Invariant, Ledger, Violation
+from ess_can.campaign.monitors.memory import MemoryMonitor
+from ess_can.campaign.monitors.records import RecordsMonitor
+from ess_can.campaign.monitors.wire_view import Answer, WireView
+from ess_can.can.frame import CanFrame
+from ess_can.errors import EssCanError, HeldOpenByChoice
+from ess_can.gateway.phases import FINAL, Phase
+from ess_can.gateway.plant_view import Connection
+from ess_can.gateway.report import NodeRecord, Report
+from ess_can.identity import NodeAddress
+from ess_can.signals.e2e import check
+from ess_can.signals.messages import BmsHvStatus, ImageState
+from ess_can.sim.boot_records import BootRecord
+from ess_can.sim.plant import Part, Plant
+from ess_can.uds.rules import RESPONSE_FLAG, Sid
+from ess_can.uds.target import BootState, Did, Rid
+
+HEARD_S = 0.5
+_NO_ERROR = frozenset({Phase.DONE, Phase.NOTHING_TO_DO, Phase.CHECKED})
+_INTERNAL = 1
+
+
+class OutcomeMonitor:
+    """Compares what an upgrade says of itself with what was on the wire, and with the plant."""
+
+    def __init__(
+        self, plant: Plant, view: WireView, memories: Sequence[MemoryMonitor], records: RecordsMonitor, ledger: Ledger
+    ) -> None:
+        self._plant = plant
+        self._memories = {memory.node.address: memory for memory in memories}
+        self._records = records
+        self._ledger = ledger
+        self._verified: dict[NodeAddress, float] = {}
+        self._confirmed: dict[NodeAddress, float] = {}
+        self._states: dict[NodeAddress, tuple[BootState, float]] = {}
+        self._valid_at: dict[int, float] = dict.fromkeys((rack.index for rack in plant.racks), -inf)
+        self._judged: Report | None = None
+        view.on_answer.append(self._on_answer)
+        for memory in memories:
+            memory.on_selection.append(self._selection_observer(memory.node.address))
+        for rack in self._valid_at:
+            self._listen(view, rack)
+
+    def _broken(self, invariant: Invariant, text: str) -> None:
+        self._ledger.broken(self._plant.wire.loop.time(), invariant, text)
+
+    # --- what was seen --------------------------------------------------------------------------------
+
+    def _listen(self, view: WireView, rack: int) -> None:
+        route = self._plant.codec.route(BmsHvStatus, rack)
+
+        def on_frame(frame: CanFrame, at: float, _sender: str) -> None:
+            if check(frame.data, route.e2e_data_id or 0):
+                self._valid_at[rack] = at
+
+        view.delivered.setdefault(route.can_id, []).append(on_frame)
+
+    def _selection_observer(self, address: NodeAddress) -> Callable[[float, BootRecord, BootRecord], None]:
+        def on_selection(at: float, before: BootRecord, after: BootRecord) -> None:
+            if after.confirmed != before.confirmed:
+                self._confirmed[address] = at
+
+        return on_selection
+
+    def _on_answer(self, answer: Answer) -> None:
+        data = answer.data
+        if data[:4] == bytes((Sid.ROUTINE_CONTROL | RESPONSE_FLAG, 1)) + Rid.VERIFY_MEMORY.to_bytes(2, "big"):
+            self._verified[answer.node] = answer.at
+        elif data[0] == Sid.READ_DATA_BY_IDENTIFIER | RESPONSE_FLAG:
+            at = data.find(Did.BOOT_STATE.to_bytes(2, "big"))
+            if at > 0:
+                try:
+                    self._states[answer.node] = BootState.unpack(data[at + 2 : at + 16]), answer.at
+                except ValueError:
+                    return
+
+    # --- the end of an upgrade --------------------------------------------------------------------------
+
+    def ended(self, report: Report) -> None:
+        """An upgrade has ended just now.  The same report is judged once."""
+        if report is self._judged:
+            return
+        self._judged = report
+        if report.result is Phase.DONE or isinstance(report.error, HeldOpenByChoice):
+            self._judge_success(report)
+        self._judge_failure(report)
+        if self._records.attached:
+            self._judge_record(report)
+
+    def _judge_success(self, report: Report) -> None:
+        for record in report.nodes:
+            self._judge_node(record)
+        now = self._plant.wire.loop.time()
+        silent = [str(rack) for rack, at in self._valid_at.items() if now - at > HEARD_S]
+        if silent:
+            self._broken(Invariant.SUCCESS, f"success without valid high-voltage status of rack {', '.join(silent)}")
+        if isinstance(report.error, HeldOpenByChoice):
+            if report.exit_code != HeldOpenByChoice.exit_code or not self._is_held:
+                self._broken(Invariant.SUCCESS, "said to be held open by choice, and it is not open and locked")
+            return
+        if report.exit_code != 0:
+            self._broken(Invariant.SUCCESS, f"success with exit code {report.exit_code}")
+        if report.hv_before is Connection.CONNECTED and not self._is_connected:
+            self._broken(Invariant.SUCCESS, "success, but high voltage is not connected again")
+        if (report.hv_after is Connection.CONNECTED) != self._is_connected:
+            self._broken(Invariant.SUCCESS, f"high voltage is said to be {report.hv_after.value}, and is not")
+
+    def _judge_node(self, record: NodeRecord) -> None:
+        memory, name = self._memories.get(record.address), str(record.address)
+        if memory is None:
+            return
+        node = memory.node
+        runs = node.memory.version if node.running else None
+        confirmed = node.running and node.memory.standing is ImageState.CONFIRMED
+        if runs != record.to_version or not confirmed:
+            self._broken(Invariant.SUCCESS, f"success, but {name} runs {runs}, confirmed: {confirmed}")
+        if record.from_version == record.to_version:
+            return
+        verified_at = self._verified.get(record.address, inf)
+        confirmed_at = self._confirmed.get(record.address, inf)
+        state, read_at = self._states.get(record.address, (None, -inf))
+        if not verified_at <= confirmed_at < inf:
+            self._broken(Invariant.SUCCESS, f"success, but {name} did not read its image back before it was confirmed")
+        said = state is not None and (state.version, state.standing) == (record.to_version, ImageState.CONFIRMED)
+        if not said or read_at < confirmed_at:
+            self._broken(Invariant.SUCCESS, f"success, but {name} was not asked for its version after the confirmation")
+
+    @property
+    def _is_connected(self) -> bool:
+        circuit = self._plant.circuit
+        racks = all(rack.main_plus.closed and rack.main_minus.closed for rack in circuit.racks)
+        return racks and circuit.pcs_contactor.closed
+
+    @property
+    def _is_held(self) -> bool:
+        locked = Part.PCS not in self._plant.spec.parts or self._plant.pcs.locked
+        return locked and not any(contactor.closed for contactor in self._plant.circuit.contactors)
+
+    def _judge_failure(self, report: Report) -> None:
+        error = report.error
+        if report.result not in FINAL:
+            self._broken(Invariant.TYPED_FAILURE, f"it ended in {report.result.name}, which is no end")
+        if (error is None) != (report.result in _NO_ERROR):
+            self._broken(Invariant.TYPED_FAILURE, f"{report.result.name} with the error {error}")
+        if error is not None and (type(error) is EssCanError or error.exit_code <= _INTERNAL):
+            self._broken(Invariant.TYPED_FAILURE, f"an error without a type of its own: {error}")
+        if report.proved_safe and not self._is_safe:
+            self._broken(Invariant.TYPED_FAILURE, "said to be proved open and locked, and it is not")
+
+    @property
+    def _is_safe(self) -> bool:
+        tripped = Part.PCS in self._plant.spec.parts and self._plant.pcs.state.name in ("FAULT", "EMERGENCY_STOP")
+        no_contactor = not any(contactor.closed for contactor in self._plant.circuit.contactors)
+        return self._is_held or (tripped and no_contactor)
+
+    def _judge_record(self, report: Report) -> None:
+        entry = self._records.ended
+        if self._records.failed or not self._records.begun:
+            return
+        name = "" if report.error is None else report.error.name
+        if entry is None:
+            self._broken(Invariant.TYPED_FAILURE, "the upgrade ended, and the journal does not say how")
+        elif name not in entry.facts or report.result.value not in entry.facts:
+            self._broken(
+                Invariant.TYPED_FAILURE, f"the journal's last word is not {report.result.value} {name}".strip()
+            )
+
+
+# --- the end of runs -----------------------------------------------------------------------------------
+
+
+def repeated(seed: int, first: str, second: str) -> Violation | None:
+    """26: two runs of one seed have the same trace hash."""
+    if first == second:
+        return None
+    return Violation(0.0, Invariant.REPEATABLE, f"seed {seed} gave {first[:16]} and then {second[:16]}")
+
+
+def came_to_an_end(report: Report | None, took_s: float, within_s: float) -> Violation | None:
+    """27: an upgrade without faults has ended, in at most `within_s`; None as report stands for one that has not."""
+    if report is not None and report.result in FINAL and took_s <= within_s:
+        return None
+    stands = "nowhere" if report is None else report.result.value
+    return Violation(took_s, Invariant.LIVENESS, f"after {took_s:.0f} s of {within_s:.0f} s it stands at {stands}")
+
+
+def accepted(report: Report | None, at_s: float) -> Violation | None:
+    """28: the good upgrade of a plant in which nothing is wrong any more went in."""
+    if report is not None and report.result in (Phase.DONE, Phase.NOTHING_TO_DO):
+        return None
+    why = "did not end" if report is None else f"ended {report.result.value}: {report.error}"
+    return Violation(at_s, Invariant.AVAILABILITY, f"the good upgrade afterwards {why}")

@@ -1,0 +1,75 @@
+"""The gateway is killed at every step of its tasks, and before and after every entry of its journal; then resumed.
+
+A step is what a task does between two awaits: so it is killed at every await.  Either nothing else happens, or the BMS
+loses power in the same instant.  What is resumed is done in the end, each node on the new version.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+
+from ess_can.campaign.faults import parse_fault
+from ess_can.campaign.faults.kinds import FaultKind
+from ess_can.campaign.faults.nodes import lose_power
+from ess_can.campaign.mixture import plain
+from ess_can.campaign.run import run_mixture
+from ess_can.campaign.station import Station
+from ess_can.sim.process import SimulatedProcess
+from tests.campaign.cases import BMU1, undisturbed
+from tests.campaign.conftest import Count
+from tests.campaign.scale import chosen
+
+OFF_S = 1.5
+
+
+@dataclass(frozen=True)
+class BmsLosesPowerToo:
+    """When the gateway dies, so does the BMS; its power comes back by itself."""
+
+    kind = FaultKind.NODE_POWER_LOST
+    text = "the BMS loses power when the gateway dies"
+
+    def arm(self, station: Station) -> None:
+        def on_start(process: SimulatedProcess) -> None:
+            process.on_death.append(died)
+
+        def died() -> None:
+            station.took(self)
+            lose_power(station, station.plant.nodes[BMU1], OFF_S)
+
+        station.on_start.append(on_start)
+
+
+def killed(text: str, *, bms_too: bool) -> str:
+    """Kill the gateway as `text` says, and resume; what is wrong afterwards."""
+    faults = [parse_fault(text), *([BmsLosesPowerToo()] if bms_too else [])]
+    result = run_mixture(plain(text), faults=faults)
+    if result.wrong:
+        return f"{text}: {result.wrong}"
+    if result.kills != 1:
+        return f"{text}: killed {result.kills} times"
+    return "" if result.ended == "DONE" else f"{text}: {result.ended} {result.errors}"
+
+
+@pytest.mark.parametrize("part", range(2))
+@pytest.mark.parametrize("bms_too", [False, True], ids=["gateway", "both"])
+def test_killed_at_every_step(bms_too: bool, part: int, count: Count) -> None:
+    steps = undisturbed().steps
+    assert steps > 200
+    chosen_steps = chosen(range(1, steps), quick=20, slice_=120, part=part, parts=2)
+    wrong = [killed(f"gateway:kill#{step}", bms_too=bms_too) for step in chosen_steps]
+    count(f"gateway killed at a step of its tasks{', BMS loses power too' if bms_too else ''}", len(chosen_steps))
+    assert not any(wrong), "\n".join(filter(None, wrong))
+
+
+@pytest.mark.parametrize("bms_too", [False, True], ids=["gateway", "both"])
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_killed_at_every_entry_of_the_journal(when: str, bms_too: bool, count: Count) -> None:
+    entries = undisturbed().entries
+    assert entries > 20
+    chosen_entries = chosen(range(entries), quick=6, slice_=40)
+    wrong = [killed(f"gateway:kill%{entry}:{when}", bms_too=bms_too) for entry in chosen_entries]
+    count(f"gateway killed {when} a journal entry{', BMS loses power too' if bms_too else ''}", len(chosen_entries))
+    assert not any(wrong), "\n".join(filter(None, wrong))

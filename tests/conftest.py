@@ -1,0 +1,15 @@
+"""What every test is given."""
+
+from __future__ import annotations
+
+from itertools import count
+
+import pytest
+
+_NUMBER = count(1)
+
+
+@pytest.fixture(autouse=True)
+def _journal_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """No command of a test writes to the journal of whoever runs it, or meets that of another test."""
+    monkeypatch.setenv("ESS_CAN_JOURNAL", str(tmp_path_factory.getbasetemp() / f"journal-{next(_NUMBER)}"))
