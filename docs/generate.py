@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -140,6 +140,7 @@ def limits() -> str:
     rows = (
         (f"`[{table.name}] {field.name}`", _limit(getattr(getattr(usual, table.name), field.name)))
         for table in fields(usual)
+        if is_dataclass(getattr(usual, table.name))
         for field in fields(getattr(usual, table.name))
     )
     return _table(("key", "default"), rows)

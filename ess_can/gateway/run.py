@@ -23,7 +23,7 @@ from ess_can.gateway.bus_load import BusLoad
 from ess_can.gateway.config import Afterwards, GatewayConfig
 from ess_can.gateway.estimate import Estimate, StationState, Target, TargetGroup, estimate
 from ess_can.gateway.phases import Phase
-from ess_can.gateway.plan import NodePlan, Plan, listen, make_plan, require_allowed
+from ess_can.gateway.plan import NodePlan, Plan, hear, make_plan, require_allowed
 from ess_can.gateway.plant_view import Connection
 from ess_can.gateway.policy import FRESH_S, Start
 from ess_can.gateway.progress import Decided, Estimated, OnProgress, PhaseEntered, ignore
@@ -209,9 +209,7 @@ class _Attempt:
         """See whether it may start, and decide what is to be done.  Reads the plant and changes nothing."""
         if self._gives_up and self._earlier is None:
             raise NothingToResume("no upgrade stands unfinished", why="every one in the journal ended")
-        with BusLoad(self._bus, self._setup.bit_timing) as others:
-            await listen(master, self._start)
-        self._load = others.load
+        self._load = await hear(master, BusLoad(self._bus, self._setup.bit_timing), self._start)
         require_allowed(master, self._start)
         master.watch.arm()  # from here on we speak: nobody else may speak as we do
         self._plan = await self._make_plan(master)

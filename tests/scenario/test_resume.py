@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import partial
 
 import pytest
 
@@ -13,8 +12,7 @@ from ess_can.campaign.monitors import Monitors, Violation
 from ess_can.cli.embedded import simulated_setup
 from ess_can.gateway.config import Afterwards, GatewayConfig
 from ess_can.gateway.phases import Phase
-from ess_can.gateway.plant_view import Connection
-from ess_can.gateway.progress import Decided, Event, NodeStepEntered, PhaseEntered
+from ess_can.gateway.progress import Decided, Event
 from ess_can.gateway.report import Report
 from ess_can.gateway.run import roll_back_station, upgrade_station
 from ess_can.identity import NodeAddress, NodeType, Version
@@ -25,7 +23,7 @@ from ess_can.sim.loop import run_virtual
 from ess_can.sim.plant import Plant, PlantSpec
 from ess_can.sim.process import SimulatedProcess
 from ess_can.trust.verify import VerifiedUpgrade
-from tests.scenario.support import NEW, OLD, QUICK, SETTLED_S, release, small_plant
+from tests.scenario.support import NEW, QUICK, SETTLED_S, release, small_plant
 
 DECISION_S = 5.0
 KIB = 8
