@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -10,6 +11,7 @@ import click
 from ess_can.cli.bus_options import BusOptions, bus_options
 from ess_can.cli.errors import describe, handle_errors
 from ess_can.cli.image_text import print_json
+from ess_can.cli.journal_option import journal_directory, journal_option
 from ess_can.cli.station_options import StationOptions, station_options
 
 if TYPE_CHECKING:
@@ -28,21 +30,31 @@ class _Status:
 @click.command()
 @bus_options
 @station_options
+@journal_option
 @click.option("--sim", is_flag=True, help="Look at the embedded simulated plant.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 @handle_errors
 def status(
     bus: BusOptions,
     station: StationOptions,
+    journal: Path | None,
     sim: bool,
     as_json: bool,
 ) -> None:
-    """Listen to the plant without sending a frame.
+    """Listen to the plant without sending a frame, and say what the journal has of an upgrade that did not end well.
 
     The exit code is 0 if an upgrade could start now, else that of the gravest reason against it.
     """
+    from ess_can.cli.last_upgrade import journal_says
+    from ess_can.cli.upgrade_job import was_typed
     from ess_can.cli.visit import visit
 
+    last, journal_error = None, None
+    if not sim or was_typed("journal"):
+        last, journal_error = journal_says(journal_directory(journal), journal)
+    if last is not None and not as_json:  # whatever the bus has to say
+        for line in last.lines():
+            click.echo(line)
     found = visit(bus, station, _look, sim=sim)
     exit_code = found.refusals[0].exit_code if found.refusals else 0
     if as_json:
@@ -55,10 +67,14 @@ def status(
                 "allowed": not refusals,
                 "refusals": refusals,
                 **_document(found),
+                "upgrade": None if last is None else last.document(),
+                "journal_error": None if journal_error is None else describe(journal_error),
             }
         )
     else:
         _print(found)
+        if journal_error is not None:
+            click.echo(f"journal {journal_error.name}: {journal_error}", err=True)
     raise click.exceptions.Exit(exit_code)
 
 

@@ -307,9 +307,8 @@ class _Attempt:
         else:
             report.resumable = not (report.error is None or isinstance(report.error, HeldOpenByChoice))
         await self._log.end(self._close_record)
-        if report.journal_error is None and self._log.error is not report.error:
-            report.journal_error = self._log.error
-        report.resumable |= report.journal_error is not None
+        report.journal_error = self._log.error
+        report.resumable |= report.journal_error is not None and bool(report.upgrade_id)
 
     def _close_record(self, journal: Journal) -> None:
         report = self._report
