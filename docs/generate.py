@@ -146,6 +146,14 @@ def limits() -> str:
     return _table(("key", "default"), rows)
 
 
+def hv_gate_conditions() -> str:
+    """Each condition of the HV gates, with evidence that fails in it alone: from the test that tries them."""
+    sys.path.insert(0, str(DOCS.parent))
+    from tests.property.test_hv_gate_conditions import conditions_table
+
+    return conditions_table()
+
+
 PARTS: Mapping[str, Callable[[], str]] = MappingProxyType(
     {
         "frames": frames,
@@ -156,6 +164,7 @@ PARTS: Mapping[str, Callable[[], str]] = MappingProxyType(
         "exit-codes": exit_codes,
         "identifiers": identifiers,
         "limits": limits,
+        "hv-gate-conditions": hv_gate_conditions,
     }
 )
 

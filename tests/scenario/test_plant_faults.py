@@ -16,10 +16,12 @@ from ess_can.gateway.config import GatewayConfig, PolicyLimits, TimeLimits
 from ess_can.gateway.phases import NodeStep, Phase
 from ess_can.gateway.run import GatewaySetup, upgrade_station
 from ess_can.journal.journal import Journal
+from ess_can.signals.messages import BmsHvStatus, PcsStatus
 from ess_can.sim.loop import run_virtual
 from ess_can.sim.node import SimulatedNode
 from ess_can.sim.plant import Plant
 from ess_can.sim.process import SimulatedProcess
+from ess_can.sim.wire import WireFault
 from tests.campaign.scale import chosen
 from tests.scenario.support import (
     BMU1,
@@ -241,3 +243,72 @@ def test_eight_racks_leave_room_at_every_bit_rate(bitrate: int) -> None:
     outcome = play(spec=replace(QUICK, racks=8, bit_timing=BitTiming(bitrate)), dry_run=True)
     assert outcome.error == ""
     assert PolicyLimits().bus_load_max_percent == 80.0
+
+
+# --- H8: each status of a rack while a small image is written ---------------------------------------------
+
+STATUSES = [(message, nth, how) for message in (BmsHvStatus, PcsStatus) for nth in range(30) for how in ("lost", "bad")]
+
+
+@pytest.mark.parametrize(("message", "nth", "how"), chosen(STATUSES, quick=16, slice_=40))
+def test_one_status_lost_or_bad_at_any_place_pauses_at_most(
+    message: type[BmsHvStatus | PcsStatus], nth: int, how: str
+) -> None:
+    """The `nth` from the begin of programming on: lost, it is one missed cycle; bad, the proof is renewed."""
+    spoilt: list[float] = []
+
+    async def script(scene: Scene) -> None:
+        await scene.phase(Phase.PROGRAM)
+        can_id, seen = scene.plant.codec.route(message).can_id, 0
+
+        def fault(_index: int, frame: CanFrame) -> WireFault | CanFrame | None:
+            nonlocal seen
+            if frame.can_id != can_id:
+                return None
+            seen += 1
+            if seen != nth + 1:
+                return None
+            spoilt.append(now())
+            return WireFault.LOSE if how == "lost" else frame._replace(data=bytes(8))
+
+        scene.plant.wire.fault = fault
+
+    outcome = play(script, spec=replace(QUICK, racks=1), upgrade=release(kib=12))
+    outcome.require(Phase.DONE)
+    outcome.require_confirmed(NEW)
+    scene, (at,) = outcome.scene, spoilt
+    if how == "lost":
+        assert "HV_PERMIT_REVOKED" not in scene.notes
+    else:  # ten good ones take 0.45 s; two frames were on their way
+        early = [sent for sent in writes(scene.diagnostic_requests) if at + 0.002 < sent.at < at + 0.45]
+        assert not early, f"the first {early[0].at - at:.4f} s after"
+
+
+@pytest.mark.parametrize("regained_s", [1.0, 2.5])
+def test_a_permit_regained_within_its_limit_goes_on_where_it_was_verified(regained_s: float) -> None:
+    async def script(scene: Scene) -> None:
+        await scene.verified()
+        scene.lose(PcsStatus)
+        await pause(regained_s)
+        scene.heal()
+
+    outcome = play(script, spec=replace(QUICK, racks=1), config=_impatient)
+    outcome.require(Phase.DONE)
+    assert "resumed at" in outcome.scene.steps(NodeStep.TRANSFER)[-1].detail
+
+
+def test_a_permit_that_is_regained_too_late_has_ended_the_upgrade_safely() -> None:
+    async def script(scene: Scene) -> None:
+        await scene.verified()
+        scene.lose(PcsStatus)
+        await pause(4.5)
+        scene.heal()
+
+    outcome = play(script, spec=replace(QUICK, racks=1), config=_impatient)
+    assert outcome.report.exit_code
+    assert "HV_OFF_NOT_PROVED" in outcome.why or outcome.error == "HV_OFF_NOT_PROVED"
+    assert not outcome.scene.all_steps(NodeStep.TRIAL_BOOT)
+
+
+def _impatient(plant: Plant) -> GatewayConfig:
+    return GatewayConfig(plant.addresses, times=TimeLimits(permit_regain_s=3.5))
