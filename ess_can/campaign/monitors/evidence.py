@@ -69,6 +69,12 @@ class WireEvidence:
                 self._listen(view, route, source)
         view.sent.setdefault(codec.route(EmsHvStatusPoll).can_id, []).append(self._on_poll)
 
+    def gateway_started(self, at: float) -> None:
+        """A new gateway process listens: it heard nothing before, and judges each source by its next frame as a first."""
+        for source in self._sources:
+            source.monitor = E2eMonitor(source.monitor.data_id, _MAX_DELTA)
+            self._bad(source, at, f"{source.name} was not heard yet", mute=True)
+
     def _listen(self, view: WireView, route: Route, source: Source) -> None:
         def on_frame(frame: CanFrame, at: float, _sender: str) -> None:
             self.standing(at)

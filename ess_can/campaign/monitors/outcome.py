@@ -161,16 +161,19 @@ class OutcomeMonitor:
         return self._is_held or (tripped and no_contactor)
 
     def _judge_record(self, report: Report) -> None:
-        entry = self._records.ended
         if self._records.failed or not self._records.begun:
             return
         name = "" if report.error is None else report.error.name
+        if report.resumable:
+            result, entry = report.result.value, self._records.stopped
+            said = "" if entry is None else entry.text
+        else:
+            result, entry = report.result.name.lower(), self._records.ended
+            said = "" if entry is None else entry.facts
         if entry is None:
             self._broken(Invariant.TYPED_FAILURE, "the upgrade ended, and the journal does not say how")
-        elif name not in entry.facts or report.result.value not in entry.facts:
-            self._broken(
-                Invariant.TYPED_FAILURE, f"the journal's last word is not {report.result.value} {name}".strip()
-            )
+        elif name not in said or result not in said:
+            self._broken(Invariant.TYPED_FAILURE, f"the journal's last word is not {result} {name}".strip())
 
 
 # --- the end of runs -----------------------------------------------------------------------------------
