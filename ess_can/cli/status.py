@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -10,12 +12,24 @@ import click
 from ess_can.cli.bus_options import BusOptions, bus_options
 from ess_can.cli.errors import describe, handle_errors
 from ess_can.cli.image_text import print_json
+from ess_can.cli.journal_option import journal_directory, journal_option
 from ess_can.cli.station_options import StationOptions, station_options
 
+from ess_can.errors import EssCanError, JournalError
+
 if TYPE_CHECKING:
-    from ess_can.errors import EssCanError
     from ess_can.gateway.plant_view import PlantView
     from ess_can.gateway.station_master import StationMaster
+    from ess_can.journal.entries import Entry, UpgradeRecord
+
+
+@dataclass(frozen=True, slots=True)
+class _Unfinished:
+    """The upgrade that has not ended, what was written of it last, and whether it set about anything."""
+
+    record: UpgradeRecord
+    last: Entry
+    began_work: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,22 +42,32 @@ class _Status:
 @click.command()
 @bus_options
 @station_options
+@journal_option
 @click.option("--sim", is_flag=True, help="Look at the embedded simulated plant.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 @handle_errors
 def status(
     bus: BusOptions,
     station: StationOptions,
+    journal: Path | None,
     sim: bool,
     as_json: bool,
 ) -> None:
-    """Listen to the plant without sending a frame.
+    """Listen to the plant without sending a frame, and see in the journal whether an upgrade has not ended.
 
-    The exit code is 0 if an upgrade could start now, else that of the gravest reason against it.
+    The exit code is 0 if an upgrade could start now, or be gone on with, else that of the gravest reason against it.
     """
     from ess_can.cli.visit import visit
 
-    found = visit(bus, station, _look, sim=sim)
+    unfinished: _Unfinished | None = None
+    unreadable: list[EssCanError] = []
+    if journal is not None or not sim:
+        try:
+            unfinished = _unfinished(journal_directory(journal))
+        except JournalError as error:  # the plant counts for more than the record of it
+            unreadable = [error]
+    found = visit(bus, station, partial(_look, unfinished is not None and unfinished.began_work), sim=sim)
+    found.refusals.extend(unreadable)
     exit_code = found.refusals[0].exit_code if found.refusals else 0
     if as_json:
         refusals = [describe(error) | {"exit_code": error.exit_code} for error in found.refusals]
@@ -55,20 +79,34 @@ def status(
                 "allowed": not refusals,
                 "refusals": refusals,
                 **_document(found),
+                "unfinished": None if unfinished is None else _unfinished_document(unfinished, journal),
             }
         )
     else:
-        _print(found)
+        _print(found, unfinished, journal)
     raise click.exceptions.Exit(exit_code)
 
 
-async def _look(master: StationMaster) -> _Status:
+def _unfinished(directory: Path) -> _Unfinished | None:
+    """What the journal has of an upgrade that has not ended.  Raises the journal's errors."""
+    from ess_can.journal.reader import JournalReader
+
+    with JournalReader.open(directory) as reader:
+        record = next((each for each in reader.upgrades() if not each.finished), None)
+        entries = [] if record is None else reader.entries(record.id)
+    if record is None or not entries:
+        return None
+    return _Unfinished(record, entries[-1], any(entry.deed is not None for entry in entries))
+
+
+async def _look(resumes: bool, master: StationMaster) -> _Status:
     from ess_can.bus.clock import now
     from ess_can.gateway.plan import listen
-    from ess_can.gateway.policy import refusals
+    from ess_can.gateway.policy import Start, refusals
 
     await listen(master)
-    found = refusals(master.view, master.config, master.link.codec.fingerprint, now())
+    start = Start.RESUMED if resumes else Start.FRESH
+    found = refusals(master.view, master.config, master.link.codec.fingerprint, now(), start)
     return _Status(master.view, master.config.racks, found)
 
 
@@ -111,7 +149,16 @@ def _rack_document(view: PlantView, rack: int) -> dict[str, object]:
     }
 
 
-def _print(found: _Status) -> None:
+def _unfinished_document(unfinished: _Unfinished, journal: Path | None) -> dict[str, object]:
+    from ess_can.cli.history import upgrade_document
+    from ess_can.cli.journal_text import entry_text
+    from ess_can.journal.entries import time_text
+
+    last = {"at": time_text(unfinished.last.at), "text": entry_text(unfinished.last)}
+    return {**upgrade_document(unfinished.record, journal), "last_entry": last}
+
+
+def _print(found: _Status, unfinished: _Unfinished | None, journal: Path | None) -> None:
     pcs = found.view.pcs
     if pcs is None:
         click.echo("PCS           not heard")
@@ -129,11 +176,24 @@ def _print(found: _Status) -> None:
         )
     for address, info in sorted(found.view.nodes.items()):
         click.echo(f"{address!s:<14}runs {info.value.version} ({info.value.image_state.name.lower()})")
+    if unfinished is not None:
+        _print_unfinished(unfinished, journal)
     if not found.refusals:
-        click.echo("An upgrade could start now.")
+        click.echo("An upgrade could start now." if unfinished is None else "It could be gone on with now.")
     for error in found.refusals:
         click.echo(f"refused {error.name}: {error}", err=True)
         click.echo(f"what to do: {error.remedy}", err=True)
+
+
+def _print_unfinished(unfinished: _Unfinished, journal: Path | None) -> None:
+    from ess_can.cli.journal_text import entry_text, printable, resume_command, time_of
+
+    record, last = unfinished.record, unfinished.last
+    click.echo(
+        f"upgrade {record.id:<6}{printable(record.release)}, began {time_of(record.began_at)}, has not ended; last on "
+        f"record, {time_of(last.at)}: {' '.join(entry_text(last).split())}"
+    )
+    click.echo(f"go on with it: {resume_command(journal)}")
 
 
 def _value(number: object, unit: str) -> str:
