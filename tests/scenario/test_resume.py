@@ -11,6 +11,7 @@ import pytest
 
 from ess_can.bus.clock import Cycle, now, pause, until
 from ess_can.bus.station import StationLink
+from ess_can.campaign.monitors import Monitors
 from ess_can.cli.embedded import simulated_setup
 from ess_can.errors import NothingToResume, RolledBack
 from ess_can.gateway.config import Afterwards, GatewayConfig
@@ -28,7 +29,7 @@ from ess_can.sim.node import Behaviour
 from ess_can.sim.plant import Plant, PlantSpec
 from ess_can.sim.process import SimulatedProcess
 from ess_can.trust.verify import VerifiedUpgrade
-from tests.scenario.support import BMU1, BMU2, COMM_GATEWAY, NEW, OLD, QUICK, SETTLED_S, Observer, release, small_plant
+from tests.scenario.support import BMU1, BMU2, COMM_GATEWAY, NEW, OLD, QUICK, SETTLED_S, release, small_plant
 
 DECISION_S = 5.0
 KIB = 8
@@ -146,7 +147,7 @@ def play(
     async def run() -> Seen:
         plant = small_plant(spec)
         plant.start()
-        observer = Observer(plant)
+        monitors = Monitors(plant)
         await pause(SETTLED_S)
         gateway = Gateway(plant)
         if kill is not None:
@@ -167,7 +168,7 @@ def play(
             if unfinished:
                 decided_after_s = gateway.decided_after_s()
         await pause(1.0)
-        observer.finish()
+        monitors.finish()
         circuit = plant.circuit
         seen = Seen(
             reports,
@@ -175,7 +176,7 @@ def play(
             plant.versions(),
             circuit.pcs_contactor.closed and all(r.main_plus.closed and r.main_minus.closed for r in circuit.racks),
             plant.pcs.locked,
-            observer.breaches,
+            list(map(str, monitors.violations)),
             decided_after_s,
             gateway.journal.unfinished() is not None,
             sum(node.flash.counters.sectors_erased for node in plant.nodes.values()),
