@@ -131,8 +131,8 @@ class Run:
             self._trace_hash = station.plant.trace.hexdigest()
             if lines is not None:
                 lines.finish()
-            for at, fault in station.effects:
-                self._say("fault", fault.text, at)
+            for at, effective in station.effects:
+                self._say("fault", effective.text, at)
             for violation in self._monitors.violations:
                 self._say("RULE", str(violation), violation.at_s)
             station.plant.stop()
