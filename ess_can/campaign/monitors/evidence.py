@@ -54,13 +54,16 @@ class WireEvidence:
         self.lost_at: float | None = -inf
         self.silent = True
         self.why = "nothing was proved yet"
-        self.pcs = Source("PCS_Status", _IN_A_ROW, E2eMonitor(codec.route(PcsStatus).e2e_data_id or 0, _MAX_DELTA))
+        pcs_data_id = codec.route(PcsStatus).e2e_data_id or 0
+        self.pcs = Source("PCS_Status", _IN_A_ROW, E2eMonitor(pcs_data_id, _MAX_DELTA))
+        """The PCS's word as the nodes heard it, which no new gateway makes them forget."""
         self.pcs_bad_at = -inf
-        """When the PCS's last word came that was no evidence."""
+        """When the PCS's last word came to them that was no evidence."""
         self._codec = codec
         self._tokens: dict[int, float] = {}
-        self._sources = [self.pcs]
-        self._listen(view, codec.route(PcsStatus), self.pcs)
+        self._sources = [Source("PCS_Status", _IN_A_ROW, E2eMonitor(pcs_data_id, _MAX_DELTA))]
+        for pcs in (self.pcs, *self._sources):
+            self._listen(view, codec.route(PcsStatus), pcs)
         for rack in racks:
             for message_type, needed in ((BmsHvStatus, _IN_A_ROW), (BmsHvNotice, 1)):
                 route = codec.route(message_type, rack)
@@ -122,7 +125,8 @@ class WireEvidence:
         source.good_at = None
         source.in_a_row = 0
         source.mute = mute
-        self._lose(at, why, silent=mute)
+        if source is not self.pcs:
+            self._lose(at, why, silent=mute)
 
     def _lose(self, at: float, why: str, *, silent: bool) -> None:
         if self.lost_at is None:
