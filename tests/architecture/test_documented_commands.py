@@ -36,7 +36,8 @@ def test_there_are_some() -> None:
 def test_it_parses(document: str, arguments: str) -> None:
     rest = [word for word in shlex.split(re.split(r" [|>&]", arguments)[0]) if word != "..."]
     command: click.Command = main
-    context = click.Context(main, info_name="ess-can")
+    # A command keeps the help option that it was first asked for: it has to be the usual one.
+    context = click.Context(main, info_name="ess-can", help_option_names=["-h", "--help"])
     while isinstance(command, click.Group) and rest and not rest[0].startswith("-"):
         name, found, rest = command.resolve_command(context, rest)
         assert found is not None, f"{document}: no command {name}"

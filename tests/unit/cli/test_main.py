@@ -26,7 +26,7 @@ def test_every_command_has_help_and_says_what_the_list_says(name: str) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        *("demo", "upgrade", "status", "history", "report", "monitor", "doctor", "inventory"),
+        *("demo", "upgrade", "resume", "status", "history", "report", "monitor", "doctor", "inventory"),
         *("sim plant", "sim bms", "sim pcs"),
     ],
 )
