@@ -182,3 +182,29 @@ def test_where_another_one_runs_already_it_does_not_start(
 @pytest.mark.parametrize(("part", "other"), [("bms", Part.PCS), ("pcs", Part.BMS)])
 def test_the_other_part_is_no_conflict(part: str, other: Part, monkeypatch: pytest.MonkeyPatch) -> None:
     assert beside_another(monkeypatch, part, other).exit_code == 0
+
+
+def test_monitors_tell_of_a_violation_at_once_and_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    watched = ("sim", "plant", "-i", "virtual", "-c", "test_monitors", "--racks", 1, "--duration", 0.3, "--monitors")
+    told = document(run(*watched, "--json"))
+    assert (told["exit_code"], told["violations"]) == (0, [])
+
+    original = embedded.make_plant
+
+    def make_plant(
+        spec: PlantSpec, codec: StationCodec, firmware_keys: KeyRing = embedded.NO_KEYS, state: StateFiles | None = None
+    ) -> Plant:
+        plant = original(spec, codec, firmware_keys, state)
+        flash = next(iter(plant.nodes.values())).flash
+        plant.on_step.append(lambda now: None if flash.busy else erase_what_runs(plant, now))
+        return plant
+
+    monkeypatch.setattr(embedded, "make_plant", make_plant)
+    result = run(*watched, "--json")
+    told = document(result)
+    assert (result.exit_code, told["exit_code"], told["result"]) == (120, 120, "error")
+    assert told["error"]["name"] == "INVARIANT_VIOLATED"
+    assert any("RUNNING_BANK" in told["error"]["why"] and "bmu1" in violation for violation in told["violations"])
+    assert "\nviolation at " in result.stderr
+    assert told["frames"] > 0
+    assert "error INVARIANT_VIOLATED: " in run(*watched).stderr
