@@ -54,10 +54,10 @@ def play(journal: Journal) -> tuple[Report, Scene, bool]:
         await pause(SETTLED_S)
         report = await scene.run_upgrade(release(kib=KIB), journal=journal)
         await pause(0.2)
-        scene.observer.finish()
+        scene.monitors.finish()
         back = scene.all_connected and not plant.pcs.locked
         versions = {str(version) for version in plant.versions().values()}
-        assert scene.observer.breaches == []
+        assert scene.monitors.violations == []
         assert versions <= {str(OLD), str(NEW)}
         plant.stop()
         return report, scene, back
