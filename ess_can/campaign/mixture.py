@@ -24,7 +24,7 @@ from ess_can.campaign.faults.plant import NAMES as PLANT
 from ess_can.campaign.faults.plant import OF_A_RACK
 from ess_can.campaign.plants import SMALLEST, Site, random_site
 from ess_can.gateway.phases import Phase
-from ess_can.identity import NodeAddress, NodeType
+from ess_can.identity import NodeAddress
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +74,9 @@ _PHASES: Mapping[Phase, tuple[int, float]] = {
 }
 """How often a fault strikes in a phase, and about how long the phase is, in seconds."""
 
+_BEFORE_TRIAL = (Phase.RAMP_DOWN, Phase.OPEN_CONTACTORS, Phase.PROVE_HV_OFF, Phase.PROGRAM)
+"""Once an image is on trial the other bank holds the only confirmed one: that it goes bad then nobody can survive."""
+
 _CHECK_S = 1.0
 _FRAMES = 2500
 _OF_A_CLASS = 60
@@ -82,9 +85,13 @@ _STEPS = 600
 _ENTRIES = 70
 
 
+NOT_BY_CHANCE = frozenset({FaultKind.FLASH_ROT_RUNNING})
+"""While an upgrade erases the other bank no node can survive that the image it runs goes bad, too."""
+
+
 def random_fault(chance: random.Random, site: Site) -> str:
-    """A fault of any kind, as text."""
-    kind = chance.choice(list(FaultKind))
+    """A fault of any kind but those that leave nothing to be saved, as text."""
+    kind = chance.choice([kind for kind in FaultKind if kind not in NOT_BY_CHANCE])
     text = _MAKERS[kind](kind, chance, site)
     return parse_fault(text).text
 
@@ -158,7 +165,8 @@ def _cut(kind: FaultKind, chance: random.Random, site: Site) -> str:
 def _damage(kind: FaultKind, chance: random.Random, site: Site) -> str:
     a_sector = kind in (FaultKind.FLASH_WORN, FaultKind.FLASH_DEFECT)
     where = chance.randrange(3 if a_sector else site.payload_bytes)
-    return f"flash:{_node(chance, site)}:{name_of(kind, DAMAGE)}={where}@{_moment(chance)}"
+    before_trial = f"{chance.choice(_BEFORE_TRIAL).name}+{round(chance.uniform(0.0, 0.1), 3)}"
+    return f"flash:{_node(chance, site)}:{name_of(kind, DAMAGE)}={where}@{before_trial}"
 
 
 def _of_plant(kind: FaultKind, chance: random.Random, site: Site) -> str:

@@ -17,6 +17,7 @@ from ess_can.bus.clock import now, pause
 from ess_can.campaign.faults import Fault, parse_fault
 from ess_can.campaign.mixture import Mixture, mixture_of
 from ess_can.campaign.monitors import Monitors
+from ess_can.campaign.operator import disconnect, partly_connected
 from ess_can.campaign.plants import NEW, NEXT
 from ess_can.campaign.releases import make_plant, release
 from ess_can.campaign.result import RunResult
@@ -32,8 +33,11 @@ from ess_can.sim.loop import run_virtual
 
 LONGEST_S = 1800.0
 """In how much time every attempt has to come to its end, faults or not."""
-HEALED_S = 5.0
-"""What everybody is given to notice that nothing is wrong any more."""
+HEALED_S = (5.0, 75.0)
+"""After how long an upgrade is resumed when the faults are gone, and if it is refused once more.
+
+A node that was left on trial with firmware that cannot be heard goes back by itself, after up to 60 s.
+"""
 
 _NAME = re.compile(r"\b[A-Z][A-Z_]+\b")
 
@@ -122,7 +126,7 @@ class Run:
             await self._under_faults(station)
             await self._healed(station)
         finally:
-            self._monitors.finish(station.report)
+            self._monitors.finish()
             self._virtual_s = now()
             self._trace_hash = station.plant.trace.hexdigest()
             if lines is not None:
@@ -152,12 +156,12 @@ class Run:
         if self.stuck:
             return
         station.heal()
-        await pause(HEALED_S)
-        if station.unfinished:
-            self._say("somebody", "resumes the upgrade")
-            if not await self._attempt(station, station.start_resume) or station.unfinished:
-                self.stuck = self.stuck or "the upgrade is unfinished after a resume without faults"
-                return
+        self._say("somebody", "removes every fault")
+        if not await self._finished_healed(station):
+            return
+        if partly_connected(station.plant):  # which no upgrade touches, and rightly so
+            self._say("somebody", "disconnects the plant by its own controls")
+            await disconnect(station.plant)
         site = self._mixture.site
         following = release(site.release, NEXT, site.payload_bytes)
         self._say("somebody", f"starts the upgrade to {NEXT}")
@@ -168,6 +172,22 @@ class Run:
             self._unhealed = self.stuck or "the gateway died"
         elif report.result is not Phase.DONE:
             self._unhealed = f"{report.result.name}: {report.error}"
+
+    async def _finished_healed(self, station: Station) -> bool:
+        """Whether what is unfinished came to an end: at once or, after a trial's own time-out, at the second try."""
+        for after_s in HEALED_S:
+            await pause(after_s)
+            if not station.unfinished:
+                return True
+            self._say("somebody", "resumes the upgrade")
+            ended = await self._attempt(station, station.start_resume)
+            if self.stuck:
+                return False
+            if ended and station.report is not None and station.report.result is not Phase.REFUSED:
+                return True
+        told = "it died" if station.report is None else str(station.report.error)
+        self.stuck = f"without faults the upgrade cannot be resumed: {told}"
+        return False
 
     async def _attempt(self, station: Station, start: Callable[[], object], *, last: bool = False) -> bool:
         """Have the gateway work until it ends or dies; whether it came to its end."""
@@ -190,6 +210,8 @@ class Run:
         if not finished or report is None:
             self._say("gateway", "died")
             return False
+        if self._monitors is not None:
+            self._monitors.ended(report)
         if not last:
             self._ended = report.result.name
             self._note_errors(report, events)

@@ -315,6 +315,8 @@ class Station:
             self.controller.detach()
             self.controller.attach()
         plant = self.plant
+        for each in (plant.pcs_node.controller, *(node.controller for node in plant.nodes.values())):
+            each.restart()  # out of bus-off; nothing to one that is online, or without power
         plant.circuit.step(now())
         plant.pcs.clear(TECHNICIAN, now())
         for rack in plant.racks:

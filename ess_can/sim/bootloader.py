@@ -106,7 +106,7 @@ class Bootloader:
         decision = decide(self.records.boot.recover(), self._check)
         self.records.boot.store(decision.record)
         self.flash.running_bank = decision.bank
-        for tell in self.on_boot:
+        for tell in self.on_boot if self.flash.power.powered else ():  # else it never came to run
             tell(decision)
         return decision
 

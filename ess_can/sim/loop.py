@@ -70,6 +70,7 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
         self._unhandled: BaseException | None = None
         self._thread = threading.get_ident()
         self._owners: list[Owner] = []
+        self._buried = False
 
     def time(self) -> float:
         """Virtual time in seconds."""
@@ -124,6 +125,8 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
     def default_exception_handler(self, context: dict[str, Any]) -> None:
         """Keep an exception that nobody handled: the loop raises it after this round."""
         exception = context.get("exception")
+        if self._buried:  # what the remains of dead processes still say means nothing
+            return
         if exception is None:
             super().default_exception_handler(context)
         elif self._unhandled is None:
@@ -170,6 +173,7 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
 
     async def bury(self) -> None:
         """The run is over: take apart what is left of processes that were killed."""
+        self._buried = bool(self._owners)
         for owner in self._owners:
             owner.bury()
 

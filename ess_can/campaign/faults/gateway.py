@@ -36,7 +36,7 @@ _AMOUNTS = {
     FaultKind.CLOCK_JUMPS: 10 * 365.25 * 86400,
 }
 
-_AT_ENTRY: Mapping[str, FaultKind] = MappingProxyType(
+AT_ENTRY: Mapping[str, FaultKind] = MappingProxyType(
     {
         "before": FaultKind.KILL_BEFORE_COMMIT,
         "after": FaultKind.KILL_AFTER_COMMIT,
@@ -124,12 +124,12 @@ class EntryFault:
     def text(self) -> str:
         """See `Fault`."""
         what = "disk" if self.kind in (FaultKind.DISK_FULL, FaultKind.DISK_ERROR) else "kill"
-        return f"gateway:{what}%{self.entry}:{name_of(self.kind, _AT_ENTRY)}"
+        return f"gateway:{what}%{self.entry}:{name_of(self.kind, AT_ENTRY)}"
 
     @classmethod
     def parse(cls, what: str, entry: str, how: str) -> Self:
         """Put one together from what `_ENTRY` found.  Raises ValueError."""
-        fault = cls(look_up(how, _AT_ENTRY), int(entry))
+        fault = cls(look_up(how, AT_ENTRY), int(entry))
         if not fault.text.startswith(f"gateway:{what}%"):
             raise ValueError(f"{what} does not go with {how}")
         return fault

@@ -38,7 +38,7 @@ class Monitors:
         self._truth = HvTruth(plant, clock())
         view = WireView(plant.wire, plant.codec, plant.addresses)
         racks = tuple(rack.index for rack in plant.racks)
-        evidence = WireEvidence(view, plant.codec, racks)
+        evidence = self._evidence = WireEvidence(view, plant.codec, racks)
         verified = Verified(plant.verify)
         self._memories = [MemoryMonitor(node, verified, self._ledger, clock) for node in plant.nodes.values()]
         PermissionMonitor(view, evidence, self._truth, self._memories, self._ledger, gateways)
@@ -88,8 +88,9 @@ class Monitors:
         return self.plant.trace.hexdigest()
 
     def attach_journal(self, journal: Journal, *, another: bool = False) -> None:
-        """Compare with this journal from now on; again with what the next process finds of it, or with `another`."""
+        """Compare with this journal from now on: as a gateway starts that goes on with it, or with `another`."""
         self._records.attach(journal, another=another)
+        self._evidence.gateway_started(self.plant.wire.loop.time())
 
     def ended(self, report: Report) -> None:
         """An upgrade has ended just now: what it says of itself must be true."""
