@@ -57,7 +57,7 @@ def play(journal: Journal) -> tuple[Report, Scene, bool]:
         scene.monitors.finish()
         back = scene.all_connected and not plant.pcs.locked
         versions = {str(version) for version in plant.versions().values()}
-        assert not scene.monitors.violations
+        assert scene.monitors.violations == []
         assert versions <= {str(OLD), str(NEW)}
         plant.stop()
         return report, scene, back

@@ -11,7 +11,7 @@ import pytest
 
 from ess_can.bus.clock import Cycle, now, pause, until
 from ess_can.bus.station import StationLink
-from ess_can.campaign.monitors import Monitors
+from ess_can.campaign.monitors import Monitors, Violation
 from ess_can.cli.embedded import simulated_setup
 from ess_can.errors import NothingToResume, RolledBack
 from ess_can.gateway.config import Afterwards, GatewayConfig
@@ -41,6 +41,8 @@ class Gateway:
     """The gateway's computer: what survives a process, and the process that runs now."""
 
     plant: Plant
+    monitors: Monitors
+    known: VerifiedUpgrade | None = None
     journal: Journal = field(default_factory=Journal.in_memory)
     entries: list[Entry] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
@@ -58,12 +60,14 @@ class Gateway:
 
     async def _run(self, bus: Controller, upgrade: VerifiedUpgrade | None, afterwards: Afterwards) -> None:
         setup = simulated_setup(self.plant, GatewayConfig(self.plant.addresses, afterwards=afterwards))
+        self.monitors.attach_journal(self.journal)
         self.journal.on_entry.append(self.entries.append)
         tell = self.events.append
         if upgrade is None:
-            self.report = await roll_back_station(bus, None, setup, journal=self.journal, on_progress=tell)
+            self.report = await roll_back_station(bus, self.known, setup, journal=self.journal, on_progress=tell)
         else:
             self.report = await upgrade_station(bus, upgrade, setup, journal=self.journal, on_progress=tell)
+        self.monitors.ended(self.report)
 
     def kill(self) -> None:
         """As by SIGKILL.  The journal is what the next process opens."""
@@ -112,7 +116,7 @@ class Seen:
     versions: dict[NodeAddress, Version]
     connected: bool
     locked: bool
-    breaches: list[str]
+    violations: list[Violation]
     decided_after_s: float
     unfinished: bool
     erased: int
@@ -124,7 +128,7 @@ class Seen:
         bmus = {v for address, v in self.versions.items() if address.node_type is NodeType.BMU}
         assert bmus == {version}
         assert (self.connected, self.locked) == (connected, False)
-        assert self.breaches == []
+        assert self.violations == []
         assert not self.unfinished
         return report
 
@@ -141,6 +145,7 @@ def play(
     meanwhile: Callable[[Plant], None] | None = None,
     settles_s: float = 1.0,
     times: int = 1,
+    known: bool = True,
 ) -> Seen:
     """Upgrade, with `kill` arranged beforehand; after `wait_s` another process resumes, takes over, or rolls back."""
 
@@ -149,7 +154,7 @@ def play(
         plant.start()
         monitors = Monitors(plant)
         await pause(SETTLED_S)
-        gateway = Gateway(plant)
+        gateway = Gateway(plant, monitors, release(kib=KIB) if known else None)
         if kill is not None:
             kill(gateway)
         gateway.start(first or release(kib=KIB))
@@ -176,7 +181,7 @@ def play(
             plant.versions(),
             circuit.pcs_contactor.closed and all(r.main_plus.closed and r.main_minus.closed for r in circuit.racks),
             plant.pcs.locked,
-            list(map(str, monitors.violations)),
+            monitors.violations,
             decided_after_s,
             gateway.journal.unfinished() is not None,
             sum(node.flash.counters.sectors_erased for node in plant.nodes.values()),
@@ -324,11 +329,15 @@ def test_what_a_node_holds_is_not_sent_again() -> None:
 
 @pytest.mark.parametrize("deed", [Deed.RAMP_DOWN, Deed.TRANSFER, Deed.ACTIVATE, Deed.RESTART, Deed.CLOSE])
 @pytest.mark.parametrize("kind", [Kind.INTENT, Kind.RESULT])
-def test_given_up(kind: Kind, deed: Deed) -> None:
-    seen = play(at_deed(kind, deed), roll_back=True)
+@pytest.mark.parametrize("known", [True, False], ids=["known", "release unreadable"])
+def test_given_up(kind: Kind, deed: Deed, known: bool) -> None:
+    seen = play(at_deed(kind, deed), roll_back=True, known=known)
+    if known and deed is Deed.CLOSE:  # too late
+        report = seen.require(Phase.DONE, NEW)
+        assert (report.exit_code, seen.entries[-1].text) == (0, "done")
+        return
     report = seen.require(Phase.ROLLED_BACK, NEW if deed is Deed.CLOSE else OLD)
-    assert report.exit_code == 0
-    assert seen.entries[-1].text == "rolled_back"
+    assert (report.exit_code, seen.entries[-1].text) == (100, "rolled_back")
 
 
 def test_killed_while_it_rolls_back_and_again_while_it_resumes() -> None:
@@ -355,7 +364,7 @@ def test_with_nothing_to_resume_nothing_is_rolled_back() -> None:
         plant = small_plant(ONE_RACK)
         plant.start()
         await pause(SETTLED_S)
-        report = await Gateway(plant).again(None)
+        report = await Gateway(plant, Monitors(plant)).again(None)
         plant.stop()
         return report
 

@@ -105,7 +105,7 @@ class OutcomeMonitor:
             if report.exit_code != HeldOpenByChoice.exit_code or not self._is_held:
                 self._broken(Invariant.SUCCESS, "said to be held open by choice, and it is not open and locked")
             return
-        if report.exit_code != 0:
+        if report.exit_code != 0 and report.journal_error is None:
             self._broken(Invariant.SUCCESS, f"success with exit code {report.exit_code}")
         if report.hv_before is Connection.CONNECTED and not self._is_connected:
             self._broken(Invariant.SUCCESS, "success, but high voltage is not connected again")

@@ -65,7 +65,7 @@ def test_what_is_typed_counts_against_what_was_recorded(tmp_path: Path) -> None:
 def test_given_up(tmp_path: Path) -> None:
     killed_at("TRANSFER", tmp_path, "--racks", "1")
     told = document(run("resume", "--roll-back", "--journal", tmp_path, "--json"))
-    assert (told["result"], told["exit_code"], told["resume"]) == ("rolled_back", 0, None)
+    assert (told["result"], told["exit_code"], told["resume"]) == ("rolled_back", 100, None)
 
 
 def test_a_kept_file_that_is_damaged_cannot_be_gone_on_with_but_given_up(tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ def test_a_kept_file_that_is_damaged_cannot_be_gone_on_with_but_given_up(tmp_pat
     kept.write_bytes(kept.read_bytes()[:-1])
     refused = run("resume", "--journal", tmp_path, "--json")
     assert document(refused)["error"]["name"] == "JOURNAL_CORRUPT"
-    assert run("resume", "--roll-back", "--journal", tmp_path).exit_code == 0
+    assert run("resume", "--roll-back", "--journal", tmp_path).exit_code == 100
 
 
 def test_no_secret_is_kept_only_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
