@@ -10,7 +10,7 @@ import pytest
 
 from ess_can.bus.clock import pause
 from ess_can.campaign import run
-from ess_can.campaign.faults.kinds import FaultKind
+from ess_can.campaign.fault_kinds import FaultKind
 from ess_can.campaign.mixture import mixture_of, plain
 from ess_can.campaign.operator import disconnect, partly_connected
 from ess_can.campaign.plants import SMALLEST
