@@ -24,6 +24,11 @@ class LastUpgrade:
     stopped: str
     next_command: str | None
 
+    @property
+    def is_under_way(self) -> bool:
+        """Whether it has set about something, and not ended: then the plant is to be found as it left it."""
+        return not self.record.finished and self.last_deed != ""
+
     def document(self) -> dict[str, object]:
         """For --json."""
         return {

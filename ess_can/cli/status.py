@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,7 @@ class _Status:
     view: PlantView
     racks: tuple[int, ...]
     refusals: list[EssCanError]
+    resumes: bool
 
 
 @click.command()
@@ -43,7 +45,7 @@ def status(
 ) -> None:
     """Listen to the plant without sending a frame, and say what the journal has of an upgrade that did not end well.
 
-    The exit code is 0 if an upgrade could start now, else that of the gravest reason against it.
+    The exit code is 0 if an upgrade could start now, or be gone on with, else that of the gravest reason against it.
     """
     from ess_can.cli.last_upgrade import journal_says
     from ess_can.cli.upgrade_job import was_typed
@@ -55,7 +57,9 @@ def status(
     if last is not None and not as_json:  # whatever the bus has to say
         for line in last.lines():
             click.echo(line)
-    found = visit(bus, station, _look, sim=sim)
+    found = visit(bus, station, partial(_look, last is not None and last.is_under_way), sim=sim)
+    if journal_error is not None:  # no record, no upgrade
+        found.refusals.append(journal_error)
     exit_code = found.refusals[0].exit_code if found.refusals else 0
     if as_json:
         refusals = [describe(error) | {"exit_code": error.exit_code} for error in found.refusals]
@@ -68,24 +72,22 @@ def status(
                 "refusals": refusals,
                 **_document(found),
                 "upgrade": None if last is None else last.document(),
-                "journal_error": None if journal_error is None else describe(journal_error),
             }
         )
     else:
         _print(found)
-        if journal_error is not None:
-            click.echo(f"journal {journal_error.name}: {journal_error}", err=True)
     raise click.exceptions.Exit(exit_code)
 
 
-async def _look(master: StationMaster) -> _Status:
+async def _look(resumes: bool, master: StationMaster) -> _Status:
     from ess_can.bus.clock import now
     from ess_can.gateway.plan import listen
-    from ess_can.gateway.policy import refusals
+    from ess_can.gateway.policy import Start, refusals
 
-    await listen(master)
-    found = refusals(master.view, master.config, master.link.codec.fingerprint, now())
-    return _Status(master.view, master.config.racks, found)
+    start = Start.RESUMED if resumes else Start.FRESH
+    await listen(master, start)
+    found = refusals(master.view, master.config, master.link.codec.fingerprint, now(), start)
+    return _Status(master.view, master.config.racks, found, resumes)
 
 
 def _document(found: _Status) -> dict[str, object]:
@@ -146,7 +148,7 @@ def _print(found: _Status) -> None:
     for address, info in sorted(found.view.nodes.items()):
         click.echo(f"{address!s:<14}runs {info.value.version} ({info.value.image_state.name.lower()})")
     if not found.refusals:
-        click.echo("An upgrade could start now.")
+        click.echo("It could be gone on with now." if found.resumes else "An upgrade could start now.")
     for error in found.refusals:
         click.echo(f"refused {error.name}: {error}", err=True)
         click.echo(f"what to do: {error.remedy}", err=True)
