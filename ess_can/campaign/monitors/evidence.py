@@ -104,6 +104,7 @@ class WireEvidence:
             asked_at = self._tokens.get(message.token, -inf)
             if at - asked_at > _TOKEN_AGE_S:
                 return  # answers nobody: says nothing
+            counts = True  # its token says that it is new, whatever was lost before it
             seen_at = max(asked_at, source.good_at or asked_at)
         if not _is_off(message):
             self._bad(source, at, f"{source.name} does not say that high voltage is off", mute=False)

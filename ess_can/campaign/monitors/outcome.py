@@ -105,7 +105,8 @@ class OutcomeMonitor:
             if report.exit_code != HeldOpenByChoice.exit_code or not self._is_held:
                 self._broken(Invariant.SUCCESS, "said to be held open by choice, and it is not open and locked")
             return
-        if report.exit_code != 0:
+        recorded = 0 if report.journal_error is None else report.journal_error.exit_code
+        if report.exit_code != recorded:  # done, and the exit code says that the record of it is not complete
             self._broken(Invariant.SUCCESS, f"success with exit code {report.exit_code}")
         if report.hv_before is Connection.CONNECTED and not self._is_connected:
             self._broken(Invariant.SUCCESS, "success, but high voltage is not connected again")
