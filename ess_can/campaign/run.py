@@ -159,6 +159,7 @@ class Run:
         self._say("somebody", "removes every fault")
         if not await self._finished_healed(station):
             return
+        station.heal()  # of what came of the faults only now: a node that hung restarts, its contactors drop under load
         if partly_connected(station.plant):  # which no upgrade touches, and rightly so
             self._say("somebody", "disconnects the plant by its own controls")
             await disconnect(station.plant)

@@ -78,8 +78,8 @@ class PlantLines:
         self._names: dict[int, tuple[str, str]] = {}
         circuit = plant.circuit
         self._names[id(circuit.pcs_contactor)] = "PCS", "contactors"
-        for number, rack in enumerate(circuit.racks, start=1):
-            for name, contactor in zip(("main+", "main-", "precharge"), rack.contactors, strict=True):
+        for number, string in enumerate(circuit.racks, start=1):
+            for name, contactor in zip(("main+", "main-", "precharge"), string.contactors, strict=True):
                 self._names[id(contactor)] = f"rack {number}", f"contactor {name}"
         circuit.on_contactor.append(self._moved)
         plant.pcs.on_event.append(self._pcs_event)

@@ -54,16 +54,16 @@ class WireEvidence:
         self.lost_at: float | None = -inf
         self.silent = True
         self.why = "nothing was proved yet"
-        pcs_data_id = codec.route(PcsStatus).e2e_data_id or 0
-        self.pcs = Source("PCS_Status", _IN_A_ROW, E2eMonitor(pcs_data_id, _MAX_DELTA))
-        """The PCS's word as the nodes heard it, which no new gateway makes them forget."""
+        pcs = codec.route(PcsStatus)
+        self.pcs = Source(pcs.name, 1, E2eMonitor(pcs.e2e_data_id or 0, _MAX_DELTA))
+        """What the nodes hear of the PCS: they listen whoever commands."""
         self.pcs_bad_at = -inf
-        """When the PCS's last word came to them that was no evidence."""
+        """When the PCS's last word came that was no evidence."""
         self._codec = codec
         self._tokens: dict[int, float] = {}
-        self._sources = [Source("PCS_Status", _IN_A_ROW, E2eMonitor(pcs_data_id, _MAX_DELTA))]
-        for pcs in (self.pcs, *self._sources):
-            self._listen(view, codec.route(PcsStatus), pcs)
+        self._sources = [Source(pcs.name, _IN_A_ROW, E2eMonitor(pcs.e2e_data_id or 0, _MAX_DELTA))]
+        self._listen(view, pcs, self._sources[0])
+        self._listen(view, pcs, self.pcs)
         for rack in racks:
             for message_type, needed in ((BmsHvStatus, _IN_A_ROW), (BmsHvNotice, 1)):
                 route = codec.route(message_type, rack)
@@ -73,7 +73,7 @@ class WireEvidence:
         view.sent.setdefault(codec.route(EmsHvStatusPoll).can_id, []).append(self._on_poll)
 
     def gateway_started(self, at: float) -> None:
-        """A new gateway process listens: it heard nothing before, and judges the next frame of each as a first one."""
+        """A new gateway process listens: it heard nothing before, and takes each source's next frame for the first."""
         for source in self._sources:
             source.monitor = E2eMonitor(source.monitor.data_id, _MAX_DELTA)
             self._bad(source, at, f"{source.name} was not heard yet", mute=True)
