@@ -11,12 +11,15 @@ import pytest
 from click.testing import Result
 
 from ess_can.bus.clock import pause
+from ess_can.cli import embedded
 from ess_can.cli.bus_options import BusOptions
 from ess_can.cli.embedded import make_plant, plant_spec
 from ess_can.errors import AdapterLost, BusError, InterfaceDown, TransmitStalled
 from ess_can.signals.dbc import StationCodec
 from ess_can.sim.bridge import Bridge
-from ess_can.sim.plant import Part
+from ess_can.sim.flash import FlashError
+from ess_can.sim.plant import Part, Plant, PlantSpec
+from ess_can.sim.state_files import StateFiles
 from tests.support.memory_bus import MemoryBus, bus_pair
 from tests.unit.cli.run import document, run
 
@@ -189,17 +192,13 @@ def test_monitors_tell_of_a_violation_at_once_and_in_the_end(monkeypatch: pytest
     told = document(run(*watched, "--json"))
     assert (told["exit_code"], told["violations"]) == (0, [])
 
-    original = embedded.make_plant
-
-    def make_plant(
-        spec: PlantSpec, codec: StationCodec, firmware_keys: KeyRing = embedded.NO_KEYS, state: StateFiles | None = None
-    ) -> Plant:
-        plant = original(spec, codec, firmware_keys, state)
-        flash = next(iter(plant.nodes.values())).flash
-        plant.on_step.append(lambda now: None if flash.busy else erase_what_runs(plant, now))
+    def bad_plant(spec: PlantSpec, codec: StationCodec, state: StateFiles | None) -> Plant:
+        plant = make_plant(spec, codec, state=state)
+        node = next(iter(plant.nodes.values()))
+        plant.on_step.append(lambda now: node.flash.on_refuse[-1](FlashError.BUSY))
         return plant
 
-    monkeypatch.setattr(embedded, "make_plant", make_plant)
+    monkeypatch.setattr(embedded, "make_plant", bad_plant)
     result = run(*watched, "--json")
     told = document(result)
     assert (result.exit_code, told["exit_code"], told["result"]) == (120, 120, "error")
