@@ -221,9 +221,7 @@ def _simulate(bus: BusOptions, options: _SimOptions, what: str, parts: frozenset
     raise click.exceptions.Exit(exit_code)
 
 
-async def _run(
-    bus: BusOptions, options: _SimOptions, spec: PlantSpec, codec: StationCodec, summary: _Summary
-) -> None:
+async def _run(bus: BusOptions, options: _SimOptions, spec: PlantSpec, codec: StationCodec, summary: _Summary) -> None:
     """Run the plant; `summary` is filled in when it ends, by a signal or not."""
     from ess_can.bus.clock import Guard, now
     from ess_can.cli.embedded import make_plant
