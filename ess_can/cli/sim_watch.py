@@ -42,5 +42,5 @@ def error_of(violations: tuple[Violation, ...]) -> InvariantViolated | None:
     return InvariantViolated(
         "rules of safety were broken on the simulated plant",
         why="; ".join(dict.fromkeys(str(violation.invariant) for violation in violations)),
-        remedy="Look at what the gateway did then (`upgrade --trace FILE`), and please report it as a bug.",
+        remedy="Look at what the gateway did then, with `--trace FILE` on its side; report it if it is ess-can's.",
     )

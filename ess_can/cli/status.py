@@ -14,21 +14,12 @@ from ess_can.cli.errors import describe, handle_errors
 from ess_can.cli.image_text import print_json
 from ess_can.cli.journal_option import journal_directory, journal_option
 from ess_can.cli.station_options import StationOptions, station_options
-from ess_can.errors import EssCanError, JournalError
+from ess_can.errors import EssCanError
 
 if TYPE_CHECKING:
+    from ess_can.errors import EssCanError
     from ess_can.gateway.plant_view import PlantView
     from ess_can.gateway.station_master import StationMaster
-    from ess_can.journal.entries import Entry, UpgradeRecord
-
-
-@dataclass(frozen=True, slots=True)
-class _Unfinished:
-    """The upgrade that has not ended, what was written of it last, and whether it set about anything."""
-
-    record: UpgradeRecord
-    last: Entry
-    began_work: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +27,7 @@ class _Status:
     view: PlantView
     racks: tuple[int, ...]
     refusals: list[EssCanError]
+    resumes: bool
 
 
 @click.command()
@@ -52,21 +44,23 @@ def status(
     sim: bool,
     as_json: bool,
 ) -> None:
-    """Listen to the plant without sending a frame, and see in the journal whether an upgrade has not ended.
+    """Listen to the plant without sending a frame, and say what the journal has of an upgrade that did not end well.
 
     The exit code is 0 if an upgrade could start now, or be gone on with, else that of the gravest reason against it.
     """
+    from ess_can.cli.last_upgrade import journal_says
+    from ess_can.cli.upgrade_job import was_typed
     from ess_can.cli.visit import visit
 
-    unfinished: _Unfinished | None = None
-    unreadable: list[EssCanError] = []
-    if journal is not None or not sim:
-        try:
-            unfinished = _unfinished(journal_directory(journal))
-        except JournalError as error:  # the plant counts for more than the record of it
-            unreadable = [error]
-    found = visit(bus, station, partial(_look, unfinished is not None and unfinished.began_work), sim=sim)
-    found.refusals.extend(unreadable)
+    last, journal_error = None, None
+    if not sim or was_typed("journal"):
+        last, journal_error = journal_says(journal_directory(journal), journal)
+    if last is not None and not as_json:  # whatever the bus has to say
+        for line in last.lines():
+            click.echo(line)
+    found = visit(bus, station, partial(_look, last is not None and last.is_under_way), sim=sim)
+    if journal_error is not None:  # no record, no upgrade
+        found.refusals.append(journal_error)
     exit_code = found.refusals[0].exit_code if found.refusals else 0
     if as_json:
         refusals = [describe(error) | {"exit_code": error.exit_code} for error in found.refusals]
@@ -78,24 +72,12 @@ def status(
                 "allowed": not refusals,
                 "refusals": refusals,
                 **_document(found),
-                "unfinished": None if unfinished is None else _unfinished_document(unfinished, journal),
+                "upgrade": None if last is None else last.document(),
             }
         )
     else:
-        _print(found, unfinished, journal)
+        _print(found)
     raise click.exceptions.Exit(exit_code)
-
-
-def _unfinished(directory: Path) -> _Unfinished | None:
-    """What the journal has of an upgrade that has not ended.  Raises the journal's errors."""
-    from ess_can.journal.reader import JournalReader
-
-    with JournalReader.open(directory) as reader:
-        record = next((each for each in reader.upgrades() if not each.finished), None)
-        entries = [] if record is None else reader.entries(record.id)
-    if record is None or not entries:
-        return None
-    return _Unfinished(record, entries[-1], any(entry.deed is not None for entry in entries))
 
 
 async def _look(resumes: bool, master: StationMaster) -> _Status:
@@ -103,10 +85,10 @@ async def _look(resumes: bool, master: StationMaster) -> _Status:
     from ess_can.gateway.plan import listen
     from ess_can.gateway.policy import Start, refusals
 
-    await listen(master)
     start = Start.RESUMED if resumes else Start.FRESH
+    await listen(master, start)
     found = refusals(master.view, master.config, master.link.codec.fingerprint, now(), start)
-    return _Status(master.view, master.config.racks, found)
+    return _Status(master.view, master.config.racks, found, resumes)
 
 
 def _document(found: _Status) -> dict[str, object]:
@@ -148,16 +130,7 @@ def _rack_document(view: PlantView, rack: int) -> dict[str, object]:
     }
 
 
-def _unfinished_document(unfinished: _Unfinished, journal: Path | None) -> dict[str, object]:
-    from ess_can.cli.history import upgrade_document
-    from ess_can.cli.journal_text import entry_text
-    from ess_can.journal.entries import time_text
-
-    last = {"at": time_text(unfinished.last.at), "text": entry_text(unfinished.last)}
-    return {**upgrade_document(unfinished.record, journal), "last_entry": last}
-
-
-def _print(found: _Status, unfinished: _Unfinished | None, journal: Path | None) -> None:
+def _print(found: _Status) -> None:
     pcs = found.view.pcs
     if pcs is None:
         click.echo("PCS           not heard")
@@ -175,24 +148,11 @@ def _print(found: _Status, unfinished: _Unfinished | None, journal: Path | None)
         )
     for address, info in sorted(found.view.nodes.items()):
         click.echo(f"{address!s:<14}runs {info.value.version} ({info.value.image_state.name.lower()})")
-    if unfinished is not None:
-        _print_unfinished(unfinished, journal)
     if not found.refusals:
-        click.echo("An upgrade could start now." if unfinished is None else "It could be gone on with now.")
+        click.echo("It could be gone on with now." if found.resumes else "An upgrade could start now.")
     for error in found.refusals:
         click.echo(f"refused {error.name}: {error}", err=True)
         click.echo(f"what to do: {error.remedy}", err=True)
-
-
-def _print_unfinished(unfinished: _Unfinished, journal: Path | None) -> None:
-    from ess_can.cli.journal_text import entry_text, printable, resume_command, time_of
-
-    record, last = unfinished.record, unfinished.last
-    click.echo(
-        f"upgrade {record.id:<6}{printable(record.release)}, began {time_of(record.began_at)}, has not ended; last on "
-        f"record, {time_of(last.at)}: {' '.join(entry_text(last).split())}"
-    )
-    click.echo(f"go on with it: {resume_command(journal)}")
 
 
 def _value(number: object, unit: str) -> str:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import pytest
 
+from ess_can.campaign.fault_kinds import FaultKind
 from ess_can.campaign.faults import parse_fault
-from ess_can.campaign.faults.kinds import FaultKind
 from ess_can.campaign.faults.nodes import lose_power
 from ess_can.campaign.mixture import plain
 from ess_can.campaign.run import run_mixture
@@ -50,6 +50,9 @@ def killed(text: str, *, bms_too: bool) -> str:
         return f"{text}: {result.wrong}"
     if result.kills != 1:
         return f"{text}: killed {result.kills} times"
+    tripped = any(edge.startswith("pcs ") and edge.endswith(" TRIP") for edge in result.edges)
+    if tripped and (result.ended, result.errors) == ("REFUSED", ("PCS_FAULT",)):
+        return ""  # the contactors dropped under load, before anything was changed: a person clears that first
     return "" if result.ended == "DONE" else f"{text}: {result.ended} {result.errors}"
 
 

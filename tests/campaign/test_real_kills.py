@@ -7,8 +7,8 @@ import random
 import signal
 import sys
 from collections import Counter
-from dataclasses import dataclass
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from threading import Event
@@ -238,9 +238,11 @@ class Operator:
         assert "Traceback" not in repr(process), process
         assert code not in (1, 2), process
         if code:
-            name = next((line.text.split()[1].rstrip(":") for line in process.lines if line.text.startswith("error ")), "")
+            name = next(
+                (line.text.split()[1].rstrip(":") for line in process.lines if line.text.startswith("error ")), ""
+            )
             self.outcomes[f"{name} after {'nothing' if deed is None else deed.name}"] += 1
-            assert name, process
+            assert name.isupper(), process
             assert process.line("what to do: ") is not None, process
         if deed is Deed.TERMINATE:
             assert code in (0, Interrupted.exit_code) or code >= 40, process
@@ -313,9 +315,7 @@ def sha256(file: Path) -> str:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
 @pytest.mark.parametrize("part", range(PARTS))
-def test_whatever_is_killed_the_upgrade_is_done_in_the_end(
-    part: int, tmp_path: Path, count: Count
-) -> None:
+def test_whatever_is_killed_the_upgrade_is_done_in_the_end(part: int, tmp_path: Path, count: Count) -> None:
     stopwatch = Stopwatch()
 
     def run(number: int) -> Operator:

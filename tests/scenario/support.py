@@ -124,7 +124,6 @@ class Scene:
         self.plant = plant
         self.gateway: Controller = plant.gateway_controller()
         self.monitors = Monitors(plant)
-        self.journal = Journal.in_memory()
         self.events: list[Event] = []
         self.frames: list[Sent] = []
         self.upgrade: asyncio.Task[Report] | None = None
@@ -233,9 +232,9 @@ class Scene:
         dry_run: bool = False,
         journal: Journal | None = None,
     ) -> Report:
-        """An upgrade by the gateway of this scene; for a second one, too, in the same journal."""
-        self.journal = journal = self.journal if journal is None else journal
-        self.monitors.attach_journal(journal)
+        """An upgrade by the gateway of this scene; for a second one, too: it knows nothing of the first."""
+        journal = Journal.in_memory() if journal is None else journal
+        self.monitors.attach_journal(journal, another=True)
         report = await upgrade_station(
             self.gateway,
             upgrade or release(),

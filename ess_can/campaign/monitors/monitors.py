@@ -38,7 +38,7 @@ class Monitors:
         self._truth = HvTruth(plant, clock())
         view = WireView(plant.wire, plant.codec, plant.addresses)
         racks = tuple(rack.index for rack in plant.racks)
-        evidence = WireEvidence(view, plant.codec, racks)
+        evidence = self._evidence = WireEvidence(view, plant.codec, racks)
         verified = Verified(plant.verify)
         self._memories = [MemoryMonitor(node, verified, self._ledger, clock) for node in plant.nodes.values()]
         PermissionMonitor(view, evidence, self._truth, self._memories, self._ledger, gateways)
@@ -87,9 +87,13 @@ class Monitors:
         """The hash of everything that was on the wire: the same for every run of a seed."""
         return self.plant.trace.hexdigest()
 
-    def attach_journal(self, journal: Journal) -> None:
-        """Compare with this journal from now on; again with the one that the next process opens."""
-        self._records.attach(journal)
+    def attach_journal(self, journal: Journal, *, another: bool = False) -> None:
+        """Compare with this journal from now on; again with what the next process finds of it, or with `another`.
+
+        Call it as that process starts: it has heard nobody yet.
+        """
+        self._records.attach(journal, another=another)
+        self._evidence.gateway_started(self.plant.wire.loop.time())
 
     def ended(self, report: Report) -> None:
         """An upgrade has ended just now: what it says of itself must be true."""

@@ -52,11 +52,11 @@ _LAST_COUNTER = 255
 
 class RecordsMonitor:
     """Watches the journals of a station's gateway, one after the other.  `attached` says whether there is one, `begun`
-    whether an upgrade was begun or resumed in it, `ended` is the last upgrade's last entry."""
+    whether an upgrade was begun or resumed in it, `last` is its last entry."""
 
     def __init__(self, view: WireView, ledger: Ledger, gateways: frozenset[str], clock: Callable[[], float]) -> None:
         self.attached = False
-        self.ended: Entry | None = None
+        self.last: Entry | None = None
         self.failed = False
         self.begun = False
         self._ledger = ledger
@@ -72,11 +72,11 @@ class RecordsMonitor:
         view.on_command.append(self._on_command)
         view.on_request.append(self._on_request)
 
-    def attach(self, journal: Journal) -> None:
-        """Listen to a journal from now on: the first, or what the next process made of the one before."""
+    def attach(self, journal: Journal, *, another: bool) -> None:
+        """Listen to a journal from now on: the first, `another` one, or what the next process finds of the last."""
         self.attached = True
         self.failed = False
-        self.ended = None
+        self.last = None
         self.begun = False
         self._journal = journal
         now = self._clock()
@@ -92,7 +92,7 @@ class RecordsMonitor:
             self._journal = None
             self._broken(Invariant.AUDIT_CHAIN, f"the journal is not what was written: {error}")
             return
-        if length < self._length:
+        if length < self._length and not another:
             self._broken(Invariant.AUDIT_CHAIN, f"{self._length - length} entries of the journal are gone")
         self._head, self._length = head, length
         journal.on_entry.append(self._on_entry)
@@ -108,12 +108,11 @@ class RecordsMonitor:
             self._broken(Invariant.AUDIT_CHAIN, f"entry {entry.seq} follows entry {self._length}")
         elif entry.chained(self._head) != entry.digest:
             self._broken(Invariant.AUDIT_CHAIN, f"entry {entry.seq} is not chained to the one before")
-        self._head, self._length = entry.digest, entry.seq
+        self._head, self._length, self.last = entry.digest, entry.seq, entry
         now = self._clock()
         match entry.kind:
             case Kind.BEGAN | Kind.RESUMED:
                 self.begun = True
-                self.ended = None
             case Kind.INTENT:
                 self._intents[entry.seq] = entry, now
             case Kind.RESULT:
@@ -122,7 +121,6 @@ class RecordsMonitor:
                     self._over = [(over, at) for over, at in self._over if now - at <= UNDER_WAY_S]
                     self._over.append((intent[0], now))
             case Kind.ENDED:
-                self.ended = entry
                 if self._intents:
                     deeds = ", ".join(str(intent.deed) for intent, _ in self._intents.values())
                     self._broken(Invariant.RECORDED, f"the upgrade ended and these have no result: {deeds}")

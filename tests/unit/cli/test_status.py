@@ -90,16 +90,16 @@ def test_an_upgrade_that_did_not_end_is_told_with_what_to_type(
 ) -> None:
     lock(monkeypatch)
     without = document(run("status", "--sim", "--json"))
-    assert (without["error"]["name"], without["unfinished"]) == ("PLANT_LOCKED", None)
+    assert (without["error"]["name"], without["upgrade"]) == ("PLANT_LOCKED", None)
     told = document(run("status", "--sim", "--journal", unfinished, "--json"))
     assert (told["result"], told["exit_code"], told["allowed"]) == ("ok", 0, True)
     command = f"ess-can resume --journal {unfinished}"
-    assert (told["unfinished"]["release"], told["unfinished"]["next_command"]) == ("bmu 1.2.0", command)
-    assert told["unfinished"]["last_entry"]["text"] == "intends   lock"
+    assert (told["upgrade"]["release"], told["upgrade"]["next_command"]) == ("bmu 1.2.0", command)
+    assert told["upgrade"]["last_deed"].startswith("lock (no result")
     lines = run("status", "--sim", "--journal", unfinished).stdout.splitlines()
-    assert lines[-3].startswith("upgrade 1     bmu 1.2.0, began 2031-05-04T03:02:")
-    assert lines[-3].endswith(": intends lock")
-    assert lines[-2:] == [f"go on with it: {command}", "It could be gone on with now."]
+    assert lines[0].startswith("upgrade 1, bmu 1.2.0, began 2031-05-04T03:02:")
+    assert lines[2] == f"resume: {command}"
+    assert lines[-1] == "It could be gone on with now."
 
 
 def test_a_journal_that_cannot_be_read_is_a_reason_against_an_upgrade(tmp_path: Path) -> None:
