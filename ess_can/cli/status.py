@@ -14,7 +14,6 @@ from ess_can.cli.errors import describe, handle_errors
 from ess_can.cli.image_text import print_json
 from ess_can.cli.journal_option import journal_directory, journal_option
 from ess_can.cli.station_options import StationOptions, station_options
-from ess_can.errors import EssCanError
 
 if TYPE_CHECKING:
     from ess_can.errors import EssCanError
