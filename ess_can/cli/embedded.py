@@ -11,10 +11,12 @@ from typing import TypeVar
 
 from ess_can import resources
 from ess_can.bus.clock import pause
+from ess_can.campaign.monitors import Monitors
 from ess_can.can.frame import CanFrame
 from ess_can.can.timing import BitTiming
 from ess_can.cli.station_options import load_codec
 from ess_can.cli.trace_file import SIMULATED_START_S, trace_file
+from ess_can.errors import InvariantViolated
 from ess_can.gateway.config import GatewayConfig
 from ess_can.gateway.progress import OnProgress
 from ess_can.gateway.report import Report
@@ -138,30 +140,47 @@ def upgrade_simulated_plant(
 
     `prepare` may bring the plant into a state before the gateway comes; for `firmware_keys` see `make_plant`, for
     `trace` see `plant_trace`; `codec` is the built-in one unless given, `journal` one that goes with the process,
-    `options` what it keeps for whoever resumes.  Raises UsageError if the DBC has fewer racks
-    than the plant.
+    `options` what it keeps for whoever resumes.  Raises UsageError if the DBC has fewer racks than the plant, and
+    InvariantViolated if the monitors, which watch the plant itself, saw a rule broken.
     """
 
     async def run() -> SimulatedRun:
         plant = make_plant(spec, codec or load_codec(racks=spec.racks), firmware_keys)
         if prepare is not None:
             prepare(plant)
+        monitors = Monitors(plant)
         with plant_trace(plant, trace):
             plant.start()
             await pause(SETTLED_S)
             bus, setup = plant.gateway_controller(), simulated_setup(plant, config)
             kept = Journal.in_memory() if journal is None else journal
+            monitors.attach_journal(kept)
             if roll_back or upgrade is None:
                 report = await roll_back_station(bus, upgrade, setup, journal=kept, on_progress=on_progress)
             else:
                 report = await upgrade_station(
                     bus, upgrade, setup, journal=kept, options=options, on_progress=on_progress, dry_run=dry_run
                 )
+            monitors.ended(report)
             await pause(1.0)  # what the plant does with its own control again belongs to the trace
+            monitors.finish()
             plant.stop()
+        _require_unbroken(monitors)
         return SimulatedRun(report, plant.trace.hexdigest(), plant.trace.frames)
 
     return run_virtual(run())
+
+
+def _require_unbroken(monitors: Monitors) -> None:
+    """Raises InvariantViolated if a rule of safety was broken."""
+    if monitors.violations:
+        others = len(monitors.violations) - 1
+        why = str(monitors.violations[0]) + (f", and {others} more" if others else "")
+        raise InvariantViolated(
+            "the simulated upgrade broke a rule of safety",
+            why=why,
+            remedy="Please report it as a bug, with the command: it happens again the same way.",
+        )
 
 
 def plant_spec(bitrate: int | None, fd: bool, data_bitrate: int | None, racks: int, seed: int) -> PlantSpec:

@@ -54,13 +54,16 @@ class WireEvidence:
         self.lost_at: float | None = -inf
         self.silent = True
         self.why = "nothing was proved yet"
-        self.pcs = Source("PCS_Status", _IN_A_ROW, E2eMonitor(codec.route(PcsStatus).e2e_data_id or 0, _MAX_DELTA))
+        pcs = codec.route(PcsStatus)
+        self.pcs = Source(pcs.name, 1, E2eMonitor(pcs.e2e_data_id or 0, _MAX_DELTA))
+        """What the nodes hear of the PCS: they listen whoever commands."""
         self.pcs_bad_at = -inf
         """When the PCS's last word came that was no evidence."""
         self._codec = codec
         self._tokens: dict[int, float] = {}
-        self._sources = [self.pcs]
-        self._listen(view, codec.route(PcsStatus), self.pcs)
+        self._sources = [Source(pcs.name, _IN_A_ROW, E2eMonitor(pcs.e2e_data_id or 0, _MAX_DELTA))]
+        self._listen(view, pcs, self._sources[0])
+        self._listen(view, pcs, self.pcs)
         for rack in racks:
             for message_type, needed in ((BmsHvStatus, _IN_A_ROW), (BmsHvNotice, 1)):
                 route = codec.route(message_type, rack)
@@ -70,7 +73,7 @@ class WireEvidence:
         view.sent.setdefault(codec.route(EmsHvStatusPoll).can_id, []).append(self._on_poll)
 
     def gateway_started(self, at: float) -> None:
-        """A new gateway process listens: it heard nothing before, and judges the next frame of each as a first one."""
+        """A new gateway process listens: it heard nothing before, and takes each source's next frame for the first."""
         for source in self._sources:
             source.monitor = E2eMonitor(source.monitor.data_id, _MAX_DELTA)
             self._bad(source, at, f"{source.name} was not heard yet", mute=True)
@@ -122,7 +125,8 @@ class WireEvidence:
         source.good_at = None
         source.in_a_row = 0
         source.mute = mute
-        self._lose(at, why, silent=mute)
+        if source is not self.pcs:
+            self._lose(at, why, silent=mute)
 
     def _lose(self, at: float, why: str, *, silent: bool) -> None:
         if self.lost_at is None:
