@@ -68,9 +68,9 @@ class Deed(Enum):
 
 
 WEIGHTS = {Deed.KILL: 40, Deed.KILL_PLANT: 2, Deed.KILL_BOTH: 2, Deed.TERMINATE: 2, Deed.STOP: 2, Deed.RIVAL: 2}
-LET_IT_END = 0.15
+LET_IT_END = 0.08
 """How often an upgrade is left alone."""
-CHECKED = 0.5
+CHECKED = 0.4
 """How often the plant is asked after a kill; else the next command is typed at once."""
 
 
