@@ -32,12 +32,12 @@ def image(node_type: NodeType, kib: int, version: Version = NEWER) -> bytes:
     )
 
 
-def write_release(path: Path, *node_types: NodeType, kib: int = 8) -> Path:
+def write_release(path: Path, *node_types: NodeType, kib: int = 8, version: Version = NEWER) -> Path:
     """Write an upgrade file for these node types."""
     data = build_upgrade_file(
-        [Content(image(node_type, kib)) for node_type in node_types],
+        [Content(image(node_type, kib, version)) for node_type in node_types],
         release_name="Bench release",
-        release_version=NEWER,
+        release_version=version,
         created=CREATED,
         signer=script("build").test_key("release"),
     )
