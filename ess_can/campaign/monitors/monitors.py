@@ -41,7 +41,7 @@ class Monitors:
         evidence = self._evidence = WireEvidence(view, plant.codec, racks)
         verified = Verified(plant.verify)
         self._memories = [MemoryMonitor(node, verified, self._ledger, clock) for node in plant.nodes.values()]
-        PermissionMonitor(view, evidence, self._truth, self._memories, self._ledger, gateways)
+        PermissionMonitor(plant.wire, view, evidence, self._truth, self._memories, self._ledger, gateways)
         self._high_voltage = HighVoltageMonitor(plant, view, self._memories, self._ledger)
         SessionMonitor(view, plant.nodes, self._ledger, gateways)
         TimesMonitor(plant, view, self._ledger, gateways)
