@@ -54,7 +54,7 @@ check: $(VENV)/.installed-dev ## Format, lint, types, generated documents
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python docs/generate.py --check
+	$(BIN)/python -m docs.generate --check
 
 fmt: $(VENV)/.installed-dev ## Format the code
 	$(BIN)/ruff format .
@@ -72,7 +72,7 @@ bench-quick: $(VENV)/.installed-dev ## The same with small images, in less than 
 	@$(BIN)/python -m benchmarks --quick
 
 docs: $(VENV)/.installed-dev ## Write the generated parts of the documents
-	$(BIN)/python docs/generate.py
+	$(BIN)/python -m docs.generate
 
 clean: ## Remove what the other verbs made
 	rm -rf $(VENV) .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build

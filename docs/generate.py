@@ -1,24 +1,30 @@
 """Writes the generated parts of the documents from the facts in the code and the DBC.
 
+Run it from the root, as ``python -m docs.generate``: the tables of the safety case come from the tests that prove them.
 A part stands between ``<!-- generated: NAME -->`` and ``<!-- end -->``.  ``--check`` only tells whether one is stale.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from ess_can import errors, resources
+from ess_can.campaign.faults.catalogue import EXAMPLES
+from ess_can.campaign.monitors import Invariant
 from ess_can.gateway import phases
 from ess_can.gateway.config_file import Limits
 from ess_can.sim.pcs import PCS_TRANSITIONS
 from ess_can.sim.rack_states import RACK_TRANSITIONS
 from ess_can.uds.target import Did, Rid
+from tests.property.test_hv_gate_conditions import conditions_table
+from tests.regression.catalogue import CATALOGUE, Section
 
 DOCS = Path(__file__).resolve().parent
 _BEGIN = "<!-- generated: {} -->\n"
@@ -140,9 +146,47 @@ def limits() -> str:
     rows = (
         (f"`[{table.name}] {field.name}`", _limit(getattr(getattr(usual, table.name), field.name)))
         for table in fields(usual)
+        if is_dataclass(getattr(usual, table.name))
         for field in fields(getattr(usual, table.name))
     )
     return _table(("key", "default"), rows)
+
+
+def invariants() -> str:
+    """The rules that the monitors watch."""
+    return _table(("rule", "what holds at every instant"), ((rule.number, rule.sentence) for rule in Invariant))
+
+
+def fault_texts() -> str:
+    """An example of every fault that the simulator can be told."""
+    return "\n".join(["```text", *EXAMPLES, "```"])
+
+
+def _files(tests: Iterable[str]) -> str:
+    """The tests of a row by their files, each once."""
+    return ", ".join(f"`{path}`" for path in dict.fromkeys(test.split("::")[0] for test in tests))
+
+
+def fault_catalogue() -> str:
+    """Every row of the catalogue of faults, section by section."""
+    parts: list[str] = []
+    for section in Section:
+        rows = (
+            (row.id, row.fault, row.required, _files(row.tests), row.open)
+            for row in CATALOGUE
+            if row.section is section
+        )
+        parts += [f"### {section.title}", "", _table(("", "fault", "what happens", "shown by", "open"), rows), ""]
+    return "\n".join(parts).rstrip()
+
+
+def campaign_counts() -> str:
+    """What the whole campaign ran when it was last recorded: docs/campaign.json, as `make campaign` leaves it."""
+    found = json.loads((DOCS / "campaign.json").read_text("utf-8"))
+    rows = ((f"{cases:,}", name) for name, cases in sorted(found["cases"].items()))
+    took = f"{found['minutes']:g} minutes on {found['cores']} cores"
+    head = f"Commit `{found['commit'][:12]}`, scale {found['scale']}: {found['failed']} tests failed, {took}."
+    return "\n".join([head, "", _table(("cases", "campaign"), rows)])
 
 
 PARTS: Mapping[str, Callable[[], str]] = MappingProxyType(
@@ -155,6 +199,10 @@ PARTS: Mapping[str, Callable[[], str]] = MappingProxyType(
         "exit-codes": exit_codes,
         "identifiers": identifiers,
         "limits": limits,
+        "invariants": invariants,
+        "fault-texts": fault_texts,
+        "fault-catalogue": fault_catalogue,
+        "hv-gate-conditions": conditions_table,
     }
 )
 

@@ -131,8 +131,8 @@ class Run:
             self._trace_hash = station.plant.trace.hexdigest()
             if lines is not None:
                 lines.finish()
-            for at, fault in station.effects:
-                self._say("fault", fault.text, at)
+            for at, effective in station.effects:
+                self._say("fault", effective.text, at)
             for violation in self._monitors.violations:
                 self._say("RULE", str(violation), violation.at_s)
             station.plant.stop()
@@ -159,6 +159,7 @@ class Run:
         self._say("somebody", "removes every fault")
         if not await self._finished_healed(station):
             return
+        station.heal()  # of what came of the faults only now: a node that hung restarts, its contactors drop under load
         if partly_connected(station.plant):  # which no upgrade touches, and rightly so
             self._say("somebody", "disconnects the plant by its own controls")
             await disconnect(station.plant)

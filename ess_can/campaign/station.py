@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ess_can.bus.clock import now, pause
+from ess_can.campaign.fault_kinds import FaultKind
 from ess_can.campaign.journal_disk import JournalDisk
 from ess_can.campaign.moments import Moment
 from ess_can.campaign.releases import make_plant
@@ -40,7 +41,11 @@ Rule = Callable[[int, CanFrame], Verdict]
 
 
 class Fault(Protocol):
-    """Something that goes wrong at a station: see `ess_can.campaign.faults`."""
+    """Something that goes wrong at a station, a frozen dataclass: see `ess_can.campaign.faults`."""
+
+    @property
+    def kind(self) -> FaultKind:
+        """Of which kind."""
 
     @property
     def text(self) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from ess_can.gateway.progress import Estimated, Event, NodeStepEntered, Noted, PhaseEntered, Transferred
+from ess_can.gateway.progress import Decided, Estimated, Event, NodeStepEntered, Noted, PhaseEntered, Transferred
 
 
 class Line(NamedTuple):
@@ -71,5 +71,7 @@ def event_text(event: Event) -> str:
             return f"{node}: {step.value}" + (f" ({detail})" if detail else "")
         case Noted(text=text):
             return f"note: {text}"
+        case Decided(text=text):
+            return f"decided: {text}"
         case Transferred() | Estimated():
             return ""

@@ -78,14 +78,14 @@ class PlantLines:
         self._names: dict[int, tuple[str, str]] = {}
         circuit = plant.circuit
         self._names[id(circuit.pcs_contactor)] = "PCS", "contactors"
-        for number, rack in enumerate(circuit.racks, start=1):
-            for name, contactor in zip(("main+", "main-", "precharge"), rack.contactors, strict=True):
+        for number, string in enumerate(circuit.racks, start=1):
+            for name, contactor in zip(("main+", "main-", "precharge"), string.contactors, strict=True):
                 self._names[id(contactor)] = f"rack {number}", f"contactor {name}"
         circuit.on_contactor.append(self._moved)
         plant.pcs.on_event.append(self._pcs_event)
-        for rack in plant.racks:
-            rack.on_event.append(self._rack_event(rack))
-            rack.on_clear.append(self._cleared(rack))
+        for control in plant.racks:
+            control.on_event.append(self._rack_event(control))
+            control.on_clear.append(self._cleared(control))
         for address, node in plant.nodes.items():
             node.bootloader.on_boot.append(self._booted(address))
         self._dialogue = Dialogue(plant.codec, plant.nodes, lambda at, node, text: timeline.add(at, str(node), text))

@@ -7,7 +7,7 @@ import functools
 import signal
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -24,7 +24,9 @@ from ess_can.cli.station_options import load_codec
 from ess_can.errors import AdapterLost
 
 if TYPE_CHECKING:
+    from ess_can.campaign.monitors import Violation
     from ess_can.errors import BusError
+    from ess_can.identity import NodeAddress, Version
     from ess_can.signals.dbc import StationCodec
     from ess_can.sim.plant import Part, PlantSpec
 
@@ -44,6 +46,17 @@ class _SimOptions:
     duration: float | None
     real_bus: bool
     as_json: bool
+    monitors: bool
+
+
+@dataclass(slots=True)
+class _Summary:
+    """What is told when the simulation ends."""
+
+    frames: int = 0
+    lost: int = 0
+    versions: dict[NodeAddress, Version] = field(default_factory=dict)
+    violations: tuple[Violation, ...] = ()
 
 
 def _sim_options(command: Callable[..., R]) -> Callable[..., R]:
@@ -62,8 +75,10 @@ def _sim_options(command: Callable[..., R]) -> Callable[..., R]:
         duration: float | None,
         real_bus: bool,
         as_json: bool,
+        monitors: bool = False,
     ) -> R:
-        return command(bus, _SimOptions(racks, state, speed, st_min, flash_kib, seed, duration, real_bus, as_json))
+        options = _SimOptions(racks, state, speed, st_min, flash_kib, seed, duration, real_bus, as_json, monitors)
+        return command(bus, options)
 
     wrapped: Callable[..., R] = handle_errors(with_options)
     for option in reversed(
@@ -133,6 +148,11 @@ sim.add_command(replay)
 
 
 @sim.command()
+@click.option(
+    "--monitors",
+    is_flag=True,
+    help="Watch the rules of safety: a violation is printed, and the exit code is 120 at the end.",
+)
 @_sim_options
 def plant(bus: BusOptions, options: _SimOptions) -> None:
     """Run the whole plant: the racks' BMUs, the comm gateway and the PCS."""
@@ -161,6 +181,7 @@ def pcs(bus: BusOptions, options: _SimOptions) -> None:
 
 def _simulate(bus: BusOptions, options: _SimOptions, what: str, parts: frozenset[Part]) -> None:
     from ess_can.cli.embedded import flash_for, plant_spec, rack_count
+    from ess_can.cli.sim_watch import error_of
     from ess_can.cli.virtual_only import require_virtual
 
     bus = bus.resolved()  # what is checked is what is opened
@@ -177,19 +198,34 @@ def _simulate(bus: BusOptions, options: _SimOptions, what: str, parts: frozenset
     codec = load_codec(racks=options.racks)
     where = " ".join(filter(None, (bus.interface or "the configured interface", bus.channel)))
     click.echo(f"{what} {rack_count(options.racks)} on {where}; Ctrl-C ends it.", err=True)
-    summary: dict[str, object] = {"frames": 0, "lost": 0, "nodes": []}
+    summary = _Summary()
     with suppress(KeyboardInterrupt, asyncio.CancelledError):
         asyncio.run(_run(bus, options, spec, codec, summary))
+    error = error_of(summary.violations)
+    exit_code = 0 if error is None else error.exit_code
     if options.as_json:
-        print_json({"result": "ok", "exit_code": 0, "error": None, **summary})
+        print_json(
+            {
+                "result": "ok" if error is None else "error",
+                "exit_code": exit_code,
+                "error": None if error is None else error.describe(),
+                "frames": summary.frames,
+                "lost": summary.lost,
+                "nodes": [{"name": str(node), "version": str(version)} for node, version in summary.versions.items()],
+                "violations": [str(violation) for violation in summary.violations] if options.monitors else None,
+            }
+        )
+    elif error is not None:
+        _say(f"error {error.name}: {error}")
+        _say(f"what to do: {error.remedy}")
+    raise click.exceptions.Exit(exit_code)
 
 
-async def _run(
-    bus: BusOptions, options: _SimOptions, spec: PlantSpec, codec: StationCodec, summary: dict[str, object]
-) -> None:
+async def _run(bus: BusOptions, options: _SimOptions, spec: PlantSpec, codec: StationCodec, summary: _Summary) -> None:
     """Run the plant; `summary` is filled in when it ends, by a signal or not."""
     from ess_can.bus.clock import Guard, now
     from ess_can.cli.embedded import make_plant
+    from ess_can.cli.sim_watch import Watch
     from ess_can.sim.bridge import Bridge
     from ess_can.sim.presence import require_alone, sent_identifiers
     from ess_can.sim.state_files import StateFiles
@@ -217,16 +253,18 @@ async def _run(
             plant = make_plant(spec, codec, state=state)
             bridge = Bridge(plant.wire, port)
             bridge.on_traffic = news.on_frame
+            watch = Watch(plant, _say) if options.monitors else None
             plant.start()
             _say("The plant runs.")
             try:
                 async with lost:
                     await _wait(options.duration)
             finally:
-                versions = [{"name": str(node), "version": str(version)} for node, version in plant.versions().items()]
+                summary.versions = plant.versions()
+                summary.violations = () if watch is None else watch.finish()
                 plant.stop()
                 bridge.close()
-                summary.update(frames=plant.wire.transmissions, lost=bridge.lost, nodes=versions)
+                summary.frames, summary.lost = plant.wire.transmissions, bridge.lost
                 _say(f"The plant ended: {plant.wire.transmissions} frames, {bridge.lost} lost.")
 
 

@@ -117,6 +117,7 @@ def gateway_config(
         limits.bus,
         limits.physics,
         afterwards,
+        serials=limits.serials,
     )
 
 

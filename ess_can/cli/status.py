@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -10,6 +12,7 @@ import click
 from ess_can.cli.bus_options import BusOptions, bus_options
 from ess_can.cli.errors import describe, handle_errors
 from ess_can.cli.image_text import print_json
+from ess_can.cli.journal_option import journal_directory, journal_option
 from ess_can.cli.station_options import StationOptions, station_options
 
 if TYPE_CHECKING:
@@ -23,27 +26,40 @@ class _Status:
     view: PlantView
     racks: tuple[int, ...]
     refusals: list[EssCanError]
+    resumes: bool
 
 
 @click.command()
 @bus_options
 @station_options
+@journal_option
 @click.option("--sim", is_flag=True, help="Look at the embedded simulated plant.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 @handle_errors
 def status(
     bus: BusOptions,
     station: StationOptions,
+    journal: Path | None,
     sim: bool,
     as_json: bool,
 ) -> None:
-    """Listen to the plant without sending a frame.
+    """Listen to the plant without sending a frame, and say what the journal has of an upgrade that did not end well.
 
-    The exit code is 0 if an upgrade could start now, else that of the gravest reason against it.
+    The exit code is 0 if an upgrade could start now, or be gone on with, else that of the gravest reason against it.
     """
+    from ess_can.cli.last_upgrade import journal_says
+    from ess_can.cli.upgrade_job import was_typed
     from ess_can.cli.visit import visit
 
-    found = visit(bus, station, _look, sim=sim)
+    last, journal_error = None, None
+    if not sim or was_typed("journal"):
+        last, journal_error = journal_says(journal_directory(journal), journal)
+    if last is not None and not as_json:  # whatever the bus has to say
+        for line in last.lines():
+            click.echo(line)
+    found = visit(bus, station, partial(_look, last is not None and last.is_under_way), sim=sim)
+    if journal_error is not None:  # no record, no upgrade
+        found.refusals.append(journal_error)
     exit_code = found.refusals[0].exit_code if found.refusals else 0
     if as_json:
         refusals = [describe(error) | {"exit_code": error.exit_code} for error in found.refusals]
@@ -55,6 +71,7 @@ def status(
                 "allowed": not refusals,
                 "refusals": refusals,
                 **_document(found),
+                "upgrade": None if last is None else last.document(),
             }
         )
     else:
@@ -62,14 +79,15 @@ def status(
     raise click.exceptions.Exit(exit_code)
 
 
-async def _look(master: StationMaster) -> _Status:
+async def _look(resumes: bool, master: StationMaster) -> _Status:
     from ess_can.bus.clock import now
     from ess_can.gateway.plan import listen
-    from ess_can.gateway.policy import refusals
+    from ess_can.gateway.policy import Start, refusals
 
-    await listen(master)
-    found = refusals(master.view, master.config, master.link.codec.fingerprint, now())
-    return _Status(master.view, master.config.racks, found)
+    start = Start.RESUMED if resumes else Start.FRESH
+    await listen(master, start)
+    found = refusals(master.view, master.config, master.link.codec.fingerprint, now(), start)
+    return _Status(master.view, master.config.racks, found, resumes)
 
 
 def _document(found: _Status) -> dict[str, object]:
@@ -130,7 +148,7 @@ def _print(found: _Status) -> None:
     for address, info in sorted(found.view.nodes.items()):
         click.echo(f"{address!s:<14}runs {info.value.version} ({info.value.image_state.name.lower()})")
     if not found.refusals:
-        click.echo("An upgrade could start now.")
+        click.echo("It could be gone on with now." if found.resumes else "An upgrade could start now.")
     for error in found.refusals:
         click.echo(f"refused {error.name}: {error}", err=True)
         click.echo(f"what to do: {error.remedy}", err=True)

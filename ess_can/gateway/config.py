@@ -20,7 +20,12 @@ class Afterwards(Enum):
 
 @dataclass(frozen=True, slots=True)
 class PolicyLimits:
-    """The band in which an upgrade may start.  Cell limits suit LFP cells."""
+    """The band in which an upgrade may start.  Cell limits suit LFP cells.
+
+    `bus_load_max_percent` is how much of the wire's time others may take: a station of eight racks takes 33 % at 125
+    kbit/s, and what we send of orders, polls and notices, with their answers, another 10 %.  Raises UsageError for a
+    bus load at which commands and evidence would be late.
+    """
 
     soc_min_percent: float = 10.0
     soc_max_percent: float = 95.0
@@ -30,6 +35,14 @@ class PolicyLimits:
     cell_temperature_max_degc: float = 50.0
     aux_voltage_min_v: float = 21.0
     current_mismatch_a: float = 10.0
+    bus_load_max_percent: float = 80.0
+
+    def __post_init__(self) -> None:
+        if not 1.0 <= self.bus_load_max_percent <= 90.0:
+            raise UsageError(
+                f"bus_load_max_percent = {self.bus_load_max_percent:g} is outside 1..90",
+                why="beyond that commands and evidence would be late",
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +168,8 @@ class GatewayConfig:
     """One station as the gateway knows it.
 
     `expected` names every node that must be present: a silent rack must never be taken for an absent one.
-    `silent_up_to_s` is what EMS_UpgradeNotice announces for a node's restart.
+    `silent_up_to_s` is what EMS_UpgradeNotice announces for a node's restart.  `serials` are the serial numbers that
+    nodes must have, of those that one is known of: at another site, or with another board, nothing is begun.
     """
 
     expected: tuple[NodeAddress, ...]
@@ -166,6 +180,7 @@ class GatewayConfig:
     physics: StationPhysics = field(default_factory=StationPhysics)
     afterwards: Afterwards = Afterwards.AS_FOUND
     silent_up_to_s: float = 15.0
+    serials: tuple[tuple[NodeAddress, str], ...] = ()
 
     racks: tuple[int, ...] = field(init=False)
     """Numbers of the racks."""
@@ -179,3 +194,10 @@ class GatewayConfig:
             )
         if len(set(self.expected)) != len(self.expected):
             raise UsageError("a node is named twice", why=", ".join(map(str, self.expected)))
+        strangers = [str(address) for address, _ in self.serials if address not in self.expected]
+        if strangers:
+            raise UsageError("a serial number is given of a node that is not expected", why=", ".join(strangers))
+
+    def serial_of(self, address: NodeAddress) -> str | None:
+        """The serial number that this node must have; None if any will do."""
+        return dict(self.serials).get(address)

@@ -1,6 +1,6 @@
 """Thresholds and time limits from a TOML file: a table for each field of `Limits`, with that one's fields as keys.
 
-What is not given keeps its default.
+What is not given keeps its default.  The table of serial numbers has nodes as keys.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TypeVar, get_type_hints
 
 from ess_can.errors import FileUnreadable, UsageError
 from ess_can.gateway.config import BusLimits, HvLimits, PolicyLimits, StationPhysics, TimeLimits
+from ess_can.identity import NodeAddress
 
 L = TypeVar("L", PolicyLimits, HvLimits, TimeLimits, BusLimits, StationPhysics)
 
@@ -26,6 +27,7 @@ class Limits:
     times: TimeLimits = field(default_factory=TimeLimits)
     bus: BusLimits = field(default_factory=BusLimits)
     physics: StationPhysics = field(default_factory=StationPhysics)
+    serials: tuple[tuple[NodeAddress, str], ...] = ()
 
 
 def load_limits(path: Path) -> Limits:
@@ -45,8 +47,25 @@ def load_limits(path: Path) -> Limits:
     unknown = sorted(set(document) - set(tables))
     if unknown:
         raise UsageError(f"{path} has what nobody reads: {', '.join(unknown)}", why=f"tables are {', '.join(tables)}")
+    serials = _serials(f"{path} [serials]", document.pop("serials", {}))
     given = {name: _table(f"{path} [{name}]", table, getattr(usual, name)) for name, table in document.items()}
-    return replace(usual, **given)
+    return replace(usual, **given, serials=serials)
+
+
+def _serials(where: str, values: object) -> tuple[tuple[NodeAddress, str], ...]:
+    """The serial number of each node that is named."""
+    if not isinstance(values, dict):
+        raise UsageError(f"{where} is not a table")
+    serials = list[tuple[NodeAddress, str]]()
+    for key, value in values.items():
+        try:
+            address = NodeAddress.parse(key)
+        except ValueError as error:
+            raise UsageError(f"{where} {key} is no node", why=str(error)) from error
+        if not isinstance(value, str) or not value:
+            raise UsageError(f"{where} {key} is no serial number", why=f"{value!r} is no text")
+        serials.append((address, value))
+    return tuple(serials)
 
 
 def _table(where: str, values: object, usual: L) -> L:

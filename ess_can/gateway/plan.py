@@ -10,9 +10,10 @@ from itertools import groupby
 
 from ess_can.bus.clock import now, pause, until
 from ess_can.errors import BusSilent, DbcMismatch, EssCanError, NodeUnhealthy, NoValidTraffic, WrongNodeType
+from ess_can.gateway.bus_load import BusLoad
 from ess_can.gateway.node_client import NodeIdentity
 from ess_can.gateway.phases import NodeStep
-from ess_can.gateway.policy import Start, diagnostics_refusal, refusals, targets_of_type
+from ess_can.gateway.policy import Start, bus_refusal, diagnostics_refusal, refusals, targets_of_type
 from ess_can.gateway.progress import NodeStepEntered, OnProgress
 from ess_can.gateway.report import NodeRecord
 from ess_can.gateway.station_master import StationMaster
@@ -82,6 +83,20 @@ async def listen(master: StationMaster, start: Start = Start.FRESH) -> None:
             "frames are heard, but none of the plant's",
             why=_why(master, f"none that the DBC knows within {times.listen_s:g} s"),
         )
+
+
+async def hear(master: StationMaster, others: BusLoad, start: Start = Start.FRESH) -> float:
+    """`listen`; gives the share of the bus that others take.  Raises BusOverloaded, and what `listen` raises."""
+    unheard: NoValidTraffic | None = None
+    with others:
+        try:
+            await listen(master, start)
+        except NoValidTraffic as error:  # perhaps because there is no room for it
+            unheard = error
+    refusal = bus_refusal(others.load, master.config.policy) or unheard
+    if refusal is not None:
+        raise refusal
+    return others.load
 
 
 def _why(master: StationMaster, heard: str) -> str:
@@ -164,7 +179,9 @@ async def identify(master: StationMaster, address: NodeAddress) -> NodeIdentity:
     """Ask one node who it is.  Raises WrongTarget or DbcMismatch when it is not who it should be."""
     identity = await master.client(address).identify()
     heard = master.view.nodes.get(address)
-    identity.require(node_type=address.node_type, hardware_id=None if heard is None else heard.value.hardware_id)
+    hardware_id = None if heard is None else heard.value.hardware_id
+    serial = master.config.serial_of(address)
+    identity.require(node_type=address.node_type, hardware_id=hardware_id, serial=serial)
     if identity.dbc_sha256 != master.link.codec.sha256:
         raise DbcMismatch(f"{address} runs with another DBC", why="the SHA-256 that it reports is not ours")
     return identity

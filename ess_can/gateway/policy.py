@@ -12,6 +12,7 @@ from math import inf
 from ess_can.errors import (
     AuxSupplyLow,
     BmsFault,
+    BusOverloaded,
     CellTemperatureOutOfBand,
     CellVoltageOutOfBand,
     ContactorWelded,
@@ -92,6 +93,16 @@ def refusals(
     if start is Start.FRESH:
         found += _as_found(view, config, now)
     return sorted(found, key=lambda reason: not isinstance(reason, _GRAVEST))
+
+
+def bus_refusal(load: float, limits: PolicyLimits) -> BusOverloaded | None:
+    """Why nothing may begin while others take this share (0..1) of the bus; None if it may."""
+    if 100.0 * load <= limits.bus_load_max_percent:
+        return None
+    return BusOverloaded(
+        f"others take {100.0 * load:.0f} % of the bus",
+        why=f"at most {limits.bus_load_max_percent:g} %, so that commands and evidence are in time",
+    )
 
 
 def _fresh(sample: Sample[Message] | None, now: float) -> bool:

@@ -154,7 +154,11 @@ class UpgradeLog:
         def job() -> None:
             self._begun = opening(self._journal)
 
-        await self._on_worker(job, _COPY_S)
+        try:
+            await self._on_worker(job, _COPY_S)
+        except JournalError as error:
+            self.error = error
+            raise
 
     def settling(self) -> None:
         """What is done from here on puts the plant into a safe state, with or without the journal."""

@@ -9,13 +9,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Self
 
+from ess_can.bus.clock import now
+from ess_can.errors import RolledBack
 from ess_can.gateway.config import Afterwards, GatewayConfig
-from ess_can.gateway.plan import Leftover, Plan, on_trial
+from ess_can.gateway.phases import NodeStep
+from ess_can.gateway.plan import Leftover, NodePlan, Plan, identify, on_trial
 from ess_can.gateway.plant_view import Connection, PlantView
-from ess_can.gateway.policy import FRESH_S, Start
+from ess_can.gateway.policy import FRESH_S, Start, targets_of_type
+from ess_can.gateway.progress import NodeStepEntered, OnProgress
 from ess_can.gateway.station_master import StationMaster
+from ess_can.identity import NodeAddress
 from ess_can.journal.entries import Deed, Entry, Kind, UpgradeRecord
 from ess_can.journal.journal import Journal
+from ess_can.signals.messages import ImageState
 from ess_can.trust.verify import VerifiedUpgrade
 
 _HIGH_VOLTAGE = (
@@ -63,13 +69,13 @@ class Earlier:
         """Whether it is the upgrade of this very file."""
         return self.record.file_sha256 == upgrade.file_sha256
 
-    def found(self, view: PlantView, config: GatewayConfig, now: float) -> Connection:
+    def found(self, view: PlantView, config: GatewayConfig, at: float) -> Connection:
         """How the plant is to be taken as found.
 
         As it was before the first attempt, if what we ordered still stands: the lock, or an order on its way to
         somewhere else.  Else somebody commanded the plant since, and it is as that one left it.
         """
-        is_now = view.connection(config.racks, now - FRESH_S)
+        is_now = view.connection(config.racks, at - FRESH_S)
         last = self.last_order
         if last is None or not self.holds_plant:
             return is_now
@@ -77,6 +83,41 @@ class Earlier:
         locked = view.pcs is not None and view.pcs.value.lock_acknowledged
         before = {connection.value: connection for connection in Connection}.get(self.record.found)
         return is_now if before is None or (rests and not locked) else before
+
+
+async def plan_to_give_up(
+    earlier: Earlier, master: StationMaster, upgrade: VerifiedUpgrade | None, on_progress: OnProgress
+) -> Plan:
+    """What is to be taken back, by what every node says; `upgrade` is the release, if it can be read.
+
+    Raises what the diagnostic exchange raises.
+    """
+    trials = set[NodeAddress]()
+    up_to_date: list[NodePlan] = []
+    for address in master.config.expected:
+        on_progress(NodeStepEntered(now(), address, NodeStep.IDENTIFY))
+        identity = await identify(master, address)
+        state = identity.boot_state
+        image = None if upgrade is None else upgrade.image_for(address.node_type, identity.hardware_id)
+        if state.standing == ImageState.TRIAL:
+            trials.add(address)
+        elif image is not None and image.facts.version == state.version:
+            up_to_date.append(NodePlan(address, identity, image))
+    leftovers = [Leftover(address, address in trials) for address in master.config.expected]
+    keep = earlier.activated or trials
+    return Plan(up_to_date=tuple(up_to_date), leftovers=tuple(leftovers) if keep else ())
+
+
+def is_complete(plan: Plan, upgrade: VerifiedUpgrade, config: GatewayConfig) -> bool:
+    """Whether every node that the release is for runs it, confirmed."""
+    done = {node.address for node in plan.up_to_date}
+    targets = {node for entry in upgrade.manifest.images for node in targets_of_type(config, entry.node_type)}
+    return targets <= done and not any(leftover.on_trial for leftover in plan.leftovers)
+
+
+def given_up() -> RolledBack:
+    """How an upgrade ends that is given up on request."""
+    return RolledBack("the upgrade was given up", why="as asked", remedy="The plant is as it was.")
 
 
 def leftovers_of(earlier: Earlier, master: StationMaster, plan: Plan) -> Plan:
@@ -88,7 +129,7 @@ def leftovers_of(earlier: Earlier, master: StationMaster, plan: Plan) -> Plan:
     return Plan(plan.nodes, plan.up_to_date, leftovers)
 
 
-def is_as_wanted(view: PlantView, config: GatewayConfig, found: Connection, now: float) -> bool:
+def is_as_wanted(view: PlantView, config: GatewayConfig, found: Connection, at: float) -> bool:
     """Whether the plant is under its own control already, and high voltage as it is to be left."""
     pcs = view.pcs
     if pcs is None or pcs.value.lock_acknowledged or pcs.value.remote_control:
@@ -98,7 +139,7 @@ def is_as_wanted(view: PlantView, config: GatewayConfig, found: Connection, now:
             return False
         case Afterwards.CONNECT:
             found = Connection.CONNECTED
-    return view.connection(config.racks, now - FRESH_S) is found
+    return view.connection(config.racks, at - FRESH_S) is found
 
 
 def decision(earlier: Earlier, plan: Plan, config: GatewayConfig, found: Connection, upgrade: str) -> str:

@@ -7,7 +7,7 @@ import json
 import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 
 from ess_can.bus.clock import now, suspended_s, uninterrupted
@@ -23,14 +23,14 @@ from ess_can.gateway.bus_load import BusLoad
 from ess_can.gateway.config import Afterwards, GatewayConfig
 from ess_can.gateway.estimate import Estimate, StationState, Target, TargetGroup, estimate
 from ess_can.gateway.phases import Phase
-from ess_can.gateway.plan import NodePlan, Plan, listen, make_plan, require_allowed
+from ess_can.gateway.plan import NodePlan, Plan, hear, make_plan, require_allowed
 from ess_can.gateway.plant_view import Connection
 from ess_can.gateway.policy import FRESH_S, Start
 from ess_can.gateway.progress import Decided, Estimated, OnProgress, PhaseEntered, ignore
 from ess_can.gateway.record import UpgradeLog
 from ess_can.gateway.report import Report
 from ess_can.gateway.report_document import report_document
-from ess_can.gateway.resume import Earlier, decision, is_as_wanted, leftovers_of
+from ess_can.gateway.resume import Earlier, decision, given_up, is_as_wanted, is_complete, leftovers_of, plan_to_give_up
 from ess_can.gateway.station_master import USER_ISOTP, StationMaster
 from ess_can.gateway.transfer_model import WireModel
 from ess_can.gateway.upgrade import Replan, Upgrade
@@ -209,9 +209,7 @@ class _Attempt:
         """See whether it may start, and decide what is to be done.  Reads the plant and changes nothing."""
         if self._gives_up and self._earlier is None:
             raise NothingToResume("no upgrade stands unfinished", why="every one in the journal ended")
-        with BusLoad(self._bus, self._setup.bit_timing) as others:
-            await listen(master, self._start)
-        self._load = others.load
+        self._load = await hear(master, BusLoad(self._bus, self._setup.bit_timing), self._start)
         require_allowed(master, self._start)
         master.watch.arm()  # from here on we speak: nobody else may speak as we do
         self._plan = await self._make_plan(master)
@@ -227,15 +225,18 @@ class _Attempt:
         require_allowed(master, self._start)
 
     async def _make_plan(self, master: StationMaster) -> Plan:
-        plan = Plan()
-        if self._upgrade is not None:
-            start = Start.RESUMED if self._gives_up else self._start
-            plan = await make_plan(master, self._upgrade, self._log.tell, start)
-        if self._gives_up:
-            plan = replace(plan, nodes=())
-        elif self._earlier is None or not self._supersedes:
-            return plan
-        return plan if self._earlier is None else leftovers_of(self._earlier, master, plan)
+        earlier, upgrade = self._earlier, self._upgrade
+        if self._gives_up and earlier is not None:
+            plan = await plan_to_give_up(earlier, master, upgrade, self._log.tell)
+            if upgrade is None or not is_complete(plan, upgrade, master.config):
+                return plan
+            self._log.note("every node is confirmed already: there is nothing to give up")
+            self._gives_up = False
+            return Plan(up_to_date=plan.up_to_date)
+        if upgrade is None:
+            return Plan()
+        plan = await make_plan(master, upgrade, self._log.tell, self._start)
+        return plan if earlier is None or earlier.is_of(upgrade) else leftovers_of(earlier, master, plan)
 
     @property
     def _supersedes(self) -> bool:
@@ -257,13 +258,14 @@ class _Attempt:
         if report.dry_run:
             self._log.enter(Phase.CHECKED if plan.has_work else Phase.NOTHING_TO_DO)
         elif not self._has_work(master):
+            if self._gives_up:
+                report.error = given_up()
             self._log.enter(self._phase_without_work())
         else:
             if report.expected is not None:
                 self._log.tell(Estimated(now(), report.expected))
-            await Upgrade(master, plan, self._log, None if self._gives_up else self._replan(master)).run(
-                report, self._found
-            )
+            replan = None if self._gives_up else self._replan(master)
+            await Upgrade(master, plan, self._log, replan).run(report, self._found)
 
     def _phase_without_work(self) -> Phase:
         if self._gives_up:
@@ -309,9 +311,8 @@ class _Attempt:
         else:
             report.resumable = not (report.error is None or isinstance(report.error, HeldOpenByChoice))
         await self._log.end(self._close_record)
-        if report.journal_error is None and self._log.error is not report.error:
-            report.journal_error = self._log.error
-        report.resumable |= report.journal_error is not None
+        report.journal_error = self._log.error
+        report.resumable |= report.journal_error is not None and bool(report.upgrade_id)
 
     def _close_record(self, journal: Journal) -> None:
         report = self._report

@@ -35,6 +35,7 @@ from ess_can.gateway.plant_view import Connection, RackView
 from ess_can.gateway.policy import FRESH_S
 from ess_can.gateway.record import Doing, UpgradeLog
 from ess_can.gateway.report import Report
+from ess_can.gateway.resume import given_up
 from ess_can.gateway.settle import Settlement, internal
 from ess_can.gateway.station_master import StationMaster
 from ess_can.identity import NodeAddress
@@ -108,6 +109,8 @@ class Upgrade:
         report.cause = cause = self._master.watch.error or cause
         settlement = Settlement(self._master, self._nodes, self._log)
         report.error = await uninterrupted(settlement.settle(cause, found))
+        if report.error is None and self._replan is None:
+            report.error = given_up()
         report.proved_safe = settlement.proved_safe
         report.hv_after = self._master.view.connection(self._config.racks, now() - self._config.hv.evidence_age_s)
         if self._contactors_opened_at is not None:
@@ -309,7 +312,7 @@ class Upgrade:
         if self._log.phase is Phase.HOLD_OPEN:
             return Phase.HELD_OPEN
         if error is None:
-            return Phase.DONE if self._replan is not None else Phase.ROLLED_BACK
+            return Phase.DONE
         return Phase.ROLLED_BACK if isinstance(error, RolledBack) else Phase.FAILED
 
 

@@ -23,8 +23,8 @@ def told_as_ours(place: str) -> Iterator[None]:
         raise _of_database(place, error) from error
     except OSError as error:
         raise unwritable(place, error) from error
-    except MemoryError as error:  # a damaged length, of a record that cannot be
-        raise damaged(place, "it asks for more memory than there is") from error
+    except (MemoryError, UnicodeDecodeError) as error:  # a damaged length; a damaged name in SQLite's own message
+        raise damaged(place, "what is in it makes no sense") from error
 
 
 def _of_database(place: str, error: sqlite3.Error) -> JournalError:

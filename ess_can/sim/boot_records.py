@@ -71,6 +71,9 @@ class TwoSlotRecord(Generic[T]):
         found = [self._parse(slot, image) for slot, image in enumerate(images)]
         newest = _newest(found)
         if newest is None:
+            for at, image in zip(self._slots, images, strict=True):
+                if any(image):  # not a slot that was never written
+                    self._fram.write(at, image)
             return None
         slot, other = newest.slot, 1 - newest.slot
         self._fram.write(self._slots[slot], images[slot])

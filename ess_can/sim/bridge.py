@@ -14,6 +14,9 @@ from ess_can.errors import BusError, TransmitQueueFull
 from ess_can.sim.controller import QueueOrder
 from ess_can.sim.wire import Wire
 
+OUTSIDE = "outside"
+"""What the controller of everybody on the bus outside is called on the simulated wire."""
+
 _DEPTH_INSIDE = 4096
 _DEPTH_OUTSIDE = 256
 _IN_FLIGHT = 4
@@ -36,7 +39,7 @@ class Bridge:
     def __init__(self, wire: Wire, bus: Bus) -> None:
         self.lost = 0
         self.on_traffic: Callable[[float], None] | None = None
-        self._inside = wire.controller("outside", depth=_DEPTH_INSIDE, order=QueueOrder.PRIORITY)
+        self._inside = wire.controller(OUTSIDE, depth=_DEPTH_INSIDE, order=QueueOrder.PRIORITY)
         self._outside = bus
         self._waiting: list[tuple[int, int, float, CanFrame]] = []  # a heap: field, order, since when
         self._accepted = 0

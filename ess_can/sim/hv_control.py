@@ -27,7 +27,7 @@ from ess_can.signals.messages import (
 )
 from ess_can.sim.alarms import AlarmSpec, rack_alarms
 from ess_can.sim.hv_evidence import EvidenceSpec, PcsEvidence, RackEvidence
-from ess_can.sim.latches import WELDS, Latch, LatchStore
+from ess_can.sim.latches import WELDS, Clearing, Latch, LatchStore
 from ess_can.sim.rack import RackHardware
 from ess_can.sim.rack_states import RACK_TRANSITIONS, CloseRefusal, RackEvent
 
@@ -83,6 +83,7 @@ class RackControl:
         self.index = index
         self.hold_open = False
         self.refusal: CloseRefusal | None = None
+        self.clearings: list[Clearing] = []
         self.on_event: list[Callable[[RackEvent], None]] = []
         self.on_clear: list[Callable[[str], None]] = []
         rack = hardware.rack
@@ -135,13 +136,14 @@ class RackControl:
     def clear_latches(self, by: str, now: float) -> frozenset[Latch]:
         """A named person clears every latch; gives what was cleared.  A cause that persists latches again.
 
-        Raises UsageError without a name.
+        It is on record in `clearings`.  Raises UsageError without a name.
         """
         if not by.strip():
             raise UsageError("The latched faults were not cleared", why="nobody's name was given")
         for tell in self.on_clear:
             tell(by)
         cleared = self._latches
+        self.clearings.append(Clearing(now, by, cleared))
         self._latches = frozenset()
         self._store.save(self._latches)
         self._tries = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
@@ -19,6 +20,15 @@ class Latch(Enum):
 
 
 WELDS = frozenset({Latch.WELD_PLUS, Latch.WELD_MINUS})
+
+
+@dataclass(frozen=True, slots=True)
+class Clearing:
+    """Who cleared which latches, and when (loop seconds)."""
+
+    at: float
+    by: str
+    latches: frozenset[Latch]
 
 
 class LatchStore(Protocol):

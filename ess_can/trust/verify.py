@@ -122,6 +122,7 @@ def verify_node_image(
     Raises FileTooLarge, ImageInvalid, SignatureMissing, UnknownKey, TestKeyRefused, ImageCorrupt, SignatureInvalid.
     """
     image = as_content(source)
+    parse_node_image(image, slot_size)  # what cannot be an image is not read to its end, however long it says it is
     return _verify(image, _hash(image), keyring, allow_test_keys, slot_size)
 
 

@@ -7,6 +7,7 @@ import os
 import subprocess
 from collections import Counter
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,16 @@ from tests.campaign.scale import SCALE, SEED
 Count = Callable[[str, int], None]
 _ROOT = Path(__file__).resolve().parents[2]
 _CASES = "campaign cases"
+_BEGAN = pytest.StashKey[datetime]()
+
+
+def _wall_clock() -> datetime:
+    return datetime.now(UTC)  # noqa: TID251 - how long a campaign took is told to people, and decides nothing
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Remember when it began."""
+    config.stash[_BEGAN] = _wall_clock()
 
 
 @pytest.fixture
@@ -42,7 +53,7 @@ def _commit() -> str:
     return found.stdout.strip()
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Print the table of counts."""
     counts = _counts(terminalreporter)
     if not counts:
@@ -53,5 +64,14 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     failed = len(terminalreporter.stats.get("failed", []))
     kept = Path(os.environ.get("ESS_CAN_CAMPAIGN_OUT", _ROOT / "build" / "campaign"))
     kept.mkdir(parents=True, exist_ok=True)
-    found = {"scale": SCALE.value, "seed": SEED, "commit": _commit(), "failed": failed, "cases": dict(counts)}
+    minutes = (_wall_clock() - config.stash[_BEGAN]).total_seconds() / 60
+    found = {
+        "scale": SCALE.value,
+        "seed": SEED,
+        "commit": _commit(),
+        "failed": failed,
+        "minutes": round(minutes, 1),
+        "cores": os.cpu_count(),
+        "cases": dict(counts),
+    }
     (kept / f"{SCALE.value}.json").write_text(json.dumps(found, indent=2, sort_keys=True) + "\n", "utf-8")

@@ -97,7 +97,7 @@ def check(fork: Fork, tries: int, new: bytes) -> None:
 
 @pytest.mark.parametrize("part", range(PARTS))
 @pytest.mark.parametrize(
-    ("kind", "quick", "slice_"), [("boot record, confirmation and rollback", 8, 40), ("a transfer", 4, 60)]
+    ("kind", "quick", "slice_"), [("boot record, confirmation and rollback", 4, 40), ("a transfer", 4, 60)]
 )
 def test_power_is_cut_twice(kind: str, quick: int, slice_: int, part: int, count: Count) -> None:
     pairs = 0

@@ -16,14 +16,13 @@ from functools import cache
 
 import pytest
 
-from ess_can.campaign.faults import parse_fault
-from ess_can.campaign.faults.kinds import FaultKind
+from ess_can.campaign.faults import Fault, FaultKind, parse_fault
 from ess_can.campaign.faults.nodes import lose_power
 from ess_can.campaign.mixture import plain
 from ess_can.campaign.plants import SMALL_PART, SMALLEST, Site
 from ess_can.campaign.result import RunResult
 from ess_can.campaign.run import run_mixture
-from ess_can.campaign.station import Fault, Station
+from ess_can.campaign.station import Station
 from ess_can.gateway.phases import Phase
 from ess_can.gateway.progress import PhaseEntered
 from ess_can.sim.power_cut import Admission, CutMode, PowerCut
@@ -128,7 +127,7 @@ class Strike:
         lose_power(station, station.plant.nodes[BMU1], OFF_S)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Operations:
     """Notes in which phase each operation takes effect."""
 

@@ -78,35 +78,6 @@ def test_a_manifest_reads_as_it_was_written(manifest: Manifest) -> None:
     assert encode_manifest(parse_manifest(data)) == data
 
 
-def test_every_single_flipped_bit_of_an_upgrade_file_is_found() -> None:
-    good = small_upgrade()
-    open_upgrade_file(good, RING)
-    for position in range(len(good) * 8):
-        bad = bytearray(good)
-        bad[position // 8] ^= 1 << position % 8
-        with pytest.raises(EssCanError) as caught:
-            open_upgrade_file(bytes(bad), RING)
-        assert 20 < caught.value.exit_code < 40, position
-
-
-def test_every_single_flipped_bit_of_a_node_image_is_found() -> None:
-    good = small_image()
-    for position in range(len(good) * 8):
-        bad = bytearray(good)
-        bad[position // 8] ^= 1 << position % 8
-        with pytest.raises(EssCanError) as caught:
-            verify_node_image(bytes(bad), RING)
-        assert 20 < caught.value.exit_code < 40, position
-
-
-def test_every_proper_prefix_of_an_upgrade_file_is_found() -> None:
-    good = small_upgrade()
-    for length in range(len(good)):
-        with pytest.raises(EssCanError) as caught:
-            open_upgrade_file(good[:length], RING)
-        assert caught.value.name in ("FILE_EMPTY", "FILE_TRUNCATED"), length
-
-
 @given(st.data())
 @settings(max_examples=200, deadline=None)
 def test_patched_files_raise_typed_errors_only(data: st.DataObject) -> None:

@@ -16,12 +16,14 @@ from pathlib import Path
 import pytest
 
 from ess_can.errors import ImageInvalid, TestKeyRefused
+from ess_can.gateway.config import Afterwards, GatewayConfig
 from ess_can.gateway.phases import NodeStep, Phase
 from ess_can.signals.messages import ImageState
 from ess_can.sim.boot_records import ImageId
 from ess_can.sim.bootloader import BootReason
 from ess_can.sim.flash import FlashError
 from ess_can.sim.image_verdict import FailureReason
+from ess_can.sim.plant import Plant
 from ess_can.sim.power_cut import CutMode
 from ess_can.trust.keys import TEST_KEYS, KeyRing, load_public_key
 from ess_can.trust.verify import open_upgrade_file, verify_node_image
@@ -279,8 +281,11 @@ def test_mcuboot_2811_installed_image_is_confirmed() -> None:
                 node.reset(scene.plant.wire.loop.time())
                 await scene.until(lambda node=node: node.running, 5.0)  # type: ignore[misc]
 
-    outcome = play(after=restart_all)
-    outcome.require(Phase.DONE)
+    def held_open(plant: Plant) -> GatewayConfig:  # racks that restart in operation would drop their contactors
+        return GatewayConfig(plant.addresses, afterwards=Afterwards.HOLD_OPEN)
+
+    outcome = play(config=held_open, after=restart_all)
+    outcome.require(Phase.HELD_OPEN, "HELD_OPEN_BY_CHOICE", 102)
     assert outcome.scene.all_steps(NodeStep.CONFIRM)
     outcome.require_confirmed(NEW)
 

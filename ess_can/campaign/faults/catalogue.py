@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
+from ess_can.campaign.fault_kinds import FaultKind
 from ess_can.campaign.faults import gateway, memories
 from ess_can.campaign.faults.bus import BusFault
 from ess_can.campaign.faults.frames import CLASSES, FrameFault
-from ess_can.campaign.faults.kinds import Fault, FaultKind
 from ess_can.campaign.faults.nodes import FirmwareFault, NodeFault
 from ess_can.campaign.faults.plant import PlantFault
+from ess_can.campaign.station import Fault
 from ess_can.errors import UsageError
 from ess_can.gateway.phases import Phase
 
@@ -41,7 +42,7 @@ EXAMPLES: tuple[str, ...] = (
     "bus:errors=5@PROGRAM+0.5",
     "node:bmu1:reset@PROGRAM+0.5",
     "node:bmu1:power@PROGRAM+0.5~3",
-    "node:bmu1:hang@PROGRAM+0.2",
+    "node:bmu1:hang@PROGRAM+0.05",
     "node:bmu1:slow=0.4@PROGRAM+0.1~2",
     "node:bmu1:refuses=34@PROGRAM+0.2",
     "node:bmu1:garbage@PROGRAM+0.2",

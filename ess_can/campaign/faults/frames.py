@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Self
 
-from ess_can.campaign.faults.kinds import FaultKind
+from ess_can.campaign.fault_kinds import FaultKind
 from ess_can.campaign.faults.named import look_up, name_of
 from ess_can.campaign.moments import number_text, positive
 from ess_can.campaign.station import Station, Verdict

@@ -10,7 +10,7 @@ from datetime import timedelta
 from types import MappingProxyType
 from typing import Self
 
-from ess_can.campaign.faults.kinds import FaultKind
+from ess_can.campaign.fault_kinds import FaultKind
 from ess_can.campaign.faults.named import look_up, name_of, named_text, parse_named
 from ess_can.campaign.moments import Moment
 from ess_can.campaign.station import Station

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import TypeVar
 
-from ess_can.campaign.faults.kinds import FaultKind
+from ess_can.campaign.fault_kinds import FaultKind
 from ess_can.campaign.moments import Moment, number_text, positive
 
 K = TypeVar("K")

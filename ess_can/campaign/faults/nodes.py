@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Self
 
 from ess_can.bus.clock import now
-from ess_can.campaign.faults.kinds import FaultKind
+from ess_can.campaign.fault_kinds import FaultKind
 from ess_can.campaign.faults.named import look_up, name_of, named_text, parse_named
 from ess_can.campaign.moments import Moment
 from ess_can.campaign.station import Station

@@ -11,8 +11,8 @@ from types import MappingProxyType
 from typing import Self
 
 from ess_can.bus.clock import now
+from ess_can.campaign.fault_kinds import FaultKind
 from ess_can.campaign.faults.frames import corrupted, identifiers, losing
-from ess_can.campaign.faults.kinds import FaultKind
 from ess_can.campaign.faults.named import named_text, parse_named
 from ess_can.campaign.moments import Moment
 from ess_can.campaign.station import Station

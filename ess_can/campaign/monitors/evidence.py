@@ -73,7 +73,7 @@ class WireEvidence:
         view.sent.setdefault(codec.route(EmsHvStatusPoll).can_id, []).append(self._on_poll)
 
     def gateway_started(self, at: float) -> None:
-        """A new gateway process listens: it heard nothing before, and takes each source's next frame for the first."""
+        """A new gateway process listens: it heard nothing before, and judges the next frame of each as a first one."""
         for source in self._sources:
             source.monitor = E2eMonitor(source.monitor.data_id, _MAX_DELTA)
             self._bad(source, at, f"{source.name} was not heard yet", mute=True)
@@ -104,6 +104,7 @@ class WireEvidence:
             asked_at = self._tokens.get(message.token, -inf)
             if at - asked_at > _TOKEN_AGE_S:
                 return  # answers nobody: says nothing
+            counts = True  # its token says that it is new, whatever was lost before it
             seen_at = max(asked_at, source.good_at or asked_at)
         if not _is_off(message):
             self._bad(source, at, f"{source.name} does not say that high voltage is off", mute=False)

@@ -19,7 +19,6 @@ UNDER_WAY_S = 0.100
 keeps back, nobody can recall."""
 _REACTION_S = {NodeType.BMU: 0.0, NodeType.COMM_GATEWAY: 0.05}
 """How long work may still begin once high voltage is on: a BMU measures it, a comm gateway hears of it."""
-_PCS_AGE_S = 0.250
 
 
 class PermissionMonitor:

@@ -14,8 +14,6 @@ from ess_can.signals.messages import EmsPcsCommand, PcsCommandCode
 from ess_can.uds.rules import Sid
 from ess_can.uds.target import Rid
 
-STOPPED = "stopped: "
-"""How the note begins that says how an attempt ended that is to be gone on with."""
 UNDER_WAY_S = 0.250
 """How long after a deed's result its frames may still be on the wire: it was cancelled, or the queue was full."""
 
@@ -54,13 +52,11 @@ _LAST_COUNTER = 255
 
 class RecordsMonitor:
     """Watches the journals of a station's gateway, one after the other.  `attached` says whether there is one, `begun`
-    whether an upgrade was begun or resumed in it, `ended` is the last upgrade's last entry, and `stopped` the note that
-    stands in its place if it is to be gone on with."""
+    whether an upgrade was begun or resumed in it, `last` is its last entry."""
 
     def __init__(self, view: WireView, ledger: Ledger, gateways: frozenset[str], clock: Callable[[], float]) -> None:
         self.attached = False
-        self.ended: Entry | None = None
-        self.stopped: Entry | None = None
+        self.last: Entry | None = None
         self.failed = False
         self.begun = False
         self._ledger = ledger
@@ -80,7 +76,7 @@ class RecordsMonitor:
         """Listen to a journal from now on: the first, `another` one, or what the next process finds of the last."""
         self.attached = True
         self.failed = False
-        self.ended = self.stopped = None
+        self.last = None
         self.begun = False
         self._journal = journal
         now = self._clock()
@@ -112,12 +108,11 @@ class RecordsMonitor:
             self._broken(Invariant.AUDIT_CHAIN, f"entry {entry.seq} follows entry {self._length}")
         elif entry.chained(self._head) != entry.digest:
             self._broken(Invariant.AUDIT_CHAIN, f"entry {entry.seq} is not chained to the one before")
-        self._head, self._length = entry.digest, entry.seq
+        self._head, self._length, self.last = entry.digest, entry.seq, entry
         now = self._clock()
         match entry.kind:
             case Kind.BEGAN | Kind.RESUMED:
                 self.begun = True
-                self.ended = self.stopped = None
             case Kind.INTENT:
                 self._intents[entry.seq] = entry, now
             case Kind.RESULT:
@@ -126,12 +121,9 @@ class RecordsMonitor:
                     self._over = [(over, at) for over, at in self._over if now - at <= UNDER_WAY_S]
                     self._over.append((intent[0], now))
             case Kind.ENDED:
-                self.ended = entry
                 if self._intents:
                     deeds = ", ".join(str(intent.deed) for intent, _ in self._intents.values())
                     self._broken(Invariant.RECORDED, f"the upgrade ended and these have no result: {deeds}")
-            case Kind.NOTE if entry.text.startswith(STOPPED):
-                self.stopped = entry
             case _:
                 pass
 

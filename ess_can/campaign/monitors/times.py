@@ -34,6 +34,7 @@ class TimesMonitor:
         self._order: object = None
         self._phase: UpgradePhase | None = None
         self._streamed = 0
+        self._streamed_at = -inf
         self._streamed_before = 0
         codec = plant.codec
         self._cycle_s: dict[int, float] = {}
@@ -71,6 +72,7 @@ class TimesMonitor:
         if sender not in self._gateways:
             return
         self._streamed += 1
+        self._streamed_at = at
         self._progress_at = at
         for controller in self._controllers:
             if controller.waiting:
@@ -99,7 +101,9 @@ class TimesMonitor:
             return
         gap_s = at - self._commanded_at
         streamed = self._streamed - self._streamed_before
-        if gap_s > 2 * self._command_s + _ROUNDING_S and gap_s < inf and streamed > _QUEUED:
+        late_at = self._commanded_at + 2 * self._command_s + _ROUNDING_S
+        # A transfer that had ended by then, as with bus-off, is not what made it late.
+        if late_at < min(at, self._streamed_at) and gap_s < inf and streamed > _QUEUED:
             text = f"EMS_PcsCommand is {gap_s - self._command_s:.3f} s late while {streamed} frames of a transfer went"
             self._ledger.broken(at, Invariant.SAFETY_FRAMES, text)
         if gap_s > COMMANDING_S or command.command is not self._order:

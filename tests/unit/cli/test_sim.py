@@ -11,12 +11,15 @@ import pytest
 from click.testing import Result
 
 from ess_can.bus.clock import pause
+from ess_can.cli import embedded
 from ess_can.cli.bus_options import BusOptions
 from ess_can.cli.embedded import make_plant, plant_spec
 from ess_can.errors import AdapterLost, BusError, InterfaceDown, TransmitStalled
 from ess_can.signals.dbc import StationCodec
 from ess_can.sim.bridge import Bridge
-from ess_can.sim.plant import Part
+from ess_can.sim.flash import FlashError
+from ess_can.sim.plant import Part, Plant, PlantSpec
+from ess_can.sim.state_files import StateFiles
 from tests.support.memory_bus import MemoryBus, bus_pair
 from tests.unit.cli.run import document, run
 
@@ -182,3 +185,25 @@ def test_where_another_one_runs_already_it_does_not_start(
 @pytest.mark.parametrize(("part", "other"), [("bms", Part.PCS), ("pcs", Part.BMS)])
 def test_the_other_part_is_no_conflict(part: str, other: Part, monkeypatch: pytest.MonkeyPatch) -> None:
     assert beside_another(monkeypatch, part, other).exit_code == 0
+
+
+def test_monitors_tell_of_a_violation_at_once_and_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    watched = ("sim", "plant", "-i", "virtual", "-c", "test_monitors", "--racks", 1, "--duration", 0.3, "--monitors")
+    told = document(run(*watched, "--json"))
+    assert (told["exit_code"], told["violations"]) == (0, [])
+
+    def bad_plant(spec: PlantSpec, codec: StationCodec, state: StateFiles | None) -> Plant:
+        plant = make_plant(spec, codec, state=state)
+        node = next(iter(plant.nodes.values()))
+        plant.on_step.append(lambda now: node.flash.on_refuse[-1](FlashError.BUSY))
+        return plant
+
+    monkeypatch.setattr(embedded, "make_plant", bad_plant)
+    result = run(*watched, "--json")
+    told = document(result)
+    assert (result.exit_code, told["exit_code"], told["result"]) == (120, 120, "error")
+    assert told["error"]["name"] == "INVARIANT_VIOLATED"
+    assert any("RUNNING_BANK" in told["error"]["why"] and "bmu1" in violation for violation in told["violations"])
+    assert "\nviolation at " in result.stderr
+    assert told["frames"] > 0
+    assert "error INVARIANT_VIOLATED: " in run(*watched).stderr

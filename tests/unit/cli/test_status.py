@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
 from ess_can.cli import embedded
+from ess_can.journal.entries import Deed
 from ess_can.signals.dbc import StationCodec
 from ess_can.sim.plant import Plant, PlantSpec
 from tests.unit.cli.run import document, run
+from tests.unit.journal.rig import begin, opened
 
 
 def test_for_people() -> None:
@@ -56,3 +61,50 @@ def test_a_bus_that_is_not_there(command: str) -> None:
     told = document(result)
     assert (told["result"], told["error"]["name"], result.exit_code) == ("error", "INTERFACE_UNAVAILABLE", 11)
     assert run(command, "-i", "virtual").exit_code == 2
+
+
+@pytest.fixture
+def unfinished(tmp_path: Path) -> Path:
+    """A journal with an upgrade that was killed while it locked the PCS."""
+    journal = opened(tmp_path)
+    begin(journal, "bmu 1.2.0")
+    journal.intent(Deed.LOCK)
+    journal.close()
+    return tmp_path
+
+
+def lock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The plant as a killed upgrade leaves it."""
+    original = embedded.make_plant
+
+    def make_plant(spec: PlantSpec, codec: StationCodec) -> Plant:
+        plant = original(replace(spec, running=False), codec)
+        plant.pcs.locked = True
+        return plant
+
+    monkeypatch.setattr(embedded, "make_plant", make_plant)
+
+
+def test_an_upgrade_that_did_not_end_is_told_with_what_to_type(
+    unfinished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock(monkeypatch)
+    without = document(run("status", "--sim", "--json"))
+    assert (without["error"]["name"], without["upgrade"]) == ("PLANT_LOCKED", None)
+    told = document(run("status", "--sim", "--journal", unfinished, "--json"))
+    assert (told["result"], told["exit_code"], told["allowed"]) == ("ok", 0, True)
+    command = f"ess-can resume --journal {unfinished}"
+    assert (told["upgrade"]["release"], told["upgrade"]["next_command"]) == ("bmu 1.2.0", command)
+    assert told["upgrade"]["last_deed"].startswith("lock (no result")
+    lines = run("status", "--sim", "--journal", unfinished).stdout.splitlines()
+    assert lines[0].startswith("upgrade 1, bmu 1.2.0, began 2031-05-04T03:02:")
+    assert lines[2] == f"resume: {command}"
+    assert lines[-1] == "It could be gone on with now."
+
+
+def test_a_journal_that_cannot_be_read_is_a_reason_against_an_upgrade(tmp_path: Path) -> None:
+    (tmp_path / "journal.sqlite3").write_bytes(b"nothing of the kind" * 100)
+    result = run("status", "--sim", "--journal", tmp_path, "--json")
+    told = document(result)
+    assert (told["result"], told["error"]["name"], result.exit_code) == ("refused", "JOURNAL_CORRUPT", 112)
+    assert told["pcs"]["state"] == "running"

@@ -23,6 +23,14 @@ def test_no_node_twice() -> None:
         GatewayConfig((BMU1, BMU1))
 
 
+def test_serial_numbers_are_of_nodes_that_are_expected() -> None:
+    config = GatewayConfig((BMU1,), serials=((BMU1, "BMU-000001"),))
+    assert config.serial_of(BMU1) == "BMU-000001"
+    assert config.serial_of(NodeAddress(NodeType.BMU, 2)) is None
+    with pytest.raises(UsageError, match="not expected"):
+        GatewayConfig((BMU1,), serials=((NodeAddress(NodeType.BMU, 2), "BMU-000002"),))
+
+
 @pytest.mark.parametrize(
     ("limits", "load"),
     [

@@ -9,6 +9,7 @@ import pytest
 from ess_can.errors import EssCanError, FileUnreadable, UsageError
 from ess_can.gateway.config import BusLimits, HvLimits, PolicyLimits, StationPhysics, TimeLimits
 from ess_can.gateway.config_file import Limits, load_limits
+from ess_can.identity import NodeAddress, NodeType
 
 
 def load(tmp_path: Path, text: str) -> Limits:
@@ -38,7 +39,14 @@ def test_each_table_sets_its_limits(tmp_path: Path) -> None:
         nodes_at_once = 3
         [physics]
         discharge_tau_s = 20.0
+        [serials]
+        bmu2 = "BMU-000017"
+        comm_gateway = "CG-1"
         """,
+    )
+    assert limits.serials == (
+        (NodeAddress(NodeType.BMU, 2), "BMU-000017"),
+        (NodeAddress(NodeType.COMM_GATEWAY), "CG-1"),
     )
     assert limits.policy == PolicyLimits(soc_max_percent=80)
     assert limits.hv == HvLimits(link_voltage_off_v=50.0, consecutive_good=20)
@@ -58,6 +66,10 @@ def test_each_table_sets_its_limits(tmp_path: Path) -> None:
         ("[times]\ndischarge_s = true", "not a number"),
         ("[times]\ndischarge_s = inf", "not a number"),
         ("[times]\nprogram_attempts = 2.5", "not a whole number"),
+        ("serials = 3", "not a table"),
+        ('[serials]\nrack1 = "A"', "rack1 is no node"),
+        ("[serials]\nbmu1 = 17", "no serial number"),
+        ('[serials]\nbmu1 = ""', "no serial number"),
         ("[bus]\nyield_to_traffic = 1", "neither true nor false"),
         ("[bus]\nmax_load_percent = true", "not a number"),
         ("[bus]\nmax_load_percent = 0", "no share"),

@@ -15,6 +15,7 @@ from ess_can.can.frame import CanFrame
 from ess_can.errors import (
     AdapterLost,
     BusInterrupted,
+    ErrorPassive,
     EssCanError,
     HvClosed,
     HvOffNotProved,
@@ -24,6 +25,7 @@ from ess_can.errors import (
 from ess_can.gateway.config import HvLimits
 from ess_can.gateway.hv_gate import Source
 from ess_can.gateway.interlock import Interlock
+from ess_can.signals.dbc import StationCodec
 from ess_can.signals.messages import BmsHvStatus, ContactorState, EmsHvStatusPoll, HvNoticeCondition
 from ess_can.sim.loop import run_virtual
 from tests.support.late_loops import StoppedLoop
@@ -362,3 +364,36 @@ def test_a_starved_proof_begins_anew_as_well() -> None:
 
     with asyncio.Runner(loop_factory=StoppedLoop) as runner:
         runner.run(start())
+
+
+def test_a_poll_that_finds_the_bus_dead_ends_all_even_if_nobody_was_told() -> None:
+    async def scenario(bench: Bench) -> None:
+        bench.interlock.start_polling()
+        permit = await bench.interlock.prove_off(5.0)
+        bench.bus.failure = AdapterLost("gone")
+        await pause(0.11)
+        assert permit.error is bench.bus.failure
+
+    play(scenario)
+
+
+def test_a_warning_of_the_bus_ends_nothing() -> None:
+    async def scenario(bench: Bench) -> None:
+        bench.interlock.start_polling()
+        permit = await bench.interlock.prove_off(5.0)
+        bench.bus.warn(ErrorPassive("passive"))
+        await pause(0.5)
+        assert permit.holds
+
+    play(scenario)
+
+
+def test_a_status_without_a_cycle_cannot_be_watched(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(bench: Bench) -> None:
+        route = replace(CODEC.route(BmsHvStatus), cycle_s=None)
+        monkeypatch.setattr(StationCodec, "route", lambda *_: route)
+        with pytest.raises(ValueError, match="cycle time"):
+            Interlock(StationLink(bench.bus, CODEC), (1,), HvLimits(), random.Random(1))
+        monkeypatch.undo()
+
+    play(scenario)

@@ -11,6 +11,7 @@ from ess_can.can.frame import CanFrame
 from ess_can.errors import (
     AuxSupplyLow,
     BmsFault,
+    BusOverloaded,
     CellTemperatureOutOfBand,
     CellVoltageOutOfBand,
     ContactorWelded,
@@ -23,15 +24,20 @@ from ess_can.errors import (
     NodeMissing,
     NodeUnhealthy,
     OtherGateway,
+    PartlyConnected,
     PcsFault,
+    PlantLocked,
     SocOutOfBand,
+    UsageError,
 )
-from ess_can.gateway.config import GatewayConfig
+from ess_can.gateway.config import Afterwards, GatewayConfig, PolicyLimits
 from ess_can.gateway.foreign import ForeignFrame
 from ess_can.gateway.plant_view import PlantView, Sample
 from ess_can.gateway.policy import (
     FOREIGN_FRESH_S,
     FRESH_S,
+    Start,
+    bus_refusal,
     diagnostics_refusal,
     reconnect_refusal,
     refusals,
@@ -41,6 +47,7 @@ from ess_can.identity import NodeAddress, NodeType
 from ess_can.signals.messages import (
     BmsAlarms,
     BmsHvStatus,
+    ContactorState,
     EmsUpgradeNotice,
     ImageState,
     PcsState,
@@ -305,4 +312,46 @@ def test_who_sends_what_is_named_and_the_ems_is_asked_to_hand_over() -> None:
 def test_a_gateway_that_says_it_has_ended_does_not_count() -> None:
     view = healthy()
     view.foreign_notice = Sample(EmsUpgradeNotice(UpgradePhase.NONE, NodeType.BMU, 0, 0.0, 7), NOW)
+    assert found(view) == []
+
+
+@pytest.mark.parametrize(("load", "refused"), [(0.0, False), (0.8, False), (0.801, True), (1.0, True)])
+def test_too_much_load_of_others_refuses(load: float, refused: bool) -> None:
+    refusal = bus_refusal(load, PolicyLimits())
+    assert isinstance(refusal, BusOverloaded) is refused
+    assert refusal is None or "of the bus" in str(refusal)
+
+
+@pytest.mark.parametrize("percent", [0.0, 90.1, 100.0])
+def test_a_limit_at_which_evidence_would_be_late_is_refused(percent: float) -> None:
+    with pytest.raises(UsageError, match="bus_load_max_percent"):
+        PolicyLimits(bus_load_max_percent=percent)
+
+
+def test_how_the_plant_is_found_matters_for_a_fresh_start_only() -> None:
+    locked, partly, trial = healthy(), healthy(), healthy()
+    locked.pcs = Sample(replace(PCS_RUNNING, lock_acknowledged=True), NOW)
+    partly.rack(1).hv = Sample(replace(RACK_CLOSED, main_plus=ContactorState.OPEN), NOW)
+    trial.nodes[BMU1] = Sample(node_info(ImageState.TRIAL), NOW)
+    for spoilt, kind in ((locked, PlantLocked), (partly, PartlyConnected), (trial, NodeUnhealthy)):
+        assert kind in map(type, refusals(spoilt, CONFIG, CODEC.fingerprint, NOW))
+        for start in (Start.RESUMED, Start.GIVEN_UP):
+            assert refusals(spoilt, CONFIG, CODEC.fingerprint, NOW, start) == []
+    decided = replace(CONFIG, afterwards=Afterwards.CONNECT)
+    assert refusals(locked, decided, CODEC.fingerprint, NOW) == []
+
+
+def test_undoing_asks_for_no_band_and_no_dispatch_but_for_safety() -> None:
+    low, busy, burning = healthy(), healthy(), healthy()
+    low.rack(1).state = Sample(replace(STATE, soc_percent=1.0), NOW)
+    busy.pcs = Sample(replace(PCS_RUNNING, grid_service_active=True), NOW)
+    burning.rack(1).alarms = Sample(BmsAlarms(fire=True), NOW)
+    for spoilt, refused in ((low, False), (busy, False), (burning, True)):
+        assert refusals(spoilt, CONFIG, CODEC.fingerprint, NOW)
+        assert bool(refusals(spoilt, CONFIG, CODEC.fingerprint, NOW, Start.GIVEN_UP)) is refused
+
+
+def test_a_node_that_is_no_rack_may_be_there_without_being_expected() -> None:
+    view = healthy()
+    view.nodes[NodeAddress(NodeType.COMM_GATEWAY)] = Sample(node_info(), NOW)
     assert found(view) == []

@@ -16,6 +16,7 @@ from ess_can.bus.port import Bus
 from ess_can.can.timing import BitTiming
 from ess_can.errors import BusSilent, NodeMissing, OtherGateway, UsageError
 from ess_can.gateway import run as module
+from ess_can.gateway.bus_load import BusLoad
 from ess_can.gateway.config import BusLimits, GatewayConfig
 from ess_can.gateway.estimate import TargetGroup
 from ess_can.gateway.phases import Phase
@@ -191,7 +192,7 @@ def test_only_under_a_cap_streams_are_paced_and_whatever_stands_before_the_bus_l
 ) -> None:
     seen: list[Bus] = []
 
-    async def listen(master: StationMaster, _start: Start) -> None:
+    async def hear(master: StationMaster, _others: BusLoad, _start: Start) -> float:
         seen.append(master.link.bus)
         raise BusSilent("as asked")
 
@@ -206,5 +207,5 @@ def test_only_under_a_cap_streams_are_paced_and_whatever_stands_before_the_bus_l
         assert isinstance(seen[0], GuardedBus) is (percent is None)
         assert bus.listeners == 0
 
-    monkeypatch.setattr(module, "listen", listen)
+    monkeypatch.setattr(module, "hear", hear)
     run_virtual(scenario())

@@ -1,13 +1,21 @@
 from __future__ import annotations
 
 import struct
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
 
 import bincopy
 import pytest
 
 from ess_can.errors import EssCanError, FileEmpty, FileTooLarge, FileUnreadable, ImageInvalid, UsageError
 from ess_can.image.readers import Firmware, FirmwareFormat, format_of, parse_firmware, read_firmware
+
+if TYPE_CHECKING:
+    from _typeshed import TraceFunction
 
 BASE = 0x0802_0200
 CONTENT = bytes(range(64)) + b"\xff" * 16 + b"tail"
@@ -89,6 +97,101 @@ def text(*lines: str) -> bytes:
 def test_broken_inputs(data: bytes, kind: FirmwareFormat) -> None:
     with pytest.raises(ImageInvalid, match=kind.name):
         parse_firmware(data, kind)
+
+
+@pytest.mark.parametrize("pack", [bincopy.BinFile.as_ihex, bincopy.BinFile.as_srec])
+def test_work_grows_with_the_records_not_with_their_square(pack: Callable[[bincopy.BinFile], str]) -> None:
+    """Thousands of bytes that do not touch each other, in an order that had each of them moved again and again."""
+
+    def calls(count: int) -> int:
+        file = bincopy.BinFile()
+        for number in range(count):
+            file.add_binary(b"x", address=2 * number)
+        text = pack(file).encode()
+        kind = FirmwareFormat.HEX if pack is bincopy.BinFile.as_ihex else FirmwareFormat.SREC
+        with lines_counted() as counted:
+            parse_firmware(text, kind)
+        return counted[0]
+
+    assert calls(400) < 2.2 * calls(200)
+
+
+@contextmanager
+def lines_counted() -> Iterator[list[int]]:
+    """Count the lines of Python that are run."""
+    counted = [0]
+
+    def trace(_frame: FrameType, event: str, _argument: object) -> TraceFunction:
+        counted[0] += event == "line"
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        yield counted
+    finally:
+        sys.settrace(before)
+
+
+def wide_elf() -> bytes:
+    """A 64-bit header and nothing that it announces."""
+    header = b"\x7fELF\x02\x01\x01" + bytes(9)
+    return header + struct.pack("<HHIQQQIHHHHHH", 2, 183, 1, BASE, 0x40, 0x40, 0, 0x40, 56, 1, 64, 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("at", "value", "why"),
+    [
+        (0x2A, b"\0\0\xff\xff", "wrong size"),  # 65,535 segments of no bytes each
+        (0x2E, b"\0\0\xff\xff", "wrong size"),  # 65,535 sections, looked at for each segment
+        (0x2C, b"\xff\xff", "outside the file"),
+        (0x20, b"\xff\xff\xff\xff", "outside the file"),
+        (0x30, b"\0\0", "1 segments and 0 sections"),
+    ],
+)
+def test_elf_tables_that_no_firmware_has(at: int, value: bytes, why: str) -> None:
+    good = elf()
+    with pytest.raises(ImageInvalid, match=why):
+        parse_firmware(good[:at] + value + good[at + len(value) :], FirmwareFormat.ELF)
+
+
+def test_elf_tables_with_too_many_entries() -> None:
+    good = bytearray(elf())
+    struct.pack_into("<H", good, 0x2C, 300)
+    struct.pack_into("<H", good, 0x30, 300)
+    with pytest.raises(ImageInvalid, match="300 segments and 300 sections"):
+        parse_firmware(bytes(good) + bytes(300 * 40), FirmwareFormat.ELF)
+
+
+def test_a_64_bit_elf_file_has_larger_entries() -> None:
+    with pytest.raises(ImageInvalid, match="outside the file"):
+        parse_firmware(wide_elf(), FirmwareFormat.ELF)
+    with pytest.raises(ImageInvalid, match="no bytes to program"):
+        parse_firmware(wide_elf() + bytes(64), FirmwareFormat.ELF)
+
+
+@pytest.mark.parametrize("line", [":00000006FA", ":0100000600F9"])
+def test_a_hex_record_of_an_unknown_type(line: str) -> None:
+    with pytest.raises(ImageInvalid, match="type 6"):
+        parse_firmware(text(*HEX_LINES[:-1], line, HEX_LINES[-1]), FirmwareFormat.HEX)
+
+
+def test_hex_addresses_by_segment() -> None:
+    lines = (":020000021000EC", ":0100000041BE", ":00000001FF")
+    assert parse_firmware(text(*lines), FirmwareFormat.HEX) == Firmware(0x1_0000, b"A")
+    starts = (":0400000300003800C1", ":0400000508020200EB")  # where to start is of no interest
+    assert parse_firmware(text(*starts, *lines), FirmwareFormat.HEX) == Firmware(0x1_0000, b"A")
+
+
+def test_an_srec_header_behind_the_end() -> None:
+    with pytest.raises(ImageInvalid, match="does not end"):
+        parse_firmware(text(*SREC_LINES, "S0030000FC"), FirmwareFormat.SREC)
+
+
+def test_reading_ends_as_soon_as_it_cannot_fit() -> None:
+    lines = [*HEX_LINES[:-1], "what follows is not looked at"]
+    with pytest.raises(FileTooLarge):
+        parse_firmware(text(*lines), FirmwareFormat.HEX, limit=10)
 
 
 def test_a_wide_gap_is_not_filled() -> None:

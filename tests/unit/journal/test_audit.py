@@ -157,3 +157,13 @@ def test_nothing_noted_needs_nothing(tmp_path: Path) -> None:
         assert reader.verify(CHAIN_START.hex()) == 0
         with pytest.raises(AuditBroken):
             reader.verify("ab" * 32)
+
+
+def test_a_chain_with_a_gap_in_its_numbers_is_none(original: tuple[Path, list[Entry]], tmp_path: Path) -> None:
+    directory = copied(original[0], tmp_path / "gap")
+    edit(directory, "DELETE FROM entries")
+    with closing(sqlite3.connect(directory / DATABASE, isolation_level=None)) as database:
+        for entry in rewritten(original[1][:2], lambda one: replace(one, seq=one.seq * 2 - 1)):
+            add(database, entry)
+    with JournalReader.open(directory) as reader, pytest.raises(AuditBroken, match="entry 2: entry 3 stands"):
+        reader.verify()

@@ -44,6 +44,7 @@ FAULTS: dict[str, DiskFault] = {
     "damaged": (lambda: sqlite3.DatabaseError("database disk image is malformed"), JournalCorrupt),
     "in use": (lambda: fault("database is locked", sqlite3.SQLITE_BUSY), Locked),
     "memory": (MemoryError, JournalCorrupt),
+    "garbled message": (lambda: UnicodeDecodeError("utf-8", b"\xc5", 0, 1, "invalid"), JournalCorrupt),
     "system": (lambda: OSError(errno.EIO, "Input/output error"), JournalUnwritable),
 }
 

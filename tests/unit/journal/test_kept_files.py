@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
@@ -93,6 +94,25 @@ def test_a_damaged_copy_is_not_used(tmp_path: Path, damage: bytes) -> None:
     (tmp_path / "1.essup").write_bytes(damage)
     with pytest.raises(JournalCorrupt, match="not the one that the upgrade began with"):
         files.open("1", SHA256)
+
+
+def test_bytes_first_then_the_name_then_the_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = DiskFiles(tmp_path)
+    done: list[str] = []
+    sync, rename = os.fsync, Path.replace
+
+    def synced(handle: int) -> None:
+        done.append("directory" if stat.S_ISDIR(os.fstat(handle).st_mode) else "bytes")
+        sync(handle)
+
+    def renamed(path: Path, to: Path) -> Path:
+        done.append("name")
+        return rename(path, to)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(Path, "replace", renamed)
+    files.keep("1", FILE, SHA256)
+    assert done == ["bytes", "name", "directory"]
 
 
 def test_one_that_is_cut_while_it_is_used(tmp_path: Path) -> None:

@@ -150,6 +150,28 @@ def test_the_first_look_at_power_up_counts(mode: CutMode) -> None:
             assert [record.load() for _ in range(9)] == [found] * 9
 
 
+def test_a_first_record_that_could_not_be_read_stays_unreadable() -> None:
+    """There is no other slot to fall back to, and none to copy: what was read counts all the same."""
+    found = set()
+    for seed in range(20):
+        power = PowerCut()
+        fram = Fram(random.Random(seed), power)
+        record = TwoSlotRecord(fram, 0, 1, BootRecord)
+        power.arm(SLOT_SIZE - 1, CutMode.UNSTABLE)
+        record.store(BOOT)
+        power.restore()
+        first = record.recover()
+        found.add(first)
+        assert [record.load() for _ in range(9)] == [first] * 9
+    assert found == {None, BOOT}
+
+
+def test_what_was_never_written_is_not_written_back() -> None:
+    power = PowerCut()
+    assert new(power)[1].recover() is None
+    assert power.operations == 0
+
+
 def test_an_undecided_newest_slot_is_not_relied_upon_when_the_other_is_written() -> None:
     """Or both could be lost: the one written is torn, and the other reads differently then."""
     for seed in range(20):

@@ -251,6 +251,17 @@ def test_counted_cut_in_programming(mode: CutMode, expected: UnitState) -> None:
     assert flash.read(1, SLOT, 16) == UNIT
 
 
+def test_an_undecided_unit_reads_anew_each_time() -> None:
+    power = PowerCut()
+    flash = new(1, power)
+    power.arm(1, CutMode.UNSTABLE)
+    program(flash, SLOT, UNIT * 2)
+    power.restore()
+    seen = [flash.read(1, SLOT, 32) for _ in range(60)]
+    assert {FlashError.ECC, UNIT * 2, UNIT + b"\xff" * 16} < set(seen)
+    assert flash.counters.ecc_errors == seen.count(FlashError.ECC)
+
+
 @pytest.mark.parametrize("mode", CutMode)
 def test_counted_cut_in_erasing(mode: CutMode) -> None:
     power = PowerCut()

@@ -16,7 +16,7 @@ from ess_can.signals.messages import (
 )
 from ess_can.sim.electrical import ContactorFault, LinkSpec
 from ess_can.sim.hv_control import HvSpec, RackControl
-from ess_can.sim.latches import Latch
+from ess_can.sim.latches import Clearing, Latch
 from ess_can.sim.pcs import PcsFaultCode, PcsFaults
 from ess_can.sim.rack import SensorFault
 from ess_can.sim.rack_states import RACK_TRANSITIONS, CloseRefusal, RackEvent
@@ -245,6 +245,7 @@ def test_only_a_named_person_clears_latches_and_a_present_cause_latches_again() 
     with pytest.raises(UsageError):
         station.rack.clear_latches("", station.now)
     assert station.rack.clear_latches("a person", station.now) == {Latch.FIRE}
+    assert station.rack.clearings == [Clearing(station.now, "a person", frozenset({Latch.FIRE}))]
     station.step()
     assert state(station) is RackState.FAULT
     station.hardware[0].fire = False

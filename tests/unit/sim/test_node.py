@@ -37,6 +37,7 @@ class StubApplication:
         self.starts: list[Behaviour] = []
         self.stops = 0
         self.held = False
+        self.hung = False
         self.allowed = True
 
     def start(self, link: StationLink, behaviour: Behaviour, now: float) -> None:
@@ -46,7 +47,7 @@ class StubApplication:
         self.stops += 1
 
     def hang(self) -> None:
-        """Outputs stay as they are."""
+        self.hung = True
 
     def hold(self, held: bool) -> None:
         self.held = held
@@ -329,6 +330,47 @@ def test_a_node_that_loses_power_while_it_thinks_answers_nothing() -> None:
         assert rig.answers == []
 
     on_node(script, answer_s=0.02)
+
+
+def test_a_node_that_hangs_is_deaf_and_dumb_until_its_watchdog_restarts_it() -> None:
+    async def script(rig: Rig) -> None:
+        await pause(1.0)
+        rig.node.hang(rig.time)
+        hung_at, infos = rig.time, len(rig.infos)
+        assert rig.application.hung
+        assert await rig.ask("22f18c") == ""
+        await pause(2.5)
+        assert len(rig.infos) == infos
+        await pause(0.5)
+        assert rig.infos[infos][0] == pytest.approx(hung_at + 2.0 + 0.8, abs=0.01)
+        assert (await rig.ask("22f18c")).startswith("62f18c")
+        rig.node.power_off(rig.time)
+        rig.node.hang(rig.time)  # nothing hangs that does not run
+
+    on_node(script)
+
+
+def test_answers_may_be_altered() -> None:
+    async def script(rig: Rig) -> None:
+        await pause(1.0)
+        rig.node.alter_answer = lambda answer: answer[::-1]
+        assert await rig.ask("3e00") == "007e"
+        rig.node.alter_answer = None
+        assert await rig.ask("3e00") == "7e00"
+
+    on_node(script)
+
+
+def test_firmware_that_restarts_itself_is_given_up() -> None:
+    async def script(rig: Rig) -> None:
+        await pause(1.0)
+        await rig.put_on_trial()
+        boots = rig.node.boots
+        await pause(3.0)
+        assert rig.node.boots == boots + 2
+        assert rig.node.memory.version == OLD
+
+    on_node(script, behaviours={NEW: Behaviour.BOOT_LOOPS})
 
 
 def test_a_node_says_how_fast_its_flash_is() -> None:

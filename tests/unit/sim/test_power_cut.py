@@ -51,3 +51,23 @@ def test_restore_gives_power_and_disarms() -> None:
 def test_a_cut_in_the_past_is_an_error() -> None:
     with pytest.raises(ValueError, match="past"):
         PowerCut().arm(-1, CutMode.BEFORE)
+
+
+def test_who_depends_on_power_is_told_in_the_operation_at_which_it_is_lost() -> None:
+    power = PowerCut()
+    told: list[bool] = []
+    power.on_cut.append(lambda: told.append(power.powered))
+    power.arm(3, CutMode.AFTER)
+    power.admit(3)
+    assert not told
+    power.admit(3)
+    assert told == [False]
+    power.admit(3)
+    assert told == [False]
+
+
+def test_a_cut_that_is_disarmed_does_not_come() -> None:
+    power = PowerCut()
+    power.arm(0, CutMode.BEFORE)
+    power.disarm()
+    assert power.admit(5) == Admission(5)

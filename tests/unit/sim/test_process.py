@@ -143,26 +143,34 @@ def test_a_killed_process_does_nothing_more(
     assert not caplog.records
 
 
-def test_killed_in_the_instant_in_which_an_error_reaches_it_it_complains_of_nothing() -> None:
+@pytest.mark.parametrize("turns", range(3))
+def test_killed_in_the_instant_in_which_an_error_reaches_it_it_complains_of_nothing(turns: int) -> None:
     async def fails() -> None:
         await pause(1.0)
         raise LookupError("mine")
 
-    async def works() -> None:
-        await asyncio.shield(asyncio.ensure_future(fails()))
+    async def waits() -> None:
+        loop = asyncio.get_running_loop()
+        failing = loop.create_future()
+        loop.call_later(1.0, failing.set_exception, LookupError("mine"))
+        await failing
 
-    async def main() -> int:
+    async def works() -> None:
+        await asyncio.wait([asyncio.ensure_future(fails()), asyncio.ensure_future(waits())])
+        await forever()
+
+    async def main() -> None:
         process = SimulatedProcess("worker")
         process.start(works())
-        while now() < 1.0 or process.steps < 4:  # the step that raised is done, the one that hears of it is not
-            await pause(1.0 if now() < 1.0 else 0.0)
+        await pause(1.0)
+        for _ in range(turns):
+            await pause(0)
         process.kill()
         gc.collect()
         await pause(1.0)
         gc.collect()
-        return process.steps
 
-    assert run_virtual(main()) == 4
+    run_virtual(main())
 
 
 def test_an_error_that_nobody_waits_for_still_ends_the_run_while_the_process_lives() -> None:
@@ -373,6 +381,21 @@ def test_a_killed_process_hears_nothing_and_what_it_had_queued_is_still_sent() -
     scene = run_virtual(main())
     assert scene.heard_by_other == [FRAME]
     assert (scene.heard, scene.confirmed, scene.warned, scene.controller.subscriptions) == ([], [], [], [])
+
+
+def test_a_process_that_kills_itself_sends_nothing_any_more() -> None:
+    async def main() -> OnTheWire:
+        scene = OnTheWire()
+
+        async def works() -> None:
+            scene.process.kill()
+            scene.controller.send(FRAME)
+
+        scene.process.start(works())
+        await pause(1.0)
+        return scene
+
+    assert run_virtual(main()).heard_by_other == []
 
 
 def test_a_starved_process_reads_late_and_takes_what_it_reads_for_new() -> None:

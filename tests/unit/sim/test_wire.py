@@ -14,7 +14,7 @@ from ess_can.can.timing import BitTiming, frame_duration_s
 from ess_can.errors import AdapterLost, BusError, BusOff, ErrorPassive, TransmitQueueFull, UsageError
 from ess_can.sim.controller import Controller, ControllerState, QueueOrder
 from ess_can.sim.loop import run_virtual
-from ess_can.sim.wire import FaultHook, Wire, WireFault
+from ess_can.sim.wire import Delayed, FaultHook, Wire, WireFault
 
 TIMING = BitTiming(500_000)
 BIT = 1 / 500_000
@@ -403,6 +403,19 @@ async def test_swapped_frames_arrive_in_the_other_order() -> None:
     assert [frame.data[0] for frame in station.frames] == [0, 2, 1, 3, 4]
 
 
+@scenario
+async def test_a_delayed_frame_is_confirmed_at_once_and_overtaken() -> None:
+    station = Station()
+    station.wire.fault = lambda n, _: Delayed(0.25) if n == 1 else None
+    confirmed: list[float] = []
+    for n in range(4):
+        station.a.send(number(n), confirmed.append)
+    await run_until(0.2)
+    assert ([frame.data[0] for frame in station.frames], len(confirmed)) == ([0, 2, 3], 4)
+    await run_until(1)
+    assert [frame.data[0] for frame in station.frames] == [0, 2, 3, 1]
+
+
 # --- error confinement ------------------------------------------------------------------------------------------
 
 
@@ -439,6 +452,35 @@ async def test_a_sender_whose_every_frame_fails_goes_passive_then_bus_off_and_te
     assert station.b.rec == 32
     with pytest.raises(BusOff):
         station.a.send(A_FRAME)
+
+
+@pytest.mark.parametrize(
+    ("errors", "state", "told"),
+    [
+        (15, ControllerState.ERROR_ACTIVE, []),
+        (16, ControllerState.ERROR_PASSIVE, [ErrorPassive]),
+        (32, ControllerState.BUS_OFF, [ErrorPassive, BusOff]),
+    ],
+)
+def test_a_line_may_be_bad_for_some_transmissions(
+    errors: int, state: ControllerState, told: list[type[BusError]]
+) -> None:
+    async def scene() -> None:
+        station = Station()
+        heard: list[BusError] = []
+        station.a.watch(heard.append)
+        for n in range(3):
+            station.a.send(number(n))
+        await run_until(1e-4)  # in the middle of the first frame
+        station.a.disturb(errors)
+        assert station.a.state is state
+        station.b.send(number(9, 0x7FF))
+        await run_until(1)
+        assert [type(error) for error in heard] == told
+        received = [frame.data[0] for frame in station.frames]
+        assert received == ([9] if state is ControllerState.BUS_OFF else [0, 1, 2, 9])
+
+    run_virtual(scene())
 
 
 @scenario

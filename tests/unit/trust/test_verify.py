@@ -246,6 +246,19 @@ def test_bad_images(image: bytes, error: type[EssCanError]) -> None:
     assert type(caught.value) is error
 
 
+def test_what_is_too_large_is_not_read() -> None:
+    """However many bytes a content says it has: none of them are hashed before its size is judged."""
+
+    class Endless:
+        size = 1 << 40
+
+        def read(self, offset: int, size: int) -> bytes:
+            raise AssertionError(f"{size} bytes at {offset} were read")
+
+    with pytest.raises(FileTooLarge):
+        verify_node_image(Endless(), RING)
+
+
 def test_an_image_for_a_larger_slot() -> None:
     image = small_image(payload=bytes(896 * 1024))
     with pytest.raises(FileTooLarge):

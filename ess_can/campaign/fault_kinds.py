@@ -1,11 +1,8 @@
-"""Every kind of fault that can be put into a simulated station, and what all faults have in common."""
+"""Every kind of fault that can be put into a simulated station."""
 
 from __future__ import annotations
 
 from enum import Enum
-from typing import Protocol
-
-from ess_can.campaign.station import Fault as StationFault
 
 
 class FaultKind(Enum):
@@ -89,11 +86,3 @@ class FaultKind(Enum):
     DISK_ERROR = "the gateway's disk fails at a journal entry"
     ADAPTER_UNPLUGGED = "the gateway's adapter is unplugged"
     INTERRUPTED = "somebody interrupts the upgrade, as with Ctrl-C"
-
-
-class Fault(StationFault, Protocol):
-    """A fault: a frozen dataclass."""
-
-    @property
-    def kind(self) -> FaultKind:
-        """Which."""

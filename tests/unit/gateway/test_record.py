@@ -1,0 +1,246 @@
+"""The log of an upgrade, on an ordinary loop with a disk of its own pace, and in virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import threading
+from collections.abc import Callable
+from hashlib import sha256
+
+import pytest
+
+from ess_can.errors import HvClosed, JournalError, JournalUnwritable
+from ess_can.gateway import record as module
+from ess_can.gateway.phases import Phase
+from ess_can.gateway.progress import Event, Noted, PhaseEntered
+from ess_can.gateway.record import UpgradeLog
+from ess_can.gateway.report import Report
+from ess_can.journal.entries import Deed, Entry, Kind
+from ess_can.journal.journal import Journal
+from ess_can.sim.loop import run_virtual
+
+
+class Disk:
+    """A journal in memory whose every entry waits until it is let through; `entries` are those that were."""
+
+    def __init__(self) -> None:
+        self.entries: list[Entry] = []
+        self.journal = Journal.in_memory()
+        self.open = threading.Event()
+        self.open.set()
+        self.journal.on_entry.append(self._on_entry)
+
+    def _on_entry(self, entry: Entry) -> None:
+        assert self.open.wait(10)
+        self.entries.append(entry)
+
+    def of(self, *kinds: Kind) -> list[tuple[Kind, Deed | None, str, bool | None, str]]:
+        return [(e.kind, e.deed, e.node, e.ok, e.text) for e in self.entries if e.kind in kinds]
+
+
+def begun(journal: Journal) -> bool:
+    journal.begin("a release", b"", sha256(b"").digest(), "")
+    return True
+
+
+def log_on(disk: Disk, tell: Callable[[Event], None] = lambda _event: None) -> UpgradeLog:
+    return UpgradeLog(disk.journal, Report(), tell)
+
+
+def closes(journal: Journal) -> None:
+    journal.end("done", "", "")
+
+
+LOOPS = pytest.mark.parametrize("run", [asyncio.run, run_virtual], ids=["ordinary", "virtual"])
+DEEDS = (Kind.INTENT, Kind.RESULT)
+
+
+@LOOPS
+def test_intent_before_and_result_after(run: Callable[..., None]) -> None:
+    disk = Disk()
+
+    async def work() -> None:
+        log = log_on(disk)
+        await log.begin(begun)
+        async with log.doing(Deed.TRANSFER, "bmu1", "from 0"):
+            assert disk.of(*DEEDS) == [(Kind.INTENT, Deed.TRANSFER, "bmu1", None, "from 0")]
+        with pytest.raises(HvClosed):
+            async with log.doing(Deed.VERIFY, "bmu1"):
+                raise HvClosed("it is on")
+        async with log.doing(Deed.REVERT, "bmu1") as deed:
+            deed.failed("silent")
+        with pytest.raises(ZeroDivisionError):  # noqa: PT012 - what the block says before it fails is what counts
+            async with log.doing(Deed.CONFIRM, "bmu1") as deed:
+                deed.done()
+                raise ZeroDivisionError
+        await log.end(closes)
+
+    run(work())
+    assert disk.of(Kind.RESULT) == [
+        (Kind.RESULT, Deed.TRANSFER, "bmu1", True, ""),
+        (Kind.RESULT, Deed.VERIFY, "bmu1", False, "HV_CLOSED: it is on"),
+        (Kind.RESULT, Deed.REVERT, "bmu1", False, "silent"),
+        (Kind.RESULT, Deed.CONFIRM, "bmu1", True, ""),
+    ]
+    assert disk.entries[-1].kind is Kind.ENDED
+
+
+def test_nothing_is_done_before_its_intent_is_on_the_disk() -> None:
+    disk, did = Disk(), list[str]()
+
+    async def work() -> None:
+        log = log_on(disk)
+        await log.begin(begun)
+        disk.open.clear()
+
+        async def deed() -> None:
+            async with log.doing(Deed.ACTIVATE, "bmu1"):
+                did.append("done")
+
+        task = asyncio.create_task(deed())
+        await asyncio.wait({task}, timeout=0.05)
+        assert did == []
+        disk.open.set()
+        await task
+        assert did == ["done"]
+        await log.end(closes)
+
+    asyncio.run(work())
+
+
+def test_a_cancellation_does_not_wait_for_the_disk() -> None:
+    disk = Disk()
+
+    async def work() -> None:
+        log = log_on(disk)
+        await log.begin(begun)
+
+        async def deed() -> None:
+            async with log.doing(Deed.TRANSFER, "bmu1"):
+                disk.open.clear()
+                await asyncio.get_running_loop().create_future()
+
+        task = asyncio.create_task(deed())
+        await asyncio.wait({task}, timeout=0.05)
+        task.cancel()
+        await asyncio.wait({task}, timeout=1.0)
+        assert task.cancelled()  # and the disk still hangs
+        disk.open.set()
+        await log.end(closes)
+
+    asyncio.run(work())
+    assert disk.of(Kind.RESULT) == [(Kind.RESULT, Deed.TRANSFER, "bmu1", False, "interrupted")]
+
+
+def test_what_is_cancelled_while_its_intent_is_written_was_not_begun() -> None:
+    disk = Disk()
+
+    async def work() -> None:
+        log = log_on(disk)
+        await log.begin(begun)
+        disk.open.clear()
+
+        async def deed() -> None:
+            async with log.doing(Deed.ACTIVATE, "bmu1"):
+                raise AssertionError("it was begun")
+
+        task = asyncio.create_task(deed())
+        await asyncio.wait({task}, timeout=0.05)
+        task.cancel()
+        await asyncio.wait({task}, timeout=1.0)
+        assert task.cancelled()
+        disk.open.set()
+        await log.end(closes)
+
+    asyncio.run(work())
+    assert disk.of(Kind.RESULT) == [(Kind.RESULT, Deed.ACTIVATE, "bmu1", False, "not begun")]
+
+
+def test_a_disk_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_DISK_S", 0.05)
+    disk = Disk()
+
+    async def work() -> None:
+        log = log_on(disk)
+        await log.begin(begun)
+        disk.open.clear()
+        with pytest.raises(JournalUnwritable, match="does not answer"):
+            await log.doing(Deed.LOCK).__aenter__()
+        log.settling()
+        async with log.doing(Deed.HOLD_OPEN):  # safety first
+            pass
+        assert isinstance(log.error, JournalError)
+        disk.open.set()
+        await log.end(closes)
+
+    asyncio.run(work())
+
+
+@LOOPS
+def test_after_a_failure_nothing_is_done_but_settling(run: Callable[..., None]) -> None:
+    did = list[str]()
+
+    async def work() -> None:
+        disk = Disk()
+
+        def fail(_entry: Entry) -> None:
+            raise sqlite3.OperationalError("disk I/O error")
+
+        log = log_on(disk)
+        await log.begin(begun)
+        disk.journal.on_entry.append(fail)
+        log.note("the one that fails")
+        with pytest.raises(JournalUnwritable):
+            async with log.doing(Deed.ACTIVATE, "bmu1"):
+                did.append("activated")
+        log.settling()
+        async with log.doing(Deed.HAND_BACK):
+            did.append("handed back")
+        await log.end(closes)
+        assert isinstance(log.error, JournalUnwritable)
+
+    run(work())
+    assert did == ["handed back"]
+
+
+def test_without_a_record_nothing_is_done() -> None:
+    async def work() -> None:
+        with pytest.raises(ValueError, match="nothing was begun"):
+            log_on(Disk()).doing(Deed.LOCK)
+
+    run_virtual(work())
+
+
+@LOOPS
+def test_a_beginning_that_fails(run: Callable[..., None]) -> None:
+    def fails(_journal: Journal) -> bool:
+        raise JournalUnwritable("no")
+
+    async def work() -> None:
+        log = log_on(Disk())
+        with pytest.raises(JournalUnwritable):
+            await log.begin(fails)
+        assert isinstance(log.error, JournalUnwritable)
+        await log.end(closes)
+
+    run(work())
+
+
+def test_what_is_told_is_recorded_too() -> None:
+    disk, heard = Disk(), list[Event]()
+
+    async def work() -> None:
+        log = log_on(disk, heard.append)
+        log.note("too early to be recorded")
+        await log.begin(begun)
+        log.enter(Phase.RAMP_DOWN, "because")
+        log.note("so")
+        log.evidence("measured")
+        assert log.phase is Phase.RAMP_DOWN
+        await log.end(closes)
+
+    run_virtual(work())
+    assert [type(event) for event in heard] == [Noted, PhaseEntered, Noted]
+    texts = [entry.text for entry in disk.entries if entry.kind in (Kind.PHASE, Kind.NOTE, Kind.EVIDENCE)]
+    assert texts == ["ramp-down (because)", "so", "measured"]
