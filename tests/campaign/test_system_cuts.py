@@ -17,7 +17,6 @@ from functools import cache
 import pytest
 
 from ess_can.campaign.faults import Fault, FaultKind, parse_fault
-from ess_can.campaign.faults.nodes import lose_power
 from ess_can.campaign.mixture import plain
 from ess_can.campaign.plants import SMALL_PART, SMALLEST, Site
 from ess_can.campaign.result import RunResult
@@ -123,8 +122,17 @@ class Strike:
         return kill
 
     def _off(self, station: Station) -> None:
+        """The node goes down by itself, as soon as this instant is over; its power comes back later."""
         station.took(self)
-        lose_power(station, station.plant.nodes[BMU1], OFF_S)
+        node = station.plant.nodes[BMU1]
+
+        def restore() -> None:
+            if not node.powered:
+                node.flash.power.restore()
+                node.power_on()
+
+        station.to_heal(restore)
+        station.later(OFF_S, restore)
 
 
 @dataclass(frozen=True, eq=False)

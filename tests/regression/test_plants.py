@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
@@ -10,14 +9,18 @@ import pytest
 
 from ess_can.bus.clock import Cycle, pause
 from ess_can.bus.station import Received, StationLink
+<<<<<<< HEAD
 from ess_can.errors import HeldOpen, NodeUnhealthy
+=======
+from ess_can.campaign.monitors import Invariant
+from ess_can.errors import HeldOpen
+>>>>>>> main
 from ess_can.gateway.config import BusLimits, GatewayConfig, TimeLimits
 from ess_can.gateway.phases import NodeStep, Phase
 from ess_can.identity import NodeAddress, NodeType
 from ess_can.signals.messages import BmsHvStatus, EmsPcsCommand, Message, PcsCommandCode, PcsStatus
 from ess_can.sim.boot_records import BootRecord
 from ess_can.sim.electrical import Contactor
-from ess_can.sim.loop import run_virtual
 from ess_can.sim.pcs import PcsFaults
 from ess_can.sim.plant import Plant
 from tests.scenario.support import (
@@ -27,13 +30,11 @@ from tests.scenario.support import (
     NODE_INFO_S,
     OLD,
     QUICK,
-    SETTLED_S,
     Outcome,
     Scene,
     changes_plant,
     play,
     release,
-    small_plant,
 )
 from tests.scenario.test_direct_client import Attacker, attack
 
@@ -119,20 +120,19 @@ def test_opentrons_14431_restarting_node_is_not_taken_for_absent() -> None:
 def test_opentrons_14431_node_in_its_bootloader_is_named_as_such() -> None:
     """And a node that is found in its bootloader is no missing one: it is refused as what it is, nothing is changed."""
 
-    async def run() -> None:
-        plant = small_plant(ONE_RACK)
+    def lose_records(plant: Plant) -> None:
         plant.nodes[COMM_GATEWAY].records.boot.store(BootRecord())
-        plant.start()
-        scene = Scene(plant)
-        await pause(SETTLED_S)
-        report = await scene.run_upgrade()
-        assert (report.result, report.exit_code) == (Phase.REFUSED, NodeUnhealthy.exit_code)
-        assert report.error is not None
-        assert "RECOVERY" in report.error.why
-        assert not changes_plant(scene)
-        plant.stop()
 
+<<<<<<< HEAD
     run_virtual(run())
+=======
+    outcome = play(
+        prepare=lose_records, spec=ONE_RACK, breaks=frozenset({Invariant.BOOTABLE})
+    )  # we bricked it ourselves
+    outcome.require(Phase.REFUSED, "NODE_UNHEALTHY", 50)
+    assert "RECOVERY" in outcome.why
+    assert not changes_plant(outcome.scene)
+>>>>>>> main
 
 
 @pytest.mark.parametrize("racks", [3, 6])
@@ -295,20 +295,18 @@ def test_jeep_4xe_2025_update_of_one_node_restarts_another() -> None:
 def test_jeep_4xe_2025_no_restart_while_the_plant_works() -> None:
     """And if high voltage is on when nodes are to go back to what they ran, nobody is restarted into it."""
 
-    async def run() -> None:
-        plant = small_plant(ONE_RACK)
-        plant.start()
-        scene = Scene(plant)
-        await pause(SETTLED_S)
-        upgrade = asyncio.ensure_future(scene.run_upgrade())
+    async def energise(scene: Scene) -> None:
         await scene.step(NodeStep.CONFIRM)
-        circuit, at = plant.circuit, plant.wire.loop.time()
-        circuit.step(at)
-        circuit.racks[0].main_minus.drive(True, at)
-        circuit.racks[0].precharge.drive(True, at)
-        report = await upgrade
-        assert isinstance(report.error, HeldOpen)
-        assert plant.nodes[BMU1].boots == 2  # into its trial, and not out of it
-        plant.stop()
+        scene.plant.circuit.step(scene.plant.wire.loop.time())
+        scene.plant.circuit.racks[0].main_minus.drive(True, scene.plant.wire.loop.time())
+        scene.plant.circuit.racks[0].precharge.drive(True, scene.plant.wire.loop.time())
 
+<<<<<<< HEAD
     run_virtual(run())
+=======
+    outcome = play(
+        energise, breaks=frozenset({Invariant.HEARTBEAT, Invariant.LOCK})
+    )  # somebody closes a rack whose image is on trial
+    assert isinstance(outcome.report.error, HeldOpen)
+    assert [node.boots for address, node in outcome.scene.plant.nodes.items() if address == BMU1] == [2]
+>>>>>>> main

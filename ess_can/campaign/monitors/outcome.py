@@ -105,7 +105,8 @@ class OutcomeMonitor:
             if report.exit_code != HeldOpenByChoice.exit_code or not self._is_held:
                 self._broken(Invariant.SUCCESS, "said to be held open by choice, and it is not open and locked")
             return
-        if report.exit_code != 0 and report.journal_error is None:
+        recorded = 0 if report.journal_error is None else report.journal_error.exit_code
+        if report.exit_code != recorded:  # done, and the exit code says that the record of it is not complete
             self._broken(Invariant.SUCCESS, f"success with exit code {report.exit_code}")
         if report.hv_before is Connection.CONNECTED and not self._is_connected:
             self._broken(Invariant.SUCCESS, "success, but high voltage is not connected again")
@@ -161,6 +162,7 @@ class OutcomeMonitor:
         return self._is_held or (tripped and no_contactor)
 
     def _judge_record(self, report: Report) -> None:
+<<<<<<< HEAD
         entry = self._records.last
         if self._records.failed or not self._records.begun:
             return
@@ -170,6 +172,21 @@ class OutcomeMonitor:
         if name not in words or not any(result in words for result in results):
             said = f"the last word of the journal does not say {report.result.value} {name}".rstrip()
             self._broken(Invariant.TYPED_FAILURE, f"{said}: {words[:60]}")
+=======
+        if self._records.failed or not self._records.begun:
+            return
+        name = "" if report.error is None else report.error.name
+        if report.resumable:
+            result, entry = report.result.value, self._records.stopped
+            said = "" if entry is None else entry.text
+        else:
+            result, entry = report.result.name.lower(), self._records.ended
+            said = "" if entry is None else entry.facts
+        if entry is None:
+            self._broken(Invariant.TYPED_FAILURE, "the upgrade ended, and the journal does not say how")
+        elif name not in said or result not in said:
+            self._broken(Invariant.TYPED_FAILURE, f"the journal's last word is not {result} {name}".strip())
+>>>>>>> main
 
 
 # --- the end of runs -----------------------------------------------------------------------------------

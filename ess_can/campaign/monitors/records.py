@@ -14,6 +14,8 @@ from ess_can.signals.messages import EmsPcsCommand, PcsCommandCode
 from ess_can.uds.rules import Sid
 from ess_can.uds.target import Rid
 
+STOPPED = "stopped: "
+"""How the note begins that says how an attempt ended that is to be gone on with."""
 UNDER_WAY_S = 0.250
 """How long after a deed's result its frames may still be on the wire: it was cancelled, or the queue was full."""
 
@@ -52,11 +54,21 @@ _LAST_COUNTER = 255
 
 class RecordsMonitor:
     """Watches the journals of a station's gateway, one after the other.  `attached` says whether there is one, `begun`
+<<<<<<< HEAD
     whether an upgrade was begun or resumed in it, `last` is its last entry."""
 
     def __init__(self, view: WireView, ledger: Ledger, gateways: frozenset[str], clock: Callable[[], float]) -> None:
         self.attached = False
         self.last: Entry | None = None
+=======
+    whether an upgrade was begun or resumed in it, `ended` is the last upgrade's last entry, and `stopped` the note that
+    stands in its place if it is to be gone on with."""
+
+    def __init__(self, view: WireView, ledger: Ledger, gateways: frozenset[str], clock: Callable[[], float]) -> None:
+        self.attached = False
+        self.ended: Entry | None = None
+        self.stopped: Entry | None = None
+>>>>>>> main
         self.failed = False
         self.begun = False
         self._ledger = ledger
@@ -76,7 +88,11 @@ class RecordsMonitor:
         """Listen to a journal from now on: the first, `another` one, or what the next process finds of the last."""
         self.attached = True
         self.failed = False
+<<<<<<< HEAD
         self.last = None
+=======
+        self.ended = self.stopped = None
+>>>>>>> main
         self.begun = False
         self._journal = journal
         now = self._clock()
@@ -113,6 +129,10 @@ class RecordsMonitor:
         match entry.kind:
             case Kind.BEGAN | Kind.RESUMED:
                 self.begun = True
+<<<<<<< HEAD
+=======
+                self.ended = self.stopped = None
+>>>>>>> main
             case Kind.INTENT:
                 self._intents[entry.seq] = entry, now
             case Kind.RESULT:
@@ -124,6 +144,8 @@ class RecordsMonitor:
                 if self._intents:
                     deeds = ", ".join(str(intent.deed) for intent, _ in self._intents.values())
                     self._broken(Invariant.RECORDED, f"the upgrade ended and these have no result: {deeds}")
+            case Kind.NOTE if entry.text.startswith(STOPPED):
+                self.stopped = entry
             case _:
                 pass
 
