@@ -9,12 +9,8 @@ import pytest
 
 from ess_can.bus.clock import Cycle, pause
 from ess_can.bus.station import Received, StationLink
-<<<<<<< HEAD
-from ess_can.errors import HeldOpen, NodeUnhealthy
-=======
 from ess_can.campaign.monitors import Invariant
 from ess_can.errors import HeldOpen
->>>>>>> main
 from ess_can.gateway.config import BusLimits, GatewayConfig, TimeLimits
 from ess_can.gateway.phases import NodeStep, Phase
 from ess_can.identity import NodeAddress, NodeType
@@ -123,16 +119,12 @@ def test_opentrons_14431_node_in_its_bootloader_is_named_as_such() -> None:
     def lose_records(plant: Plant) -> None:
         plant.nodes[COMM_GATEWAY].records.boot.store(BootRecord())
 
-<<<<<<< HEAD
-    run_virtual(run())
-=======
     outcome = play(
         prepare=lose_records, spec=ONE_RACK, breaks=frozenset({Invariant.BOOTABLE})
     )  # we bricked it ourselves
     outcome.require(Phase.REFUSED, "NODE_UNHEALTHY", 50)
     assert "RECOVERY" in outcome.why
     assert not changes_plant(outcome.scene)
->>>>>>> main
 
 
 @pytest.mark.parametrize("racks", [3, 6])
@@ -301,12 +293,8 @@ def test_jeep_4xe_2025_no_restart_while_the_plant_works() -> None:
         scene.plant.circuit.racks[0].main_minus.drive(True, scene.plant.wire.loop.time())
         scene.plant.circuit.racks[0].precharge.drive(True, scene.plant.wire.loop.time())
 
-<<<<<<< HEAD
-    run_virtual(run())
-=======
     outcome = play(
         energise, breaks=frozenset({Invariant.HEARTBEAT, Invariant.LOCK})
     )  # somebody closes a rack whose image is on trial
     assert isinstance(outcome.report.error, HeldOpen)
     assert [node.boots for address, node in outcome.scene.plant.nodes.items() if address == BMU1] == [2]
->>>>>>> main

@@ -88,14 +88,10 @@ class Monitors:
         return self.plant.trace.hexdigest()
 
     def attach_journal(self, journal: Journal, *, another: bool = False) -> None:
-<<<<<<< HEAD
         """Compare with this journal from now on; again with what the next process finds of it, or with `another`.
 
         Call it as that process starts: it has heard nobody yet.
         """
-=======
-        """Compare with this journal from now on: as a gateway starts that goes on with it, or with `another`."""
->>>>>>> main
         self._records.attach(journal, another=another)
         self._evidence.gateway_started(self.plant.wire.loop.time())
 

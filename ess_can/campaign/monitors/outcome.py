@@ -162,17 +162,6 @@ class OutcomeMonitor:
         return self._is_held or (tripped and no_contactor)
 
     def _judge_record(self, report: Report) -> None:
-<<<<<<< HEAD
-        entry = self._records.last
-        if self._records.failed or not self._records.begun:
-            return
-        name = "" if report.error is None else report.error.name
-        words = "" if entry is None else entry.text + entry.facts
-        results = (report.result.name.lower(), report.result.value)
-        if name not in words or not any(result in words for result in results):
-            said = f"the last word of the journal does not say {report.result.value} {name}".rstrip()
-            self._broken(Invariant.TYPED_FAILURE, f"{said}: {words[:60]}")
-=======
         if self._records.failed or not self._records.begun:
             return
         name = "" if report.error is None else report.error.name
@@ -186,7 +175,6 @@ class OutcomeMonitor:
             self._broken(Invariant.TYPED_FAILURE, "the upgrade ended, and the journal does not say how")
         elif name not in said or result not in said:
             self._broken(Invariant.TYPED_FAILURE, f"the journal's last word is not {result} {name}".strip())
->>>>>>> main
 
 
 # --- the end of runs -----------------------------------------------------------------------------------

@@ -54,13 +54,6 @@ _LAST_COUNTER = 255
 
 class RecordsMonitor:
     """Watches the journals of a station's gateway, one after the other.  `attached` says whether there is one, `begun`
-<<<<<<< HEAD
-    whether an upgrade was begun or resumed in it, `last` is its last entry."""
-
-    def __init__(self, view: WireView, ledger: Ledger, gateways: frozenset[str], clock: Callable[[], float]) -> None:
-        self.attached = False
-        self.last: Entry | None = None
-=======
     whether an upgrade was begun or resumed in it, `ended` is the last upgrade's last entry, and `stopped` the note that
     stands in its place if it is to be gone on with."""
 
@@ -68,7 +61,6 @@ class RecordsMonitor:
         self.attached = False
         self.ended: Entry | None = None
         self.stopped: Entry | None = None
->>>>>>> main
         self.failed = False
         self.begun = False
         self._ledger = ledger
@@ -88,11 +80,7 @@ class RecordsMonitor:
         """Listen to a journal from now on: the first, `another` one, or what the next process finds of the last."""
         self.attached = True
         self.failed = False
-<<<<<<< HEAD
-        self.last = None
-=======
         self.ended = self.stopped = None
->>>>>>> main
         self.begun = False
         self._journal = journal
         now = self._clock()
@@ -124,15 +112,12 @@ class RecordsMonitor:
             self._broken(Invariant.AUDIT_CHAIN, f"entry {entry.seq} follows entry {self._length}")
         elif entry.chained(self._head) != entry.digest:
             self._broken(Invariant.AUDIT_CHAIN, f"entry {entry.seq} is not chained to the one before")
-        self._head, self._length, self.last = entry.digest, entry.seq, entry
+        self._head, self._length = entry.digest, entry.seq
         now = self._clock()
         match entry.kind:
             case Kind.BEGAN | Kind.RESUMED:
                 self.begun = True
-<<<<<<< HEAD
-=======
                 self.ended = self.stopped = None
->>>>>>> main
             case Kind.INTENT:
                 self._intents[entry.seq] = entry, now
             case Kind.RESULT:
@@ -141,6 +126,7 @@ class RecordsMonitor:
                     self._over = [(over, at) for over, at in self._over if now - at <= UNDER_WAY_S]
                     self._over.append((intent[0], now))
             case Kind.ENDED:
+                self.ended = entry
                 if self._intents:
                     deeds = ", ".join(str(intent.deed) for intent, _ in self._intents.values())
                     self._broken(Invariant.RECORDED, f"the upgrade ended and these have no result: {deeds}")
