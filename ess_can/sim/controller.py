@@ -48,6 +48,7 @@ class Transmission:
     on_sent: Sent | None
     place: tuple[int, int]  # in its controller's queue: rank, then order of sending
     bulk: bool
+    offered_at: float = 0.0  # since when it cannot be taken back
 
 
 @dataclass(slots=True, eq=False)
@@ -145,6 +146,7 @@ class Controller:
         self._bulk_offered += transmission.bulk
         rank = transmission.field if self._order is QueueOrder.PRIORITY else 0
         transmission.place = place = (rank, self._accepted)
+        transmission.offered_at = self._medium.loop.time()
         heappush(self.waiting, (place, transmission))
 
     def withdraw(self, can_id: int) -> list[CanFrame]:

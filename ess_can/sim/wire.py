@@ -88,6 +88,8 @@ class Wire:
         self._busy_s: dict[int, float] = {}
         self._occupied = False  # from a first frame that waits until none does
         self._free_at = 0.0  # when intermission is over
+        self.offered_at = 0.0
+        """Since when the frame that `on_frame` tells of could not be taken back any more."""
         self._current: tuple[Controller, Transmission, float] | None = None  # sender, what, since when
         self._rivals: list[Controller] = []  # that send other bits under the same identifier at the same time
         self._end: asyncio.TimerHandle | None = None
@@ -189,6 +191,7 @@ class Wire:
             return
         sender, transmission, _ = self._current
         frame, duration_s = transmission.frame, transmission.duration_s
+        self.offered_at = transmission.offered_at
         fault = None if self.fault is None else self.fault(self.transmissions, frame)
         destroyed = not self._all_tuned and (self._destroyed_by_others(sender) or not sender.tuned)
         if destroyed or self._rivals or fault is WireFault.CORRUPT:

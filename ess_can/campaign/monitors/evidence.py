@@ -73,7 +73,7 @@ class WireEvidence:
         view.sent.setdefault(codec.route(EmsHvStatusPoll).can_id, []).append(self._on_poll)
 
     def gateway_started(self, at: float) -> None:
-        """A new gateway process listens: it heard nothing before, and takes each source's next frame for the first."""
+        """A new gateway process listens: it heard nothing before, and judges the next frame of each as a first one."""
         for source in self._sources:
             source.monitor = E2eMonitor(source.monitor.data_id, _MAX_DELTA)
             self._bad(source, at, f"{source.name} was not heard yet", mute=True)

@@ -64,6 +64,7 @@ class MemoryMonitor:
         self._checked: dict[tuple[int, ImageId], tuple[int, NodeImage | None]] = {}
         self._read_back = [0] * BANKS
         self._damaged = False
+        self._hurt = False
         self._trial_boots = 0
         self._tries_given = self.record.tries_left if self.record else 0
         self._given_to: ImageId | None = self.record.trial if self.record else None
@@ -131,6 +132,7 @@ class MemoryMonitor:
         def on_change(from_outside: bool) -> None:
             self._generation[bank] += 1
             if from_outside:
+                self._hurt = True
                 if not self._damaged and not self._bootable():
                     self._damaged = True
                     self._ledger.note(self._clock(), f"{self.name}: damage from outside left no image that would boot")
@@ -151,7 +153,9 @@ class MemoryMonitor:
             self._broken(Invariant.RUNNING_BANK, f"{operation.action.name} in the running bank")
 
     def _on_refuse(self, error: FlashError) -> None:
-        if error is not FlashError.NO_POWER:
+        if error is FlashError.NOT_ERASED and self._hurt:
+            self._ledger.note(self._clock(), f"{self.name}: a unit damaged from outside did not take its data")
+        elif error is not FlashError.NO_POWER:
             self._broken(Invariant.RUNNING_BANK, f"the flash refused an operation: {error.value}")
 
     def _require_running_whole(self, bank: int) -> None:

@@ -41,7 +41,7 @@ class Monitors:
         evidence = self._evidence = WireEvidence(view, plant.codec, racks)
         verified = Verified(plant.verify)
         self._memories = [MemoryMonitor(node, verified, self._ledger, clock) for node in plant.nodes.values()]
-        PermissionMonitor(view, evidence, self._truth, self._memories, self._ledger, gateways)
+        PermissionMonitor(plant.wire, view, evidence, self._truth, self._memories, self._ledger, gateways)
         self._high_voltage = HighVoltageMonitor(plant, view, self._memories, self._ledger)
         SessionMonitor(view, plant.nodes, self._ledger, gateways)
         TimesMonitor(plant, view, self._ledger, gateways)
@@ -88,7 +88,10 @@ class Monitors:
         return self.plant.trace.hexdigest()
 
     def attach_journal(self, journal: Journal, *, another: bool = False) -> None:
-        """Compare with this journal from now on: as a gateway starts that goes on with it, or with `another`."""
+        """Compare with this journal from now on; again with what the next process finds of it, or with `another`.
+
+        Call it as that process starts: it has heard nobody yet.
+        """
         self._records.attach(journal, another=another)
         self._evidence.gateway_started(self.plant.wire.loop.time())
 

@@ -64,7 +64,7 @@ class OutcomeMonitor:
 
     def _selection_observer(self, address: NodeAddress) -> Callable[[float, BootRecord, BootRecord], None]:
         def on_selection(at: float, before: BootRecord, after: BootRecord) -> None:
-            if after.confirmed != before.confirmed:
+            if (after.confirmed, after.active_bank) != (before.confirmed, before.active_bank):
                 self._confirmed[address] = at
 
         return on_selection

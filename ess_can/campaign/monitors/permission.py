@@ -12,12 +12,13 @@ from ess_can.campaign.monitors.wire_view import WireView
 from ess_can.identity import NodeAddress, NodeType
 from ess_can.sim.boot_records import BootRecord
 from ess_can.sim.flash import FlashOperation
+from ess_can.sim.wire import Wire
 
 UNDER_WAY_S = 0.100
-"""What was under way when the proof ended is over after this time."""
+"""What was under way when the proof ended is over after this time; only what a controller has already, and a jammed bus
+keeps back, nobody can recall."""
 _REACTION_S = {NodeType.BMU: 0.0, NodeType.COMM_GATEWAY: 0.05}
 """How long work may still begin once high voltage is on: a BMU measures it, a comm gateway hears of it."""
-_PCS_AGE_S = 0.250
 
 
 class PermissionMonitor:
@@ -25,6 +26,7 @@ class PermissionMonitor:
 
     def __init__(
         self,
+        wire: Wire,
         view: WireView,
         evidence: WireEvidence,
         truth: HvTruth,
@@ -32,6 +34,7 @@ class PermissionMonitor:
         ledger: Ledger,
         gateways: frozenset[str],
     ) -> None:
+        self._wire = wire
         self._evidence = evidence
         self._truth = truth
         self._ledger = ledger
@@ -47,6 +50,9 @@ class PermissionMonitor:
             return
         lost_at = evidence.lost_at
         if lost_at is None or at - lost_at <= UNDER_WAY_S:
+            return
+        if self._wire.offered_at <= lost_at + UNDER_WAY_S:
+            self._ledger.note(at, f"the bus kept a frame to {node} back for {at - self._wire.offered_at:.3f} s")
             return
         why = "never proved" if lost_at < 0 else f"not proved for {at - lost_at:.3f} s"
         self._ledger.broken(at, Invariant.PERMIT, f"a writing request to {node}: HV off {why}: {evidence.why}")

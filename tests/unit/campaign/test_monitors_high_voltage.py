@@ -9,6 +9,7 @@ import pytest
 
 from ess_can.bus.clock import pause
 from ess_can.campaign.monitors import Invariant
+from ess_can.can.frame import CanFrame
 from ess_can.signals.messages import (
     BmsHvStatus,
     ContactorState,
@@ -117,6 +118,30 @@ def test_14_a_short_silence_is_within_the_age() -> None:
         await pause(0.01)
 
     assert seen(script) == set()
+
+
+def test_1_what_a_jammed_bus_keeps_back_nobody_can_recall() -> None:
+    async def script(rig: Rig) -> None:
+        await rig.isolate()
+        jam = rig.plant.wire.controller("babbler")
+        rig.fall_silent()
+        rig.stop_polling()
+        end = rig.now + 0.6
+
+        def babble(_at: float) -> None:
+            if rig.now < end:
+                jam.send(CanFrame(0x001, bytes(8)), babble)
+
+        for _ in range(3):
+            babble(0.0)
+        await pause(0.01)
+        rig.write_request()
+        lose(rig, BmsHvStatus)
+        await pause(0.9)
+
+    monitors = watch(script)
+    assert not monitors.violations
+    assert any("kept a frame to bmu1 back" in note for note in monitors.notes)
 
 
 def test_1_a_replayed_notification_is_no_proof() -> None:

@@ -13,6 +13,7 @@ from ess_can.signals.messages import ImageState
 from ess_can.sim import bootloader
 from ess_can.sim.boot_records import BootRecord, ImageId
 from ess_can.sim.bootloader import BootDecision, Check
+from ess_can.sim.flash import FlashError
 from ess_can.sim.node import SimulatedNode
 from tests.scenario.support import NEW
 from tests.unit.campaign.monitor_rig import Rig, seen, watch
@@ -115,6 +116,21 @@ def test_5_the_flash_has_to_refuse() -> None:
         rig.node.flash.start_erase(0, rig.node.flash.geometry.protected_sectors, rig.now)
 
     assert seen(script) == {I.RUNNING_BANK}
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_5_a_unit_that_does_not_take_its_data(damaged: bool) -> None:
+    """Whoever programs what was not erased is at fault, unless a cell went bad under him."""
+
+    async def script(rig: Rig) -> None:
+        await rig.isolate()
+        flash = rig.node.flash
+        offset = flash.geometry.slot_offset
+        if damaged:
+            flash.inject_ecc_error(1, offset)
+        assert flash.start_program(1, offset, bytes(flash.geometry.unit_size), rig.now) is FlashError.NOT_ERASED
+
+    assert seen(script) == (set() if damaged else {I.RUNNING_BANK})
 
 
 # --- 6 ------------------------------------------------------------------------------------------------
