@@ -16,8 +16,8 @@ from functools import cache
 
 import pytest
 
+from ess_can.bus.clock import now
 from ess_can.campaign.faults import Fault, FaultKind, parse_fault
-from ess_can.campaign.faults.nodes import lose_power
 from ess_can.campaign.mixture import plain
 from ess_can.campaign.plants import SMALL_PART, SMALLEST, Site
 from ess_can.campaign.result import RunResult
@@ -123,8 +123,18 @@ class Strike:
         return kill
 
     def _off(self, station: Station) -> None:
+        """The node has gone down by itself; its power comes back."""
         station.took(self)
-        lose_power(station, station.plant.nodes[BMU1], OFF_S)
+        node = station.plant.nodes[BMU1]
+
+        def back() -> None:
+            if not node.flash.power.powered:
+                node.power_off(now())
+                node.flash.power.restore()
+                node.power_on()
+
+        station.to_heal(back)
+        station.later(OFF_S, back)
 
 
 @dataclass(frozen=True, eq=False)
