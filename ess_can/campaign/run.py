@@ -39,6 +39,9 @@ HEALED_S = (5.0, 75.0)
 A node that was left on trial with firmware that cannot be heard goes back by itself, after up to 60 s.
 """
 
+AGAIN_S = (0.0, 75.0)
+"""After how long the good upgrade is started, and started again if a node was just restarting."""
+
 _NAME = re.compile(r"\b[A-Z][A-Z_]+\b")
 
 
@@ -165,9 +168,13 @@ class Run:
             await disconnect(station.plant)
         site = self._mixture.site
         following = release(site.release, NEXT, site.payload_bytes)
-        self._say("somebody", f"starts the upgrade to {NEXT}")
         config = site.config(Afterwards.CONNECT)
-        finished = await self._attempt(station, lambda: station.start_upgrade(following, config), last=True)
+        for after_s in AGAIN_S:
+            await pause(after_s)
+            self._say("somebody", f"starts the upgrade to {NEXT}")
+            finished = await self._attempt(station, lambda: station.start_upgrade(following, config), last=True)
+            if self.stuck or station.report is None or station.report.result is not Phase.REFUSED:
+                break
         report = station.report
         if not finished or report is None:
             self._unhealed = self.stuck or "the gateway died"
@@ -228,7 +235,7 @@ class Run:
         ]
         if report.error is not None:
             self._errors.append(report.error.name)
-            told.append(report.error.why)
+            told += [report.error.why, "" if report.cause is None else report.cause.name]
         met = (name for text in told for name in _NAME.findall(text) if name in error_names())
         self._errors += [name for name in dict.fromkeys(met) if name not in self._errors]
 

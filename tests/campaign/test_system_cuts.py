@@ -16,6 +16,7 @@ from functools import cache
 
 import pytest
 
+from ess_can.bus.clock import now
 from ess_can.campaign.faults import Fault, FaultKind, parse_fault
 from ess_can.campaign.mixture import plain
 from ess_can.campaign.plants import SMALL_PART, SMALLEST, Site
@@ -122,17 +123,18 @@ class Strike:
         return kill
 
     def _off(self, station: Station) -> None:
-        """The node goes down by itself, as soon as this instant is over; its power comes back later."""
+        """The node has gone down by itself; its power comes back."""
         station.took(self)
         node = station.plant.nodes[BMU1]
 
-        def restore() -> None:
-            if not node.powered:
+        def back() -> None:
+            if not node.flash.power.powered:
+                node.power_off(now())
                 node.flash.power.restore()
                 node.power_on()
 
-        station.to_heal(restore)
-        station.later(OFF_S, restore)
+        station.to_heal(back)
+        station.later(OFF_S, back)
 
 
 @dataclass(frozen=True, eq=False)

@@ -64,7 +64,9 @@ class MemoryMonitor:
         self._checked: dict[tuple[int, ImageId], tuple[int, NodeImage | None]] = {}
         self._read_back = [0] * BANKS
         self._damaged = False
-        self._hurt = False
+        self._cells_damaged = False
+        self._confirmed_damaged = False
+        self._rotted = [False] * BANKS  # since its content was last changed by the node
         self._trial_boots = 0
         self._tries_given = self.record.tries_left if self.record else 0
         self._given_to: ImageId | None = self.record.trial if self.record else None
@@ -122,22 +124,30 @@ class MemoryMonitor:
     def _bootable(self) -> bool:
         return decide(self.record, self.facts).standing is not ImageState.RECOVERY
 
+    def _confirmed_verifies(self) -> bool:
+        """Whether the image that was confirmed last is still in its bank."""
+        record = self.record
+        image = None if record is None else record.confirmed[record.active_bank]
+        return record is None or image is None or self.facts(record.active_bank, image) is not None
+
     def _require_bootable(self, when: str) -> None:
         if self._bootable():
             self._damaged = False
-        elif not self._damaged:
+        elif not (self._damaged or self._confirmed_damaged):
             self._broken(Invariant.BOOTABLE, f"no image would boot {when}")
 
     def _change_observer(self, bank: int) -> Callable[[bool], None]:
         def on_change(from_outside: bool) -> None:
             self._generation[bank] += 1
             if from_outside:
-                self._hurt = True
+                self._cells_damaged = self._rotted[bank] = True
+                self._confirmed_damaged |= not self._confirmed_verifies()
                 if not self._damaged and not self._bootable():
                     self._damaged = True
                     self._ledger.note(self._clock(), f"{self.name}: damage from outside left no image that would boot")
                 return
             self._read_back[bank] = 0
+            self._rotted[bank] = False
             record = self.record
             if record is None or bank == record.active_bank or record.trial is not None:
                 self._require_bootable("after a flash operation")
@@ -153,7 +163,7 @@ class MemoryMonitor:
             self._broken(Invariant.RUNNING_BANK, f"{operation.action.name} in the running bank")
 
     def _on_refuse(self, error: FlashError) -> None:
-        if error is FlashError.NOT_ERASED and self._hurt:
+        if error is FlashError.NOT_ERASED and self._cells_damaged:
             self._ledger.note(self._clock(), f"{self.name}: a unit damaged from outside did not take its data")
         elif error is not FlashError.NO_POWER:
             self._broken(Invariant.RUNNING_BANK, f"the flash refused an operation: {error.value}")
@@ -244,7 +254,7 @@ class MemoryMonitor:
 
     def _judge_activation(self, before: BootRecord, after: BootRecord, image: ImageId) -> None:
         bank = after.trial_bank
-        if self.facts(bank, image) is None:
+        if self.facts(bank, image) is None and not self._rotted[bank]:  # between read-back and activation: boot sees it
             self._broken(Invariant.ATOMIC_SELECTION, "the image put on trial is not what the bank holds, or not signed")
         elif self._read_back[bank] < image.size:
             self._broken(Invariant.ATOMIC_SELECTION, "the image put on trial was not read back to its end")

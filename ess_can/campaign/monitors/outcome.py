@@ -18,6 +18,7 @@ from ess_can.identity import NodeAddress
 from ess_can.signals.e2e import check
 from ess_can.signals.messages import BmsHvStatus, ImageState
 from ess_can.sim.boot_records import BootRecord
+from ess_can.sim.bootloader import decide
 from ess_can.sim.plant import Part, Plant
 from ess_can.uds.rules import RESPONSE_FLAG, Sid
 from ess_can.uds.target import BootState, Did, Rid
@@ -118,8 +119,13 @@ class OutcomeMonitor:
         if memory is None:
             return
         node = memory.node
-        runs = node.memory.version if node.running else None
-        confirmed = node.running and node.memory.standing is ImageState.CONFIRMED
+        if not node.running:  # somebody restarts it just now: what it will boot counts
+            decision = decide(node.records.boot.load(), memory.facts)
+            runs = None if decision.facts is None else decision.facts.version
+            confirmed = decision.standing is ImageState.CONFIRMED
+        else:
+            runs = node.memory.version
+            confirmed = node.memory.standing is ImageState.CONFIRMED
         if runs != record.to_version or not confirmed:
             self._broken(Invariant.SUCCESS, f"success, but {name} runs {runs}, confirmed: {confirmed}")
         if record.from_version == record.to_version:
