@@ -1,0 +1,13 @@
+"""Every safety guard, as a list; `guards_table` gives it for the documents."""
+
+from __future__ import annotations
+
+from tests.campaign import guards_policy, guards_proof
+from tests.campaign.guard import Guard, table
+
+GUARDS: tuple[Guard, ...] = (*guards_proof.GUARDS, *guards_policy.GUARDS)
+
+
+def guards_table() -> str:
+    """Every guard as a row of a table."""
+    return table(GUARDS)
