@@ -15,6 +15,7 @@ from ess_can.can.frame import CanFrame
 from ess_can.errors import EssCanError
 from ess_can.gateway.config import GatewayConfig
 from ess_can.gateway.node_client import NodeIdentity
+from ess_can.gateway.watch import PlantWatch
 from ess_can.identity import NodeAddress, NodeType, Version
 from ess_can.signals.messages import (
     BmsAlarms,
@@ -30,7 +31,7 @@ from ess_can.signals.messages import (
 )
 from ess_can.sim.wire import WireFault
 from ess_can.uds.target import Did
-from tests.campaign.guard import Act, Course, Guard, Off, around, course, says, upgrade
+from tests.campaign.guard import Act, Course, Guard, Off, around, both, by, course, says, upgrade
 
 BMU1: Final = NodeAddress(NodeType.BMU, 1)
 COMM_GATEWAY: Final = NodeAddress(NodeType.COMM_GATEWAY)
@@ -196,7 +197,7 @@ def _guards() -> Iterator[Guard]:
         "node heard",
         "taking a silent node for an absent one",
         "NODE_MISSING",
-        "node:comm-gateway:power@0~30",
+        "node:comm_gateway:power@0~30",
         function="_presence",
     )
     yield _refused(
@@ -241,12 +242,14 @@ def _guards() -> Iterator[Guard]:
         "bus:second-gateway@0",
         function="_other_gateway",
     )
-    yield _refused(
-        "foreign orders",
+    yield Guard(
+        "policy, foreign orders",
+        "gateway.policy:_masters",
         "speaking where somebody else speaks with our identifiers",
-        "ID_CONFLICT",
-        "bus:foreign@0",
-        function="_masters",
+        both(without("ID_CONFLICT"), by(PlantWatch, "_on_foreign", lambda *_: None)),
+        upgrade("bus:foreign@0", ends="REFUSED ID_CONFLICT"),
+        "not REFUSED ID_CONFLICT",
+        "the watch",
     )
     yield Guard(
         "policy, unexpected rack",

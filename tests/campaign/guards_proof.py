@@ -319,9 +319,10 @@ GUARDS: Final = (
         "interlock, starved program",
         "gateway.interlock:Interlock._look",
         "taking what waited in a queue for fresh evidence",
-        by(Interlock, "_look", lambda *_: False),
+        both(by(Interlock, "_look", lambda *_: False), _fresh_for_ever(lambda _: True)),
         upgrade("gateway:starved=0.4@PROGRAM+0.2", tells=REVOKED),
         f"tells nothing of {REVOKED}",
+        "the age of the evidence",
     ),
     Guard(
         "interlock, proof anew after bus-off",
