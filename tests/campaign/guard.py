@@ -175,7 +175,7 @@ class Act:
 
 @dataclass(frozen=True, slots=True)
 class Course:
-    """An upgrade under faults, watched by the monitors.  `ends` are its final phase and error, as far as they matter.
+    """An upgrade under faults, watched by the monitors.  `ends` is in how it ends (parts of it with ` & ` between).
 
     `make` makes the plant, `version` is what is brought in, `config` what the gateway is told, `go` what is done; `tells` is
     in what the gateway has to tell on its way.
@@ -220,12 +220,13 @@ class Course:
         report = station.report
         if report is not None:
             monitors.ended(report)
-            ended = " ".join(filter(None, (report.result.name, report.error.name if report.error else "")))
+            error = report.error
+            ended = report.result.name if error is None else f"{report.result.name} {error.name}: {error}"
         monitors.finish()
         idle = [fault.text for fault in station.faults if not station.took_effect(fault)]
         station.switch_off()
         found = [*map(str, monitors.violations), *(f"without effect: {text}" for text in idle)]
-        if not f"{ended} ".startswith(f"{self.ends} ".lstrip()):
+        if not all(part in ended for part in self.ends.split(" & ")):
             found.append(f"ends {ended}, not {self.ends}")
         told = "\n".join(event.text for event in station.events if isinstance(event, Noted))
         if self.tells not in told:

@@ -36,7 +36,7 @@ from ess_can.sim.pcs import PcsSpec
 from ess_can.sim.plant import Plant, PlantSpec
 from ess_can.uds.target import Did
 from tests.campaign.guard import Act, Course, Guard, Off, around, both, by, course, says, upgrade
-from tests.campaign.guards_policy import BMU1, COMM_GATEWAY, TWO_RACKS, altered, lost
+from tests.campaign.guards_policy import BMU1, COMM_GATEWAY, TWO_RACKS, altered, lost, without
 from tests.campaign.guards_proof import LONG
 
 LOADED: Final = replace(SMALLEST, plant=replace(SMALLEST.plant, pcs=PcsSpec(local_setpoint_kw=-200.0)))
@@ -78,10 +78,9 @@ ISOLATION: Final = (
         by(Isolation, "_all_open", lambda _: True),
         upgrade(
             says("contactor moving", BmsHvStatus, "OPEN_CONTACTORS+0", main_plus=ContactorState.MOVING),
-            tells="",
-            ends="HELD_OPEN CONTACTORS_NOT_OPENING",
+            ends="HELD_OPEN & CONTACTORS_NOT_OPENING",
         ),
-        "not HELD_OPEN CONTACTORS_NOT_OPENING",
+        "not HELD_OPEN & CONTACTORS_NOT_OPENING",
     ),
     Guard(
         "isolation, welds seen",
@@ -155,16 +154,17 @@ def _watch() -> Iterator[Guard]:
         "gateway.watch:PlantWatch._on_foreign_notice",
         "two gateways at one plant",
         by(PlantWatch, "_on_foreign_notice", lambda *_: None),
-        upgrade("bus:second-gateway@PROGRAM+0.2~0.3", ends="FAILED OTHER_GATEWAY", site=LONG),
-        "not FAILED OTHER_GATEWAY",
+        upgrade("bus:second-gateway@PROGRAM+0.2~0.3", ends="HELD_OPEN OTHER_GATEWAY", site=LONG),
+        "not HELD_OPEN OTHER_GATEWAY",
     )
     yield Guard(
         "watch, foreign orders",
         "gateway.watch:PlantWatch._on_foreign",
         "going on while somebody else sends our orders",
-        by(PlantWatch, "_on_foreign", lambda *_: None),
-        upgrade("bus:foreign@PROGRAM+0.2~0.3", ends="FAILED ID_CONFLICT", site=LONG),
-        "not FAILED ID_CONFLICT",
+        both(by(PlantWatch, "_on_foreign", lambda *_: None), without("ID_CONFLICT"), _may_close("ID_CONFLICT")),
+        upgrade("bus:foreign@PROGRAM+0.2~0.3", ends="HELD_OPEN ID_CONFLICT", site=LONG),
+        "not HELD_OPEN ID_CONFLICT",
+        "the rules of reconnecting",
     )
 
 
@@ -218,8 +218,16 @@ TRIAL: Final = (
         "gateway.node_upgrade:NodeUpgrade.see_it_run",
         "confirming an image that nobody saw running",
         around(NodeUpgrade, "see_it_run", _sees_nothing),
-        upgrade("firmware:comm_gateway:hangs", ends="ROLLED_BACK ROLLED_BACK", site=COMM_ONLY),
-        "not ROLLED_BACK",
+        upgrade("firmware:comm_gateway:hangs", ends="ROLLED_BACK & does not run", site=COMM_ONLY),
+        "not ROLLED_BACK & does not run",
+    ),
+    Guard(
+        "trial, still on trial when confirmed",
+        "gateway.node_upgrade:NodeUpgrade.prepare_to_confirm",
+        "asking a node that left its trial to confirm, after others did",
+        around(NodeUpgrade, "prepare_to_confirm", _no_check),
+        upgrade("node:bmu1:reset@TRIAL_BOOT+1.7", ends="ROLLED_BACK & left its trial"),
+        "not ROLLED_BACK & left its trial",
     ),
     Guard(
         "trial, identifiers agree",
@@ -253,7 +261,12 @@ TRIAL: Final = (
         "gateway.upgrade:Upgrade._confirm_together",
         "confirming some nodes while others give their trial up",
         around(Upgrade, "_confirm_together", _no_limit),
-        upgrade("plant:hv-status-bad:1@CONFIRM+0~29", "node:bmu1:slow=4@CONFIRM+0~44", ends="ROLLED_BACK ROLLED_BACK"),
+        upgrade(
+            "plant:hv-status-bad:1@TRIAL_BOOT+1.5~24",
+            "node:bmu1:slow=0.1@CONFIRM+0~1",
+            "plant:hv-status-bad:1@CONFIRM+0~25",
+            ends="ROLLED_BACK & took too long",
+        ),
         "ends DONE",
     ),
     Guard(
@@ -270,8 +283,8 @@ TRIAL: Final = (
         "contactors that drop under load because their BMU restarts",
         by(Isolation, "signs_of_closed", lambda _: ""),
         upgrade(
-            "firmware:bmu1:wrong-scale",
-            says("main+ closed", BmsHvStatus, "TRIAL_BOOT+3~6", main_plus=ContactorState.CLOSED),
+            "gateway:interrupted@TRIAL_BOOT+1.5",
+            says("main+ closed", BmsHvStatus, "TRIAL_BOOT+1.2~3", main_plus=ContactorState.CLOSED),
             ends="HELD_OPEN",
         ),
         "not HELD_OPEN",
@@ -315,7 +328,7 @@ SETTLE: Final = (
         "gateway.policy:reconnect_refusal",
         "closing while a node is missing",
         _may_close("NODE_MISSING"),
-        upgrade("node:comm_gateway:power@RECONNECT+0~60", ends="HELD_OPEN"),
+        upgrade("node:comm_gateway:power@TRIAL_BOOT+0.5~60", ends="HELD_OPEN"),
         Invariant.COMPLETE_SET,
     ),
     Guard(
@@ -324,8 +337,8 @@ SETTLE: Final = (
         "closing with firmware on trial",
         _may_close("NODE_UNHEALTHY"),
         upgrade(
-            says("on trial", NodeInfo, "RECONNECT+0", COMM_GATEWAY, image_state=ImageState.TRIAL),
-            altered(Did.BOOT_STATE, bytes((1, 1)), "RECONNECT+0"),
+            says("on trial", NodeInfo, "TRIAL_BOOT+0.5", COMM_GATEWAY, image_state=ImageState.TRIAL),
+            altered(Did.BOOT_STATE, bytes((1, 1)), "TRIAL_BOOT+0.5"),
             ends="HELD_OPEN",
         ),
         Invariant.COMPLETE_SET,
@@ -346,7 +359,7 @@ SETTLE: Final = (
         "gateway.policy:reconnect_refusal",
         "closing on a fault",
         _may_close("BMS_FAULT"),
-        upgrade(says("undervoltage", BmsAlarms, "RECONNECT+0", undervoltage=True), ends="HELD_OPEN"),
+        upgrade(says("undervoltage", BmsAlarms, "TRIAL_BOOT+1", undervoltage=True), ends="HELD_OPEN"),
         "not HELD_OPEN",
     ),
     Guard(
@@ -354,7 +367,7 @@ SETTLE: Final = (
         "gateway.policy:reconnect_refusal",
         "closing with a PCS that may not obey",
         _may_close("PCS_FAULT"),
-        upgrade(says("fault code", PcsStatus, "RECONNECT+0", fault_code=4), ends="HELD_OPEN"),
+        upgrade(says("fault code", PcsStatus, "TRIAL_BOOT+1", fault_code=4), ends="HELD_OPEN"),
         "not HELD_OPEN",
     ),
     Guard(
