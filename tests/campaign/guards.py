@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from tests.campaign import guards_node, guards_policy, guards_proof, guards_upgrade
+from tests.campaign import guards_memory, guards_node, guards_plant, guards_policy, guards_proof, guards_upgrade
 from tests.campaign.guard import Guard, table
 
-GUARDS: tuple[Guard, ...] = (*guards_proof.GUARDS, *guards_policy.GUARDS, *guards_upgrade.GUARDS, *guards_node.GUARDS)
+GUARDS: tuple[Guard, ...] = (*guards_proof.GUARDS, *guards_policy.GUARDS, *guards_upgrade.GUARDS, *guards_node.GUARDS, *guards_memory.GUARDS, *guards_plant.GUARDS)
 
 
 def guards_table() -> str:
