@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from enum import Enum
 from functools import cache
 
 import pytest
@@ -32,6 +33,8 @@ from ess_can.signals.messages import Message, NodeInfo
 from ess_can.sim.loop import run_virtual
 from ess_can.sim.plant import Plant, PlantSpec
 
+Value = float | bool | Enum | None
+"""Of a message's field."""
 Off = Callable[[pytest.MonkeyPatch], None]
 """Switches a guard off until the patch is undone."""
 
@@ -110,7 +113,9 @@ class Says:
         """See `Fault`."""
         codec = station.plant.codec
         address = self.address
-        route = codec.node_route(address) if isinstance(address, NodeAddress) else codec.route(self.message_type, address)
+        route = (
+            codec.node_route(address) if isinstance(address, NodeAddress) else codec.route(self.message_type, address)
+        )
 
         def rule(_index: int, frame: CanFrame) -> Verdict:
             return self._altered(station, route, frame) if frame.can_id == route.can_id else None
@@ -137,11 +142,11 @@ class Says:
         return frame._replace(data=bytes(data))
 
 
-def says(what: str, message_type: type[Message], moment: str, address: NodeAddress | int = 1, **fields: object) -> Says:
+def says(what: str, message_type: type[Message], moment: str, address: NodeAddress | int = 1, **fields: Value) -> Says:
     """A message with these values in these fields."""
 
     def alter(message: Message) -> Message:
-        return replace(message, **fields)  # type: ignore[arg-type]
+        return replace(message, **fields)
 
     return Says(f"{what} @{moment}", message_type, alter, Moment.parse(moment), address)
 
@@ -177,8 +182,8 @@ class Act:
 class Course:
     """An upgrade under faults, watched by the monitors.  `ends` is in how it ends (parts of it with ` & ` between).
 
-    `make` makes the plant, `version` is what is brought in, `config` what the gateway is told, `go` what is done; `tells` is
-    in what the gateway has to tell on its way.
+    `make` makes the plant, `version` is what is brought in, `config` what the gateway is told, `go` what is done;
+    `tells` is in what the gateway has to tell on its way.
     """
 
     faults: tuple[str | Fault, ...]
@@ -268,6 +273,6 @@ def with_all_guards(run: Run) -> str:
 def table(guards: Sequence[Guard]) -> str:
     """Every guard as a row: what it is, where it is, what it prevents, and what finds it missing."""
     rows = [f"| {each.name} | `{each.where}` | {each.prevents} | {each.caught_by} |" for each in guards]
-    return "\n".join(["| guard | where | prevents | switched off, it is caught by |", "| --- | --- | --- | --- |", *rows])
-
-
+    return "\n".join(
+        ["| guard | where | prevents | switched off, it is caught by |", "| --- | --- | --- | --- |", *rows]
+    )

@@ -10,6 +10,7 @@ from typing import Final
 import ess_can.sim.boot_records as boot_records
 import ess_can.sim.bootloader as bootloader
 from ess_can.campaign.monitors import Invariant
+from ess_can.identity import Version
 from ess_can.image.node_image import NodeImage
 from ess_can.signals.messages import ImageState
 from ess_can.sim.boot_records import BootRecord, ImageId, TwoSlotRecord
@@ -17,7 +18,6 @@ from ess_can.sim.bootloader import BootDecision, Bootloader
 from ess_can.sim.flash import Flash, FlashError, SectorDefect
 from ess_can.sim.flash_queue import FlashQueue
 from ess_can.sim.image_verdict import FailureReason, MemoryFailure
-from ess_can.sim.node import SimulatedNode
 from ess_can.sim.plant import Plant
 from ess_can.sim.power_cut import TEARING, CutMode
 from ess_can.sim.programming import ProgrammingMemory
@@ -211,7 +211,7 @@ def _confirmation_cut() -> str:
 
 def _undecided(node: Rig) -> None:
     before = node.bootloader.record
-    node.power.arm(0, CutMode.UNSTABLE)
+    node.power.arm(BootRecord.SIZE + 7, CutMode.UNSTABLE)  # the last byte of its slot
     node.records.boot.store(replace(before, boot_counter=0xFFFF_FFFF))
     node.power.restore()
     first = node.records.boot.recover()
@@ -253,16 +253,13 @@ def _no_boot_check(original: Callable[..., object]) -> object:
     return check
 
 
-def _version(content: bytes) -> object:
-    from ess_can.identity import Version
-
+def _version(content: bytes) -> Version:
     return Version(content[4], content[5], int.from_bytes(content[6:8], "big"))
 
 
 def _any_counter(original: Callable[..., object]) -> object:
     def decide(record: BootRecord | None, check: object) -> object:
-        decision = original(None if record is None else replace(record, security_counter=0), check)
-        return decision
+        return original(None if record is None else replace(record, security_counter=0), check)
 
     return decide
 
@@ -316,27 +313,172 @@ _JUDGE: Final = "sim.image_verdict:judge"
 _DECIDE: Final = "sim.bootloader:decide"
 
 GUARDS: Final = (
-    _guard("CRC read back", _JUDGE, "activating what is not what was sent", _without(FailureReason.CRC_MISMATCH), rig("a CRC that is not the image's", _announced_as(NEW, NEW, 1))),
-    _guard("hash read back", _JUDGE, "activating what is not what was announced", _without(FailureReason.HASH_MISMATCH), rig("another image than announced", _announced_as(NEW, make_image("3.0.0", 5, size=150, hardware_id=8)))),
-    _guard("clean slot", _JUDGE, "remains behind an image", _without(FailureReason.SLOT_NOT_CLEAN), rig("something behind the image", _not_clean)),
-    _guard("signature before activation", _JUDGE, "activating what nobody signed", _without(FailureReason.IMAGE_REJECTED), rig("an image whose signature does not match", _must_not_verify(_BAD))),
-    _guard("hardware, version and counter", _JUDGE, "activating what is not for this node", _without(FailureReason.INCOMPATIBLE), rig("an older image", _must_not_verify(make_image("1.0.0", 3)))),
-    _guard("hash at each boot", "sim.bootloader:Bootloader._check", "executing what changed in flash since it was verified", around(Bootloader, "_check", _no_boot_check), rig("a bit of the activated image flips", _rotted_at_boot)),
-    _guard("signature at each boot", "sim.bootloader:Bootloader._check", "executing what nobody signed", around(Bootloader, "_check", _no_boot_check), rig("an unsigned image is in the record", _unsigned_at_boot)),
-    _guard("counter at each boot", _DECIDE, "executing what is less secure than what was confirmed", around(bootloader, "decide", _any_counter), rig("an image of a lower counter is in the record", _old_at_boot)),
-    _guard("one trial boot", _DECIDE, "a bad image that boots again and again", around(bootloader, "decide", _tries_for_ever), rig("a trial that nobody confirms", _one_trial)),
-    _guard("counter rises with the confirmation", "sim.bootloader:Bootloader.confirm", "a failed trial that shuts out the image before it", around(Bootloader, "activate_on_trial", _counter_at_once), rig("a trial that nobody confirms, counted", _counter_after_confirm)),
-    _guard("confirms only what is on trial", "sim.bootloader:Bootloader.confirm", "answering that an image stands that was given up", by(Bootloader, "confirm", lambda *_: True), rig("a confirmation of nothing", _confirm_nothing)),
-    _guard("the only confirmed image", "sim.programming:ProgrammingMemory._holds_only_confirmed", "erasing the image to go back to during its successor's trial", by(ProgrammingMemory, "_holds_only_confirmed", property(lambda _: False)), rig("an erase during a trial", _erase_on_trial)),
-    _guard("activation given up first", "sim.programming:ProgrammingMemory.erase", "booting a bank that is being erased", by(Bootloader, "revert", lambda _: None), rig("an erase after an activation", _activation_outlived)),
-    _guard("verified since the last change", "sim.programming:ProgrammingMemory._begin_change", "activating what was written after the verification", by(ProgrammingMemory, "_begin_change", lambda _: None), rig("a new announcement after verification", _verify_then_write)),
-    _guard("read back after each step", "sim.flash_queue:FlashQueue._read_back", "going on after a sector lost bits", by(FlashQueue, "_read_back", lambda *_: None), rig("a sector that loses bits silently", _silent_defect)),
-    _guard("running bank in flash", "sim.flash:Flash._refusal", "erasing what runs", _unprotected(FlashError.RUNNING_BANK), rig("an erase of the running bank", _running_bank)),
-    _guard("erased before it is programmed", "sim.flash:Flash.start_program", "bits of two images in one unit", by(Flash, "is_blank", lambda *_: True), rig("programming what is not erased", _not_erased)),
-    _guard("two slots", "sim.boot_records:TwoSlotRecord.store", "a record that is lost when power is cut in writing it", around(TwoSlotRecord, "store", _one_slot), CUT),
-    _guard("CRC of a record", "sim.boot_records:TwoSlotRecord._parse", "taking half a record for a whole one", by(boot_records, "zlib", _NoCrc), CUT),
-    _guard("record made to stay", "sim.boot_records:TwoSlotRecord.recover", "a record that reads otherwise at the next look", by(TwoSlotRecord, "recover", TwoSlotRecord.load), rig("power is cut in a record, and comes back", _undecided)),
-    Guard("memory, inactive bank alone", "sim.programming:ProgrammingMemory.__init__", "writing the bank that runs", around(FlashQueue, "__init__", lambda was: lambda queue, flash, bank, *args, **more: was(queue, flash, 1 - bank, *args, **more)), upgrade(), Invariant.RUNNING_BANK),
-    Guard("memory, judged at all", _JUDGE, "activating what rotted before it was read back", both(_without(*FailureReason)), upgrade("flash:bmu1:rot=700@PROGRAM+0.15"), Invariant.ATOMIC_SELECTION),
-    Guard("node, watchdog", "sim.node:SimulatedNode._boot", "a node that hangs for ever in its trial", around(Plant, "_board", _no_watchdog), upgrade("firmware:bmu1:hangs", ends="ROLLED_BACK"), "not ROLLED_BACK"),
+    _guard(
+        "CRC read back",
+        _JUDGE,
+        "activating what is not what was sent",
+        _without(FailureReason.CRC_MISMATCH),
+        rig("a CRC that is not the image's", _announced_as(NEW, NEW, 1)),
+    ),
+    _guard(
+        "hash read back",
+        _JUDGE,
+        "activating what is not what was announced",
+        _without(FailureReason.HASH_MISMATCH),
+        rig("another image than announced", _announced_as(NEW, make_image("3.0.0", 5, size=150, hardware_id=8))),
+    ),
+    _guard(
+        "clean slot",
+        _JUDGE,
+        "remains behind an image",
+        _without(FailureReason.SLOT_NOT_CLEAN),
+        rig("something behind the image", _not_clean),
+    ),
+    _guard(
+        "signature before activation",
+        _JUDGE,
+        "activating what nobody signed",
+        _without(FailureReason.IMAGE_REJECTED),
+        rig("an image whose signature does not match", _must_not_verify(_BAD)),
+    ),
+    _guard(
+        "hardware, version and counter",
+        _JUDGE,
+        "activating what is not for this node",
+        _without(FailureReason.INCOMPATIBLE),
+        rig("an older image", _must_not_verify(make_image("1.0.0", 3))),
+    ),
+    _guard(
+        "hash at each boot",
+        "sim.bootloader:Bootloader._check",
+        "executing what changed in flash since it was verified",
+        around(Bootloader, "_check", _no_boot_check),
+        rig("a bit of the activated image flips", _rotted_at_boot),
+    ),
+    _guard(
+        "signature at each boot",
+        "sim.bootloader:Bootloader._check",
+        "executing what nobody signed",
+        around(Bootloader, "_check", _no_boot_check),
+        rig("an unsigned image is in the record", _unsigned_at_boot),
+    ),
+    _guard(
+        "counter at each boot",
+        _DECIDE,
+        "executing what is less secure than what was confirmed",
+        around(bootloader, "decide", _any_counter),
+        rig("an image of a lower counter is in the record", _old_at_boot),
+    ),
+    _guard(
+        "one trial boot",
+        _DECIDE,
+        "a bad image that boots again and again",
+        around(bootloader, "decide", _tries_for_ever),
+        rig("a trial that nobody confirms", _one_trial),
+    ),
+    _guard(
+        "counter rises with the confirmation",
+        "sim.bootloader:Bootloader.confirm",
+        "a failed trial that shuts out the image before it",
+        around(Bootloader, "activate_on_trial", _counter_at_once),
+        rig("a trial that nobody confirms, counted", _counter_after_confirm),
+    ),
+    _guard(
+        "confirms only what is on trial",
+        "sim.bootloader:Bootloader.confirm",
+        "answering that an image stands that was given up",
+        by(Bootloader, "confirm", lambda *_: True),
+        rig("a confirmation of nothing", _confirm_nothing),
+    ),
+    _guard(
+        "the only confirmed image",
+        "sim.programming:ProgrammingMemory._holds_only_confirmed",
+        "erasing the image to go back to during its successor's trial",
+        by(ProgrammingMemory, "_holds_only_confirmed", property(lambda _: False)),
+        rig("an erase during a trial", _erase_on_trial),
+    ),
+    _guard(
+        "activation given up first",
+        "sim.programming:ProgrammingMemory.erase",
+        "booting a bank that is being erased",
+        by(Bootloader, "revert", lambda _: None),
+        rig("an erase after an activation", _activation_outlived),
+    ),
+    _guard(
+        "verified since the last change",
+        "sim.programming:ProgrammingMemory._begin_change",
+        "activating what was written after the verification",
+        by(ProgrammingMemory, "_begin_change", lambda _: None),
+        rig("a new announcement after verification", _verify_then_write),
+    ),
+    _guard(
+        "read back after each step",
+        "sim.flash_queue:FlashQueue._read_back",
+        "going on after a sector lost bits",
+        by(FlashQueue, "_read_back", lambda *_: None),
+        rig("a sector that loses bits silently", _silent_defect),
+    ),
+    _guard(
+        "running bank in flash",
+        "sim.flash:Flash._refusal",
+        "erasing what runs",
+        _unprotected(FlashError.RUNNING_BANK),
+        rig("an erase of the running bank", _running_bank),
+    ),
+    _guard(
+        "erased before it is programmed",
+        "sim.flash:Flash.start_program",
+        "bits of two images in one unit",
+        by(Flash, "is_blank", lambda *_: True),
+        rig("programming what is not erased", _not_erased),
+    ),
+    _guard(
+        "two slots",
+        "sim.boot_records:TwoSlotRecord.store",
+        "a record that is lost when power is cut in writing it",
+        around(TwoSlotRecord, "store", _one_slot),
+        CUT,
+    ),
+    _guard(
+        "CRC of a record",
+        "sim.boot_records:TwoSlotRecord._parse",
+        "taking half a record for a whole one",
+        by(boot_records, "zlib", _NoCrc),
+        CUT,
+    ),
+    _guard(
+        "record made to stay",
+        "sim.boot_records:TwoSlotRecord.recover",
+        "a record that reads otherwise at the next look",
+        by(TwoSlotRecord, "recover", TwoSlotRecord.load),
+        rig("power is cut in a record, and comes back", _undecided),
+    ),
+    Guard(
+        "memory, inactive bank alone",
+        "sim.programming:ProgrammingMemory.__init__",
+        "writing the bank that runs",
+        around(
+            FlashQueue,
+            "__init__",
+            lambda was: lambda queue, flash, bank, *args, **more: was(queue, flash, 1 - bank, *args, **more),
+        ),
+        upgrade(),
+        Invariant.RUNNING_BANK,
+    ),
+    Guard(
+        "memory, judged at all",
+        _JUDGE,
+        "activating what rotted before it was read back",
+        both(_without(*FailureReason)),
+        upgrade("flash:bmu1:rot=700@PROGRAM+0.15"),
+        Invariant.ATOMIC_SELECTION,
+    ),
+    Guard(
+        "node, watchdog",
+        "sim.node:SimulatedNode._boot",
+        "a node that hangs for ever in its trial",
+        around(Plant, "_board", _no_watchdog),
+        upgrade("firmware:bmu1:hangs", ends="ROLLED_BACK"),
+        "not ROLLED_BACK",
+    ),
 )

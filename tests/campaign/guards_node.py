@@ -10,6 +10,7 @@ import ess_can.uds.server as server
 from ess_can.bus.clock import pause
 from ess_can.campaign.monitors import Invariant
 from ess_can.identity import NodeAddress
+from ess_can.signals.messages import PcsCommandCode
 from ess_can.sim.comm_gateway import CommGatewayApplication
 from ess_can.sim.flash_queue import FlashQueue
 from ess_can.sim.hv_control import RackControl
@@ -17,7 +18,6 @@ from ess_can.sim.hv_evidence import PcsEvidence
 from ess_can.sim.loop import run_virtual
 from ess_can.sim.node import SimulatedNode
 from ess_can.sim.programming import ProgrammingMemory
-from ess_can.signals.messages import PcsCommandCode
 from ess_can.uds.access import AccessGuard
 from ess_can.uds.rules import ROUTINES, SERVICE_SESSIONS, SESSION_ENTRY, Session, Sid
 from ess_can.uds.server import UdsServerSession
@@ -375,7 +375,9 @@ def _transfer_order(step: Step) -> Off:
     return by(transfer, "TRANSITIONS", allowed())
 
 
-def _guard(name: str, where: str, prevents: str, off: Off, text: str, script: Script, node: NodeAddress = BMU1) -> Guard:
+def _guard(
+    name: str, where: str, prevents: str, off: Off, text: str, script: Script, node: NodeAddress = BMU1
+) -> Guard:
     return Guard(f"node, {name}", where, prevents, off, attack(text, script, node=node), _ANSWERS)
 
 
@@ -390,27 +392,228 @@ GUARDS: Final = (
         Invariant.NODE_GATE,
         "the watch of the flash",
     ),
-    _guard("its own sensors", "sim.hv_control:RackControl.programming_allowed", "a node that believes whoever asks", by(RackControl, "programming_allowed", lambda *_: True), "high voltage is on", _closed),
-    _guard("what the PCS says", "sim.hv_evidence:PcsEvidence.held_open", "programming while the PCS may close at any moment", by(PcsEvidence, "held_open", lambda *_: True), "the PCS is not locked", _unlocked_pcs),
-    _guard("gate of the comm gateway", "sim.comm_gateway:CommGatewayApplication.programming_allowed", "programming the comm gateway under high voltage", by(CommGatewayApplication, "programming_allowed", lambda *_: True), "high voltage is on", _closed, COMM_GATEWAY),
-    _guard("session of a service", "uds.rules:SERVICE_SESSIONS", "writing outside of the programming session", _session(Sid.REQUEST_DOWNLOAD), "a download in the extended session", _in_extended),
-    _guard("session of a routine", "uds.rules:ROUTINES", "erasing outside of the programming session", by(server, "ROUTINES", {**ROUTINES, Rid.ERASE_MEMORY: replace(ROUTINES[Rid.ERASE_MEMORY], sessions=_ALL)}), "an erase in the extended session", _routine_in_extended),
-    _guard("entry of the programming session", "uds.rules:SESSION_ENTRY", "programming without a step in which everything is checked", both(by(server, "SESSION_ENTRY", {**SESSION_ENTRY, Session.PROGRAMMING: _ALL})), "programming at once", _at_once),
-    _guard("preconditions asked first", "uds.server:UdsServerSession._diagnostic_session_control", "programming by a client that did not check", around(UdsServerSession, "_diagnostic_session_control", lambda was: lambda session, request, now: (setattr(session, "_preconditions_checked", True), was(session, request, now))[1]), "programming without the check", _unchecked),
-    _guard("security access of a routine", "uds.server:UdsServerSession._routine_control", "erasing by somebody without the secret", by(server, "ROUTINES", {**ROUTINES, Rid.ERASE_MEMORY: replace(ROUTINES[Rid.ERASE_MEMORY], unlocked=False)}), "an erase without a key", _locked),
-    _guard("security access of a download", "uds.server:UdsServerSession._request_download", "writing by somebody without the secret", around(UdsServerSession, "_request_download", lambda was: lambda session, request, now: (setattr(session._guard, "unlocked", True), was(session, request, now))[1]), "a download without a key", _locked_download),
-    _guard("locked by a change of session", "uds.access:AccessGuard.lock", "a key that unlocks for ever", around(AccessGuard, "lock", _not_locked_again), "a session left and entered again", _left_and_back),
-    _guard("S3", "uds.server:UdsServerSession.tick", "an unlocked session that its client has forgotten", around(UdsServerSession, "tick", lambda was: lambda session, now: (setattr(session, "_s3_at", float("inf")), was(session, now))[1]), "silence for six seconds", _silent_for_long),
-    _guard("wrong key", "uds.access:AccessGuard.send_key", "unlocking without the secret", by(server.AccessGuard, "send_key", lambda guard, _key, _now: setattr(guard, "unlocked", True)), "a wrong key", _wrong_key),
-    _guard("delay after wrong keys", "uds.access:AccessGuard._delayed", "guessing keys", by(AccessGuard, "_delayed", lambda *_: False), "three wrong keys", _guesses),
-    _guard("delay over a restart", "uds.access:AccessGuard._keep", "guessing keys with restarts in between", around(AccessGuard, "_keep", lambda _: lambda guard, state: setattr(guard, "_state", state)), "three wrong keys and a restart", _guesses_and_restarts, COMM_GATEWAY),
-    _guard("one key to a challenge", "uds.access:AccessGuard.send_key", "many guesses at one challenge", around(AccessGuard, "send_key", _keeps_challenge), "two keys to a challenge", _one_challenge),
-    _guard("block counter", "uds.transfer:DataTransfer.block_refusal", "an image with a block left out", by(DataTransfer, "block_refusal", lambda *_: None), "a block out of sequence", _wrong_counter),
-    _guard("place of a download", "sim.programming:ProgrammingMemory.begin_download", "an image with a hole", around(ProgrammingMemory, "begin_download", _any_place), "a download that begins elsewhere", _elsewhere),
-    _guard("size of an image", "sim.programming:ProgrammingMemory.erase", "writing beyond the slot", around(ProgrammingMemory, "erase", lambda was: lambda memory, size, digest, now: was(memory, min(size, 4096), digest, now)), "an image that is too large", _too_large),
-    _guard("verified before it is activated", "uds.transfer:TRANSITIONS, sim.programming:ProgrammingMemory.activate_on_trial", "booting what nobody read back", both(_transfer_order(Step.ACTIVATE), around(ProgrammingMemory, "activate_on_trial", lambda was: lambda memory, now: (setattr(memory, "_verified", memory._resume_record().image), was(memory, now))[1])), "activation without verification", _unverified),
-    _guard("complete before it ends", "uds.server:UdsServerSession._request_transfer_exit", "an image with its end missing", both(by(DataTransfer, "complete", property(lambda _: True)), around(ProgrammingMemory, "end_download", lambda was: lambda memory, now: (setattr(memory._download, "received", memory._download.image.size), was(memory, now))[1])), "a transfer that ends too early", _incomplete),
-    _guard("restart under load", "sim.hv_control:RackControl.reset_allowed", "contactors that drop because their BMU restarts", by(RackControl, "reset_allowed", lambda *_: True), "a restart of a closed rack", _restart),
-    _guard("held open in a session", "sim.node:SimulatedNode._update_hold", "high voltage on a rack that is being programmed", by(SimulatedNode, "_update_hold", lambda _: None), "orders to close in a session", _closes),
+    _guard(
+        "its own sensors",
+        "sim.hv_control:RackControl.programming_allowed",
+        "a node that believes whoever asks",
+        by(RackControl, "programming_allowed", lambda *_: True),
+        "high voltage is on",
+        _closed,
+    ),
+    _guard(
+        "what the PCS says",
+        "sim.hv_evidence:PcsEvidence.held_open",
+        "programming while the PCS may close at any moment",
+        by(PcsEvidence, "held_open", lambda *_: True),
+        "the PCS is not locked",
+        _unlocked_pcs,
+    ),
+    _guard(
+        "gate of the comm gateway",
+        "sim.comm_gateway:CommGatewayApplication.programming_allowed",
+        "programming the comm gateway under high voltage",
+        by(CommGatewayApplication, "programming_allowed", lambda *_: True),
+        "high voltage is on",
+        _closed,
+        COMM_GATEWAY,
+    ),
+    _guard(
+        "session of a service",
+        "uds.rules:SERVICE_SESSIONS",
+        "writing outside of the programming session",
+        _session(Sid.REQUEST_DOWNLOAD),
+        "a download in the extended session",
+        _in_extended,
+    ),
+    _guard(
+        "session of a routine",
+        "uds.rules:ROUTINES",
+        "erasing outside of the programming session",
+        by(server, "ROUTINES", {**ROUTINES, Rid.ERASE_MEMORY: replace(ROUTINES[Rid.ERASE_MEMORY], sessions=_ALL)}),
+        "an erase in the extended session",
+        _routine_in_extended,
+    ),
+    _guard(
+        "entry of the programming session",
+        "uds.rules:SESSION_ENTRY",
+        "programming without a step in which everything is checked",
+        both(by(server, "SESSION_ENTRY", {**SESSION_ENTRY, Session.PROGRAMMING: _ALL})),
+        "programming at once",
+        _at_once,
+    ),
+    _guard(
+        "preconditions asked first",
+        "uds.server:UdsServerSession._diagnostic_session_control",
+        "programming by a client that did not check",
+        around(
+            UdsServerSession,
+            "_diagnostic_session_control",
+            lambda was: (
+                lambda session, request, now: (
+                    setattr(session, "_preconditions_checked", True),
+                    was(session, request, now),
+                )[1]
+            ),
+        ),
+        "programming without the check",
+        _unchecked,
+    ),
+    _guard(
+        "security access of a routine",
+        "uds.server:UdsServerSession._routine_control",
+        "erasing by somebody without the secret",
+        by(server, "ROUTINES", {**ROUTINES, Rid.ERASE_MEMORY: replace(ROUTINES[Rid.ERASE_MEMORY], unlocked=False)}),
+        "an erase without a key",
+        _locked,
+    ),
+    _guard(
+        "security access of a download",
+        "uds.server:UdsServerSession._request_download",
+        "writing by somebody without the secret",
+        around(
+            UdsServerSession,
+            "_request_download",
+            lambda was: (
+                lambda session, request, now: (setattr(session._guard, "unlocked", True), was(session, request, now))[1]
+            ),
+        ),
+        "a download without a key",
+        _locked_download,
+    ),
+    _guard(
+        "locked by a change of session",
+        "uds.access:AccessGuard.lock",
+        "a key that unlocks for ever",
+        around(AccessGuard, "lock", _not_locked_again),
+        "a session left and entered again",
+        _left_and_back,
+    ),
+    _guard(
+        "S3",
+        "uds.server:UdsServerSession.tick",
+        "an unlocked session that its client has forgotten",
+        around(
+            UdsServerSession,
+            "tick",
+            lambda was: lambda session, now: (setattr(session, "_s3_at", float("inf")), was(session, now))[1],
+        ),
+        "silence for six seconds",
+        _silent_for_long,
+    ),
+    _guard(
+        "wrong key",
+        "uds.access:AccessGuard.send_key",
+        "unlocking without the secret",
+        by(AccessGuard, "send_key", lambda guard, _key, _now: setattr(guard, "unlocked", True)),
+        "a wrong key",
+        _wrong_key,
+    ),
+    _guard(
+        "delay after wrong keys",
+        "uds.access:AccessGuard._delayed",
+        "guessing keys",
+        by(AccessGuard, "_delayed", lambda *_: False),
+        "three wrong keys",
+        _guesses,
+    ),
+    _guard(
+        "delay over a restart",
+        "uds.access:AccessGuard._keep",
+        "guessing keys with restarts in between",
+        around(AccessGuard, "_keep", lambda _: lambda guard, state: setattr(guard, "_state", state)),
+        "three wrong keys and a restart",
+        _guesses_and_restarts,
+        COMM_GATEWAY,
+    ),
+    _guard(
+        "one key to a challenge",
+        "uds.access:AccessGuard.send_key",
+        "many guesses at one challenge",
+        around(AccessGuard, "send_key", _keeps_challenge),
+        "two keys to a challenge",
+        _one_challenge,
+    ),
+    _guard(
+        "block counter",
+        "uds.transfer:DataTransfer.block_refusal",
+        "an image with a block left out",
+        by(DataTransfer, "block_refusal", lambda *_: None),
+        "a block out of sequence",
+        _wrong_counter,
+    ),
+    _guard(
+        "place of a download",
+        "sim.programming:ProgrammingMemory.begin_download",
+        "an image with a hole",
+        around(ProgrammingMemory, "begin_download", _any_place),
+        "a download that begins elsewhere",
+        _elsewhere,
+    ),
+    _guard(
+        "size of an image",
+        "sim.programming:ProgrammingMemory.erase",
+        "writing beyond the slot",
+        around(
+            ProgrammingMemory,
+            "erase",
+            lambda was: lambda memory, size, digest, now: was(memory, min(size, 4096), digest, now),
+        ),
+        "an image that is too large",
+        _too_large,
+    ),
+    _guard(
+        "verified before it is activated",
+        "uds.transfer:TRANSITIONS, sim.programming:ProgrammingMemory.activate_on_trial",
+        "booting what nobody read back",
+        both(
+            _transfer_order(Step.ACTIVATE),
+            around(
+                ProgrammingMemory,
+                "activate_on_trial",
+                lambda was: (
+                    lambda memory, now: (setattr(memory, "_verified", memory._resume_record().image), was(memory, now))[
+                        1
+                    ]
+                ),
+            ),
+        ),
+        "activation without verification",
+        _unverified,
+    ),
+    _guard(
+        "complete before it ends",
+        "uds.server:UdsServerSession._request_transfer_exit",
+        "an image with its end missing",
+        both(
+            by(DataTransfer, "complete", property(lambda _: True)),
+            around(
+                ProgrammingMemory,
+                "end_download",
+                lambda was: (
+                    lambda memory, now: (
+                        setattr(memory._download, "received", memory._download.image.size),
+                        was(memory, now),
+                    )[1]
+                ),
+            ),
+        ),
+        "a transfer that ends too early",
+        _incomplete,
+    ),
+    _guard(
+        "restart under load",
+        "sim.hv_control:RackControl.reset_allowed",
+        "contactors that drop because their BMU restarts",
+        by(RackControl, "reset_allowed", lambda *_: True),
+        "a restart of a closed rack",
+        _restart,
+    ),
+    _guard(
+        "held open in a session",
+        "sim.node:SimulatedNode._update_hold",
+        "high voltage on a rack that is being programmed",
+        by(SimulatedNode, "_update_hold", lambda _: None),
+        "orders to close in a session",
+        _closes,
+    ),
 )
-

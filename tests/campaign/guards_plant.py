@@ -8,8 +8,8 @@ from typing import Final
 
 from ess_can.bus.clock import pause
 from ess_can.campaign.monitors import Invariant, Monitors
+from ess_can.signals.messages import EmsPcsCommand, ImageState, PcsCommandCode, PcsState, UpgradePhase
 from ess_can.sim.electrical import ContactorFault, LinkSpec
-from ess_can.signals.messages import EmsPcsCommand, ImageState, PcsCommandCode, UpgradePhase
 from ess_can.sim.hv_control import RackControl
 from ess_can.sim.hv_evidence import RackEvidence
 from ess_can.sim.latches import Latch
@@ -19,22 +19,25 @@ from ess_can.sim.pcs import Pcs, PcsSpec
 from ess_can.sim.plant import PlantSpec
 from ess_can.sim.rack import SensorFault
 from ess_can.sim.rack_states import CloseRefusal
+from ess_can.uds.target import Rid
 from tests.campaign.guard import Guard, Off, Run, around, both, by, upgrade
 from tests.campaign.guards_memory import require
 from tests.campaign.guards_node import _ungated_routine
 from tests.campaign.guards_proof import LONG
 from tests.scenario.support import QUICK, small_plant
 from tests.unit.campaign.monitor_rig import ONE_RACK, Rig
-from ess_can.uds.target import Rid
 
 Script = Callable[[Rig], Awaitable[None]]
 TWO: Final = replace(QUICK, racks=2)
+WAITING: Final = replace(ONE_RACK, pcs=PcsSpec(link_steady_s=0.6))
 SLOW_LINK: Final = replace(ONE_RACK, link=LinkSpec())
 HEAVY: Final = replace(ONE_RACK, pcs=PcsSpec(local_setpoint_kw=-200.0))
 _WRONG: Final = "wrong: "
 
 
-def by_hand(text: str, script: Script, *, spec: PlantSpec = ONE_RACK, allowed: frozenset[Invariant] = frozenset()) -> Run:
+def by_hand(
+    text: str, script: Script, *, spec: PlantSpec = ONE_RACK, allowed: frozenset[Invariant] = frozenset()
+) -> Run:
     """Orders by hand.  `allowed` is what the script itself breaks."""
 
     async def run() -> str:
@@ -55,14 +58,15 @@ def by_hand(text: str, script: Script, *, spec: PlantSpec = ONE_RACK, allowed: f
     return Run(text, lambda: run_virtual(run()))
 
 
-def _none_closed(rig: Rig) -> bool:
-    return not any(contactor.closed for contactor in rig.plant.circuit.contactors)
-
-
 async def _close_and_look(rig: Rig, why: str, seconds: float = 2.0) -> None:
+    of_racks = [contactor for rack in rig.plant.circuit.racks for contactor in rack.contactors]
+    closed: list[float] = []
+    rig.plant.circuit.on_contactor.append(
+        lambda contactor, at, _: closed.append(at) if contactor.closed and contactor in of_racks else None
+    )
     rig.command(PcsCommandCode.CLOSE)
     await pause(seconds)
-    require(_none_closed(rig), f"a contactor closes {why}")
+    require(not closed, f"a contactor closes {why}")
 
 
 async def _silent_while_closing(rig: Rig) -> None:
@@ -241,6 +245,7 @@ async def _pressed(rig: Rig) -> None:
     await pause(0.3)
     rig.command(PcsCommandCode.CLOSE)
     await pause(1.0)
+    require(rig.plant.pcs.state is PcsState.EMERGENCY_STOP, "an emergency stop ends by itself")
 
 
 async def _isolate_and_close(rig: Rig) -> None:
@@ -332,18 +337,65 @@ def _refusal(what: str, refusal: CloseRefusal, script: Script, spec: PlantSpec =
         "sim.hv_control:RackControl._reason_against_closing",
         f"closing although {refusal.value}",
         _closes_anyway(refusal),
-        by_hand(f"an order to close although {refusal.value}", script, spec=spec, allowed=frozenset(Invariant) - {Invariant.BREAK_CURRENT}),
+        by_hand(
+            f"an order to close although {refusal.value}",
+            script,
+            spec=spec,
+            allowed=frozenset(Invariant) - {Invariant.BREAK_CURRENT},
+        ),
         _WRONG,
     )
 
 
 GUARDS: Final = (
-    Guard("rack, orders lapse", "sim.hv_control:RackControl.step", "closing after the orders have fallen silent", around(RackControl, "step", _order_lasts), by_hand("the orders fall silent while racks close", _silent_while_closing, spec=TWO), Invariant.HEARTBEAT),
-    Guard("PCS, heartbeat", "sim.pcs:Pcs._watch_heartbeat", "closing after the orders have fallen silent", by(Pcs, "_watch_heartbeat", lambda *_: None), by_hand("the orders fall silent while the PCS closes", _silent_before_the_pcs, spec=SLOW_LINK), Invariant.HEARTBEAT),
-    Guard("PCS, locked", "sim.pcs:Pcs.receive_command", "closing in the middle of an upgrade", around(Pcs, "receive_command", _unlocks), by_hand("an order to close in the middle of an upgrade", _close_locked), Invariant.LOCK),
-    Guard("PCS, lock without heartbeat", "sim.pcs:Pcs._watch_heartbeat", "a plant that closes because its upgrade died", around(Pcs, "_watch_heartbeat", _unlocks_without_heartbeat), by_hand("the orders fall silent in the middle of an upgrade", _silent_locked), Invariant.LOCK),
-    Guard("PCS, emergency stop stays", "sim.pcs:Pcs.clear", "a PCS that leaves its emergency stop by itself", around(Pcs, "receive_command", _clears_itself), by_hand("orders after an emergency stop", _pressed, allowed=frozenset({Invariant.READ_FIRST})), Invariant.LATCHES),
-    Guard("PCS, link held by a rack", "sim.pcs:Pcs._link_precharged", "closing onto an empty link", by(Pcs, "_link_precharged", lambda *_: True), by_hand("an order to close with a precharge that fails", _pcs_precharged), _WRONG),
+    Guard(
+        "rack, orders lapse",
+        "sim.hv_control:RackControl.step",
+        "closing after the orders have fallen silent",
+        around(RackControl, "step", _order_lasts),
+        by_hand("the orders fall silent while racks close", _silent_while_closing, spec=TWO),
+        Invariant.HEARTBEAT,
+    ),
+    Guard(
+        "PCS, heartbeat",
+        "sim.pcs:Pcs._watch_heartbeat",
+        "closing after the orders have fallen silent",
+        by(Pcs, "_watch_heartbeat", lambda *_: None),
+        by_hand("the orders fall silent while the PCS closes", _silent_before_the_pcs, spec=WAITING),
+        Invariant.HEARTBEAT,
+    ),
+    Guard(
+        "PCS, locked",
+        "sim.pcs:Pcs.receive_command",
+        "closing in the middle of an upgrade",
+        around(Pcs, "receive_command", _unlocks),
+        by_hand("an order to close in the middle of an upgrade", _close_locked),
+        Invariant.LOCK,
+    ),
+    Guard(
+        "PCS, lock without heartbeat",
+        "sim.pcs:Pcs._watch_heartbeat",
+        "a plant that closes because its upgrade died",
+        around(Pcs, "_watch_heartbeat", _unlocks_without_heartbeat),
+        by_hand("the orders fall silent in the middle of an upgrade", _silent_locked),
+        Invariant.LOCK,
+    ),
+    Guard(
+        "PCS, emergency stop stays",
+        "sim.pcs:Pcs.clear",
+        "a PCS that leaves its emergency stop by itself",
+        around(Pcs, "receive_command", _clears_itself),
+        by_hand("orders after an emergency stop", _pressed, allowed=frozenset(Invariant)),
+        _WRONG,
+    ),
+    Guard(
+        "PCS, link held by a rack",
+        "sim.pcs:Pcs._link_precharged",
+        "closing onto an empty link",
+        by(Pcs, "_link_precharged", lambda *_: True),
+        by_hand("an order to close with a precharge that fails", _pcs_precharged),
+        _WRONG,
+    ),
     _refusal("held open", CloseRefusal.HELD_OPEN, _trial_closes),
     _refusal("PCS heard", CloseRefusal.PCS_SILENT, _pcs_silent),
     _refusal("PCS not locked", CloseRefusal.PCS_LOCKED, _locked),
@@ -353,12 +405,70 @@ GUARDS: Final = (
     _refusal("link at its own voltage", CloseRefusal.VOLTAGES_APART, _apart),
     _refusal("cool-down", CloseRefusal.COOL_DOWN, _again_at_once),
     _refusal("one after the other", CloseRefusal.STAGGER, _together, TWO),
-    Guard("rack, link precharged", "sim.hv_control:RackControl._link_precharged", "closing main+ on an empty link", by(RackControl, "_link_precharged", lambda _: True), by_hand("a plant is closed", _isolate_and_close, spec=SLOW_LINK), Invariant.PRECHARGE),
-    Guard("rack, precharge tries", "sim.hv_control:RackControl._precharging", "burning the precharge resistor", _no_latch(Latch.PRECHARGE_FAILED), by_hand("a precharge that fails for half a minute", _tries), _WRONG),
-    Guard("rack, opens near zero only", "sim.hv_control:RackControl._current_near_zero", "opening by order under load", by(RackControl, "_current_near_zero", lambda *_: True), by_hand("an order to open under load", _order_open, spec=HEAVY, allowed=frozenset({Invariant.BREAK_CURRENT})), _WRONG),
-    Guard("rack, opens at once", "sim.hv_control:RackControl._latch_inputs", "a rack that stays closed in an emergency", by(RackControl, "_latch_inputs", lambda _: None), by_hand("a safety loop opens", _loop_opens), _WRONG),
-    Guard("rack, latches stored", "sim.hv_control:RackControl._latch", "forgetting a fire with a restart", by(RackControl, "_latch", _not_stored), upgrade("plant:fire:1@PROGRAM+0.2~0.3", "node:bmu1:reset@PROGRAM+1", site=LONG), Invariant.LATCHES),
-    Guard("rack, weld seen by voltages", "sim.hv_evidence:RackEvidence._check_poles", "precharging through a welded contactor whose feedback lies", by(RackEvidence, "_check_poles", lambda *_: True), upgrade("plant:weld-plus:1@0", "plant:feedback-open:1@0", ends="HELD_OPEN"), "not HELD_OPEN"),
-    Guard("node, time-out of a trial", "sim.node:SimulatedNode._end_trial", "a trial that lasts for ever when nobody comes back", by(SimulatedNode, "_end_trial", lambda *_: None), by_hand("a trial that nobody confirms", _trial_lasts), _WRONG),
-    Guard("node's gate, confirmation", "uds.rules:ROUTINES", "confirmation while the node itself does not see high voltage off", _ungated_routine(Rid.CONFIRM_IMAGE), by_hand("a confirmation when high voltage came back", _confirm_under_voltage), Invariant.NODE_GATE),
+    Guard(
+        "rack, link precharged",
+        "sim.hv_control:RackControl._link_precharged",
+        "closing main+ on an empty link",
+        by(RackControl, "_link_precharged", lambda _: True),
+        by_hand("a plant is closed", _isolate_and_close, spec=SLOW_LINK),
+        Invariant.PRECHARGE,
+    ),
+    Guard(
+        "rack, precharge tries",
+        "sim.hv_control:RackControl._precharging",
+        "burning the precharge resistor",
+        _no_latch(Latch.PRECHARGE_FAILED),
+        by_hand("a precharge that fails for half a minute", _tries),
+        _WRONG,
+    ),
+    Guard(
+        "rack, opens near zero only",
+        "sim.hv_control:RackControl._current_near_zero",
+        "opening by order under load",
+        by(RackControl, "_current_near_zero", lambda *_: True),
+        by_hand("an order to open under load", _order_open, spec=HEAVY, allowed=frozenset({Invariant.BREAK_CURRENT})),
+        _WRONG,
+    ),
+    Guard(
+        "rack, opens at once",
+        "sim.hv_control:RackControl._latch_inputs",
+        "a rack that stays closed in an emergency",
+        by(RackControl, "_latch_inputs", lambda _: None),
+        by_hand("a safety loop opens", _loop_opens),
+        _WRONG,
+    ),
+    Guard(
+        "rack, latches stored",
+        "sim.hv_control:RackControl._latch",
+        "forgetting a fire with a restart",
+        by(RackControl, "_latch", _not_stored),
+        upgrade("plant:fire:1@PROGRAM+0.2~0.02", "node:bmu1:reset@HOLD_OPEN+0.01", site=LONG),
+        Invariant.LATCHES,
+    ),
+    Guard(
+        "rack, weld seen by voltages",
+        "sim.hv_evidence:RackEvidence._check_poles",
+        "precharging through a welded contactor whose feedback lies",
+        by(RackEvidence, "_check_poles", lambda *_: True),
+        upgrade("plant:weld-plus:1@OPEN_CONTACTORS+0", "plant:feedback-open:1@OPEN_CONTACTORS+0.01", ends="HELD_OPEN"),
+        "not HELD_OPEN",
+    ),
+    Guard(
+        "node, time-out of a trial",
+        "sim.node:SimulatedNode._end_trial",
+        "a trial that lasts for ever when nobody comes back",
+        by(SimulatedNode, "_end_trial", lambda *_: None),
+        by_hand("a trial that nobody confirms", _trial_lasts),
+        _WRONG,
+    ),
+    Guard(
+        "node's gate, confirmation",
+        "uds.rules:ROUTINES",
+        "confirmation while the node itself does not see high voltage off",
+        _ungated_routine(Rid.CONFIRM_IMAGE),
+        by_hand(
+            "a confirmation when high voltage came back", _confirm_under_voltage, allowed=frozenset({Invariant.PERMIT})
+        ),
+        Invariant.NODE_GATE,
+    ),
 )

@@ -11,7 +11,6 @@ import ess_can.gateway.policy as policy
 from ess_can.campaign.moments import Moment
 from ess_can.campaign.plants import SMALLEST, Site
 from ess_can.campaign.station import Fault, Station
-from ess_can.can.frame import CanFrame
 from ess_can.errors import EssCanError
 from ess_can.gateway.config import GatewayConfig
 from ess_can.gateway.node_client import NodeIdentity
@@ -26,10 +25,10 @@ from ess_can.signals.messages import (
     ImageState,
     Message,
     NodeInfo,
-    PcsState,
     PcsStatus,
 )
 from ess_can.sim.wire import WireFault
+from ess_can.trust.compatibility import Compatibility
 from ess_can.uds.target import Did
 from tests.campaign.guard import Act, Course, Guard, Off, around, both, by, course, says, upgrade
 
@@ -256,7 +255,10 @@ def _guards() -> Iterator[Guard]:
         "gateway.policy:_presence (not expected)",
         "programming while a rack is connected that nobody watches",
         without("NODE_MISSING"),
-        course(Course((), "REFUSED NODE_MISSING", TWO_RACKS, config=_one_rack), "an upgrade of two racks by a gateway that knows one"),
+        course(
+            Course((), "REFUSED NODE_MISSING", TWO_RACKS, config=_one_rack),
+            "an upgrade of two racks by a gateway that knows one",
+        ),
         "not REFUSED NODE_MISSING",
     )
     yield Guard(
@@ -323,7 +325,7 @@ def _only_these(*names: str) -> Off:
                 return original(*args)
             except EssCanError as error:
                 if error.name in names:
-                    return plan.Compatibility.NEWER
+                    return Compatibility.NEWER
                 raise
 
         return check

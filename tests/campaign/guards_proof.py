@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Final
 
 import ess_can.bus.station as station_module
@@ -11,11 +11,11 @@ import ess_can.gateway.hv_gate as hv_gate
 from ess_can.bus.clock import Guard as ClockGuard
 from ess_can.campaign.monitors import Invariant
 from ess_can.campaign.plants import SMALLEST
-from ess_can.campaign.station import Station
+from ess_can.campaign.station import Fault, Station
 from ess_can.can.frame import CanFrame
 from ess_can.errors import BusError, BusInterrupted
-from ess_can.gateway.interlock import Interlock, Permit
 from ess_can.gateway.hv_gate import HvGate
+from ess_can.gateway.interlock import Interlock, Permit
 from ess_can.signals.e2e import E2eMonitor, Verdict
 from ess_can.signals.messages import (
     BmsHvNotice,
@@ -26,7 +26,6 @@ from ess_can.signals.messages import (
     PcsState,
     PcsStatus,
 )
-from ess_can.campaign.station import Fault
 from ess_can.sim.hv_evidence import PcsEvidence
 from tests.campaign.guard import Act, Guard, Off, Run, around, both, by, says
 from tests.campaign.guard import upgrade as small_upgrade

@@ -8,10 +8,8 @@ from typing import Final
 
 import ess_can.gateway.settle as settle
 from ess_can.campaign.monitors import Invariant
-from ess_can.campaign.moments import Moment
 from ess_can.campaign.plants import NEW, SMALLEST
 from ess_can.campaign.releases import image, make_plant
-from ess_can.campaign.station import Station
 from ess_can.errors import EssCanError
 from ess_can.gateway.isolation import Isolation
 from ess_can.gateway.node_upgrade import NodeUpgrade
@@ -35,7 +33,7 @@ from ess_can.sim.flash_cells import UnitState
 from ess_can.sim.pcs import PcsSpec
 from ess_can.sim.plant import Plant, PlantSpec
 from ess_can.uds.target import Did
-from tests.campaign.guard import Act, Course, Guard, Off, around, both, by, course, says, upgrade
+from tests.campaign.guard import Course, Guard, Off, around, both, by, course, says, upgrade
 from tests.campaign.guards_policy import BMU1, COMM_GATEWAY, TWO_RACKS, altered, lost, without
 from tests.campaign.guards_proof import LONG
 
@@ -375,7 +373,11 @@ SETTLE: Final = (
         "gateway.settle:_KEEP_OPEN",
         "closing after somebody else closed a contactor",
         by(settle, "_KEEP_OPEN", ()),
-        upgrade(says("main+ closed", BmsHvStatus, "PROGRAM+0.2~2", main_plus=ContactorState.CLOSED), ends="HELD_OPEN", site=LONG),
+        upgrade(
+            says("main+ closed", BmsHvStatus, "PROGRAM+0.2~2", main_plus=ContactorState.CLOSED),
+            ends="HELD_OPEN",
+            site=LONG,
+        ),
         "not HELD_OPEN",
     ),
     Guard(

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from ess_can.campaign.faults import parse_fault
 from ess_can.campaign.fault_kinds import FaultKind
+from ess_can.campaign.faults import parse_fault
 from ess_can.campaign.faults.nodes import lose_power
 from ess_can.campaign.mixture import plain
 from ess_can.campaign.run import run_mixture
