@@ -7,7 +7,7 @@ one to be expected.  With the guard in its place a run is good; with the guard o
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import cache
@@ -85,6 +85,19 @@ def around(owner: object, name: str, make: Callable[[Callable[..., object]], obj
     return lambda patch: patch.setattr(owner, name, make(getattr(owner, name)))
 
 
+def first(owner: object, name: str, do: Callable[..., None]) -> Off:
+    """Before a method does its work, this is done with its arguments."""
+
+    def make(original: Callable[..., object]) -> object:
+        def call(*args: object) -> object:
+            do(*args)
+            return original(*args)
+
+        return call
+
+    return around(owner, name, make)
+
+
 def both(*offs: Off) -> Off:
     """Several are switched off."""
 
@@ -142,13 +155,20 @@ class Says:
         return frame._replace(data=bytes(data))
 
 
-def says(what: str, message_type: type[Message], moment: str, address: NodeAddress | int = 1, **fields: Value) -> Says:
+def saying(
+    what: str, message_type: type[Message], moment: str, fields: Mapping[str, Value], address: NodeAddress | int = 1
+) -> Says:
     """A message with these values in these fields."""
 
     def alter(message: Message) -> Message:
         return replace(message, **fields)
 
     return Says(f"{what} @{moment}", message_type, alter, Moment.parse(moment), address)
+
+
+def says(what: str, message_type: type[Message], moment: str, address: NodeAddress | int = 1, **fields: Value) -> Says:
+    """The same, as names and values."""
+    return saying(what, message_type, moment, fields, address)
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from ess_can.uds.rules import ROUTINES, SERVICE_SESSIONS, SESSION_ENTRY, Session
 from ess_can.uds.server import UdsServerSession
 from ess_can.uds.target import Nrc, Rid
 from ess_can.uds.transfer import TRANSITIONS, DataTransfer, Step
-from tests.campaign.guard import Guard, Off, Run, around, both, by
+from tests.campaign.guard import Guard, Off, Run, around, both, by, first
 from tests.scenario.support import BMU1, COMM_GATEWAY, QUICK, Scene, fill_inactive_banks, small_plant
 from tests.scenario.test_direct_client import (
     BY_HAND,
@@ -445,15 +445,10 @@ GUARDS: Final = (
         "preconditions asked first",
         "uds.server:UdsServerSession._diagnostic_session_control",
         "programming by a client that did not check",
-        around(
+        first(
             UdsServerSession,
             "_diagnostic_session_control",
-            lambda was: (
-                lambda session, request, now: (
-                    setattr(session, "_preconditions_checked", True),
-                    was(session, request, now),
-                )[1]
-            ),
+            lambda session, *_: setattr(session, "_preconditions_checked", True),
         ),
         "programming without the check",
         _unchecked,
@@ -470,13 +465,7 @@ GUARDS: Final = (
         "security access of a download",
         "uds.server:UdsServerSession._request_download",
         "writing by somebody without the secret",
-        around(
-            UdsServerSession,
-            "_request_download",
-            lambda was: (
-                lambda session, request, now: (setattr(session._guard, "unlocked", True), was(session, request, now))[1]
-            ),
-        ),
+        first(UdsServerSession, "_request_download", lambda session, *_: setattr(session._guard, "unlocked", True)),
         "a download without a key",
         _locked_download,
     ),
@@ -492,11 +481,7 @@ GUARDS: Final = (
         "S3",
         "uds.server:UdsServerSession.tick",
         "an unlocked session that its client has forgotten",
-        around(
-            UdsServerSession,
-            "tick",
-            lambda was: lambda session, now: (setattr(session, "_s3_at", float("inf")), was(session, now))[1],
-        ),
+        first(UdsServerSession, "tick", lambda session, _now: setattr(session, "_s3_at", float("inf"))),
         "silence for six seconds",
         _silent_for_long,
     ),
@@ -567,14 +552,10 @@ GUARDS: Final = (
         "booting what nobody read back",
         both(
             _transfer_order(Step.ACTIVATE),
-            around(
+            first(
                 ProgrammingMemory,
                 "activate_on_trial",
-                lambda was: (
-                    lambda memory, now: (setattr(memory, "_verified", memory._resume_record().image), was(memory, now))[
-                        1
-                    ]
-                ),
+                lambda memory, _now: setattr(memory, "_verified", memory._resume_record().image),
             ),
         ),
         "activation without verification",
@@ -586,15 +567,10 @@ GUARDS: Final = (
         "an image with its end missing",
         both(
             by(DataTransfer, "complete", property(lambda _: True)),
-            around(
+            first(
                 ProgrammingMemory,
                 "end_download",
-                lambda was: (
-                    lambda memory, now: (
-                        setattr(memory._download, "received", memory._download.image.size),
-                        was(memory, now),
-                    )[1]
-                ),
+                lambda memory, _now: setattr(memory._download, "received", memory._download.image.size),
             ),
         ),
         "a transfer that ends too early",

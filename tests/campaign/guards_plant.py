@@ -451,7 +451,7 @@ GUARDS: Final = (
         "precharging through a welded contactor whose feedback lies",
         by(RackEvidence, "_check_poles", lambda *_: True),
         upgrade("plant:weld-plus:1@OPEN_CONTACTORS+0", "plant:feedback-open:1@OPEN_CONTACTORS+0.01", ends="HELD_OPEN"),
-        "not HELD_OPEN",
+        Invariant.PRECHARGE,
     ),
     Guard(
         "node, time-out of a trial",

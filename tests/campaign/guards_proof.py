@@ -27,7 +27,7 @@ from ess_can.signals.messages import (
     PcsStatus,
 )
 from ess_can.sim.hv_evidence import PcsEvidence
-from tests.campaign.guard import Act, Guard, Off, Run, around, both, by, says
+from tests.campaign.guard import Act, Guard, Off, Run, Value, around, both, by, saying, says
 from tests.campaign.guard import upgrade as small_upgrade
 
 LONG: Final = replace(SMALLEST, payload_bytes=24_000)
@@ -62,7 +62,7 @@ def _blind(name: str, good: object, when: Callable[[object], bool] = lambda _: T
 
     def make(original: Callable[..., object]) -> object:
         def objection(status: Message, limits: object) -> object:
-            seen = replace(status, **{name: good}) if when(getattr(status, name)) else status  # type: ignore[arg-type]
+            seen = replace(status, **{name: good}) if when(getattr(status, name)) else status
             return original(seen, limits)
 
         return objection
@@ -81,7 +81,7 @@ NODES_BELIEVE: Final = by(PcsEvidence, "held_open", lambda *_: True)
 def _objections() -> Iterator[Guard]:
     """Each thing that speaks against "off", by itself."""
     closed, moving, invalid = ContactorState.CLOSED, ContactorState.MOVING, ContactorState.INVALID
-    rack: tuple[tuple[str, str, object], ...] = (
+    rack: tuple[tuple[str, str, Value], ...] = (
         ("main+ closed", "main_plus", closed),
         ("main- closed", "main_minus", closed),
         ("precharge closed", "precharge", closed),
@@ -95,7 +95,7 @@ def _objections() -> Iterator[Guard]:
     )
     for what, name, value in rack:
         yield _objection(f"rack: {what}", "rack", BmsHvStatus, name, value, _OFF[name])
-    pcs: tuple[tuple[str, str, object], ...] = (
+    pcs: tuple[tuple[str, str, Value], ...] = (
         ("contactors closed", "contactors", closed),
         ("not in standby", "state", PcsState.CLOSING),
         ("lock not acknowledged", "lock_acknowledged", False),
@@ -106,14 +106,14 @@ def _objections() -> Iterator[Guard]:
         yield _objection(f"PCS: {what}", "pcs", PcsStatus, name, value, _PCS_OFF[name])
 
 
-def _objection(what: str, source: str, kind: type[Message], name: str, value: object, good: object) -> Guard:
+def _objection(what: str, source: str, kind: type[Message], name: str, value: Value, good: object) -> Guard:
     pcs = kind is PcsStatus
     return Guard(
         f"proof, {what}",
         f"gateway.hv_gate:{source}_objection",
         "work while this speaks against high voltage being off",
         both(_blind(name, good, _is(value)), NODES_BELIEVE) if pcs else _blind(name, good, _is(value)),
-        upgrade(says(what, kind, f"{WORK}~1", **{name: value})),
+        upgrade(saying(what, kind, f"{WORK}~1", {name: value})),
         Invariant.PERMIT,
         "the nodes' own gate" if pcs else "",
     )

@@ -21,6 +21,7 @@ from ess_can.gateway.record import Doing, UpgradeLog
 from ess_can.gateway.streamed_image import StreamedImage
 from ess_can.identity import NodeType, Version
 from ess_can.image.content import as_content
+from ess_can.image.manifest import Manifest
 from ess_can.image.upgrade_file import Content, build_upgrade_file
 from ess_can.journal.entries import Entry
 from ess_can.journal.journal import Journal
@@ -212,6 +213,14 @@ _NO_TRIGGERS: Final = both(
 )
 
 
+def _for_ever(original: Callable[..., object]) -> object:
+    def parse(data: bytes) -> object:
+        manifest = original(data)
+        return replace(manifest, expires=None) if isinstance(manifest, Manifest) else manifest
+
+    return parse
+
+
 async def _enters(doing: Doing) -> Doing:
     return doing
 
@@ -370,7 +379,7 @@ GUARDS: Final = (
         "file, expiry",
         "trust.verify:open_upgrade_file",
         "a release that was withdrawn by its date",
-        around(verify, "parse_manifest", lambda was: lambda data: replace(was(data), expires=None)),
+        around(verify, "parse_manifest", _for_ever),
         opening(
             "a file that has expired",
             lambda: _file(expires=date(2026, 2, 1)),

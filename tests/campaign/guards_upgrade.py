@@ -33,7 +33,7 @@ from ess_can.sim.flash_cells import UnitState
 from ess_can.sim.pcs import PcsSpec
 from ess_can.sim.plant import Plant, PlantSpec
 from ess_can.uds.target import Did
-from tests.campaign.guard import Course, Guard, Off, around, both, by, course, says, upgrade
+from tests.campaign.guard import Course, Guard, Off, around, both, by, course, saying, says, upgrade
 from tests.campaign.guards_policy import BMU1, COMM_GATEWAY, TWO_RACKS, altered, lost, without
 from tests.campaign.guards_proof import LONG
 
@@ -120,13 +120,13 @@ def _unseen(handler: str, **good: object) -> Off:
     return around(PlantWatch, handler, make)
 
 
-def _watched(what: str, handler: str, kind: type[Message], name: str, bad: object, good: object) -> Guard:
+def _watched(what: str, handler: str, kind: type[Message], name: str, bad: Value, good: object) -> Guard:
     return Guard(
         f"watch, {what}",
         f"gateway.watch:PlantWatch.{handler}",
         "going on, and reconnecting, after this was seen once",
         _unseen(handler, **{name: good}),
-        upgrade(says(what, kind, "PROGRAM+0.2~0.3", **{name: bad}), ends="HELD_OPEN", site=LONG),
+        upgrade(saying(what, kind, "PROGRAM+0.2~0.3", {name: bad}), ends="HELD_OPEN", site=LONG),
         "not HELD_OPEN",
     )
 
