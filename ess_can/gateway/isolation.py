@@ -200,8 +200,8 @@ class Isolation:
     async def hold_open(self) -> None:
         """Leave the plant open and locked, from whatever state: nothing opens unless it is proved without load.
 
-        Raises what `ramp_down` and `open_contactors` raise, and ContactorsNotOpening when the lock is not acknowledged; a
-        rack that reports a weld is not proved open.
+        Raises what `ramp_down` and `open_contactors` raise, and ContactorsNotOpening when the lock is not acknowledged;
+        a rack that reports a weld is not proved open.
         """
         if not (self._is_locked() and self._all_open()):
             await self.ramp_down()
