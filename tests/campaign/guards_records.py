@@ -27,7 +27,7 @@ from ess_can.journal.entries import Entry
 from ess_can.journal.journal import Journal
 from ess_can.journal.store import DATABASE, Chain
 from ess_can.sim.plant import BMU_HARDWARE_ID
-from ess_can.trust.keys import TEST_KEYS, KeyRing, PublicKey, SigningKey
+from ess_can.trust.keys import KeyRing, PublicKey, SigningKey
 from ess_can.trust.verify import open_upgrade_file
 from tests.campaign.guard import Guard, Off, Run, around, both, by, upgrade
 from tests.campaign.guards_memory import require
@@ -402,7 +402,8 @@ def _published() -> str:
     """With the ring of the published key itself, which may be trusted on a bench only."""
     from unittest.mock import patch
 
-    known = {**TEST_KEYS, _STRANGER.public.key_id: "published"} if TEST_KEYS else {}
+    trusted = vars(verify)["TEST_KEYS"]
+    known = {**trusted, _STRANGER.public.key_id: "published"} if trusted else {}
     with patch.object(verify, "TEST_KEYS", known):
         try:
             refuses(
