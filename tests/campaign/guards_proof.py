@@ -188,6 +188,16 @@ def _every_fifth(station: Station) -> None:
     station.on_transmission(rule)
 
 
+def _wrong_checksum(station: Station) -> None:
+    """Only the checksum of the rack's status is wrong, for a second: what it says stays the same."""
+    can_id = station.plant.codec.route(BmsHvStatus, 1).can_id
+
+    def rule(_index: int, frame: CanFrame) -> CanFrame | None:
+        return CanFrame(can_id, bytes((frame.data[0] ^ 1,)) + frame.data[1:]) if frame.can_id == can_id else None
+
+    station.later(1.0, station.on_transmission(rule))
+
+
 def _stuck(station: Station) -> None:
     """The rack repeats one frame for ever."""
     can_id = station.plant.codec.route(BmsHvStatus, 1).can_id
@@ -295,7 +305,7 @@ GUARDS: Final = (
         "bus.station:StationLink._receiver",
         "acting on corrupted frames",
         by(station_module, "E2eMonitor", _NoCrc),
-        upgrade(f"plant:hv-status-bad:1@{WORK}~1"),
+        upgrade(Act("the checksum of BMS_HvStatus is wrong", WORK, _wrong_checksum)),
         Invariant.PERMIT,
     ),
     Guard(
