@@ -4,6 +4,9 @@ High voltage counts as off only while every source says so, on E2E-valid and fre
 rack's BMS_HvStatus (contactors open, no weld, link voltage and current low), PCS_Status (standby, contactors open,
 lock acknowledged, current low) and each rack's BMS_HvNotice that echoes the token of a recent poll.  Silence and
 invalid data are never read as "off".
+
+Statuses that waited in a sender's queue come in a burst once the bus is free: a settling time's worth of them within
+milliseconds.  So one status counts a cycle, and each is as old as the one before it and its counter say.
 """
 
 from __future__ import annotations
@@ -54,20 +57,46 @@ class Standing:
     last_good_at: float | None
 
 
+_SLOWEST = 1.1
+"""How much longer than its cycle a sender may take from one status to the next: its clock, and what its tasks wait."""
+
+
 @dataclass(slots=True)
 class _Evidence:
-    """What one source has shown: how many good messages in a row, the last of them, and what spoke against it."""
+    """What one source has shown: how many good messages in a row, the last of them, and what spoke against it.
+
+    `last_good_at` is when that one can have been made at the latest.
+    """
 
     needed: int
     max_age_s: float
     good_in_a_row: int = 0
     last_good_at: float | None = None
     objection: Objection = Objection("nothing was heard")
+    _counts_from: float = 0.0
 
-    def good(self, at: float, *, counts: bool) -> None:
-        before = self.good_in_a_row if self.is_fresh(at) else 0  # what follows a silence begins anew
-        self.good_in_a_row = before + 1 if counts else 0
+    def good(self, at: float) -> None:
+        """A message that was made at `at` at the latest, and of which any number may come at once."""
+        self.good_in_a_row += 1
         self.last_good_at = at
+
+    def good_status(self, at: float, cycle_s: float, *, some_lost: bool) -> None:
+        """A cyclic message that was received at `at`; `some_lost`: the counter says that some before it were lost."""
+        before = self.last_good_at
+        if before is None or not self.is_fresh(at):  # what follows a silence begins anew
+            before = at
+            self.good_in_a_row = 0
+        # Of those that waited in a queue together only the last can be new.  Two cycles are the least if one was lost.
+        self.last_good_at = min(at, before + _SLOWEST * cycle_s * (2 if some_lost else 1))
+        if some_lost:
+            self.good_in_a_row = 0
+        elif self.good_in_a_row == 0:
+            self.good_in_a_row = 1
+            self._counts_from = at + cycle_s / 2
+        elif at >= self._counts_from:
+            # One a cycle over all, each half a cycle early or as late as it likes.
+            self.good_in_a_row += 1
+            self._counts_from = max(self._counts_from + cycle_s, at + cycle_s / 2)
 
     def bad(self, objection: Objection) -> None:
         self.good_in_a_row = 0
@@ -127,14 +156,15 @@ def pcs_objection(status: PcsStatus, limits: HvLimits) -> Objection | None:
 class HvGate:
     """Collects evidence from all racks and the PCS, and says whether high voltage is proved off.
 
-    All times are loop seconds.  `lost` is asked whenever something arrived and every cycle: it gives the error for
-    which a granted permit must be revoked.
+    All times are loop seconds; `cycle_s` is the cycle of all statuses.  `lost` is asked whenever something arrived and
+    every cycle: it gives the error for which a granted permit must be revoked.
     """
 
     def __init__(self, racks: Iterable[int], limits: HvLimits, cycle_s: float) -> None:
         self.limits = limits
         silence_s = min(limits.evidence_age_s, (limits.missed_cycles + 1) * cycle_s)
         settle = limits.consecutive_good
+        self._cycle_s = cycle_s
         self._racks = tuple(racks)
         self._sources: dict[tuple[Source, int], _Evidence] = {(Source.PCS_STATUS, 0): _Evidence(settle, silence_s)}
         for rack in self._racks:
@@ -175,7 +205,7 @@ class HvGate:
         self._answered = True
         if notice.condition is HvNoticeCondition.DISCONNECTED:
             # However late it comes, it was true after we had asked: that is its age.
-            evidence.good(max(asked_at, evidence.last_good_at or asked_at), counts=True)
+            evidence.good(max(asked_at, evidence.last_good_at or asked_at))
         else:
             closed = notice.condition is HvNoticeCondition.WELDED
             evidence.bad(Objection(f"the BMU notifies {notice.condition.name}", closed=closed))
@@ -193,7 +223,7 @@ class HvGate:
         if objection is not None:
             evidence.bad(objection)
         elif self._answered:
-            evidence.good(now, counts=verdict is Verdict.OK)
+            evidence.good_status(now, self._cycle_s, some_lost=verdict is not Verdict.OK)
 
     def standings(self, now: float) -> tuple[Standing, ...]:
         """How every source's evidence stands, the PCS first."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from enum import Enum, auto
-from itertools import pairwise
+from math import inf
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,6 +18,10 @@ from tests.support.scripted_plant import PCS_OFF, RACK_OFF
 LIMITS = HvLimits()
 CYCLE_S = 0.05
 SILENCE_S = 0.2
+
+
+STEPS_S = st.sampled_from([CYCLE_S] * 12 + [0.0004, 0.0301, 0.0613, 0.2107])
+"""Between messages: cycles, and what is in step with nothing."""
 
 
 class Kind(Enum):
@@ -40,26 +44,45 @@ class Model:
     history: list[tuple[Kind, float]]
 
     def proves(self, now: float) -> bool:
-        recent = self.history[-self.needed :]
-        all_good = len(recent) == self.needed and all(kind is Kind.GOOD for kind, _ in recent)
-        gaps = [later - earlier for (_, earlier), (_, later) in pairwise(recent)]
-        return all_good and all(gap <= self.max_age_s + 1e-9 for gap in gaps) and self.stands(now)
+        """No status counts that comes more than half a cycle too early after any that counted."""
+        counted: list[float] = []
+        for (kind, at), made in zip(self.history, self.made()[:-1], strict=True):
+            if kind is not Kind.GOOD or at - made > self.max_age_s:
+                counted = []
+            due = [before + (len(counted) - n - 0.5) * CYCLE_S for n, before in enumerate(counted)]
+            if kind is Kind.GOOD and at >= max(due, default=0.0):
+                counted.append(at)
+        return len(counted) >= self.needed and self.stands(now)
+
+    def made(self) -> list[float]:
+        """When the message before each one can have been made at the latest, and when the last; -inf without one."""
+        times = [-inf]
+        for kind, at in self.history:
+            before = times[-1] if at - times[-1] <= self.max_age_s else at
+            cycles = {Kind.GOOD: 1, Kind.LOST: 2}.get(kind)
+            times.append(
+                -inf if cycles is None else at if self.needed == 1 else min(at, before + cycles * 1.1 * CYCLE_S)
+            )
+        return times
 
     def stands(self, now: float) -> bool:
-        if not self.history:
-            return False
-        kind, at = self.history[-1]
-        return kind in (Kind.GOOD, Kind.LOST) and now - at <= self.max_age_s + 1e-9
+        return now - self.made()[-1] <= self.max_age_s
 
 
 def close_to_the_edge(models: tuple[Model, ...], now: float) -> bool:
-    """Exactly as old as allowed: floats may see it either way."""
-    times = [(m.max_age_s, [at for _, at in m.history] + [now]) for m in models]
-    return any(abs(later - earlier - age) < 1e-6 for age, ats in times for earlier, later in pairwise(ats))
+    """Exactly as old or as early as allowed: floats may see it either way.  The steps are such that little is."""
+    for model in models:
+        ats = [at for _, at in model.history] + [now]
+        if any(abs(at - made - model.max_age_s) < 1e-6 for at, made in zip(ats, model.made(), strict=True)):
+            return True
+        halves = {round((later - earlier) / CYCLE_S * 2, 4) for earlier in ats for later in ats if later > earlier}
+        if any(half == int(half) and half % 2 for half in halves):
+            return True
+    return False
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.lists(st.tuples(WEIGHTED, WEIGHTED, WEIGHTED, st.sampled_from([0.05, 0.05, 0.05, 0.06, 0.21])), max_size=45))
+@given(st.lists(st.tuples(WEIGHTED, WEIGHTED, WEIGHTED, STEPS_S), max_size=45))
 def test_the_gate_agrees_with_the_rule(steps: list[tuple[Kind, Kind, Kind, float]]) -> None:
     gate = HvGate((1,), LIMITS, CYCLE_S)
     rack, pcs, notice = Model(10, SILENCE_S, []), Model(10, SILENCE_S, []), Model(1, LIMITS.evidence_age_s, [])
@@ -97,6 +120,22 @@ def test_the_gate_agrees_with_the_rule(steps: list[tuple[Kind, Kind, Kind, float
             continue
         assert (gate.missing(now) == ()) == all(model.proves(now) for model in models)
         assert (gate.lost(now) is None) == all(model.stands(now) for model in models)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.sampled_from([0.0, 0.0002, 0.01, 0.024, 0.026, 0.05, 0.19]), min_size=9, max_size=60))
+def test_however_statuses_come_a_proof_takes_a_settling_time(gaps_s: list[float]) -> None:
+    gate = HvGate((1,), LIMITS, CYCLE_S)
+    now = 0.0
+    for token, gap_s in enumerate([0.0, *gaps_s]):
+        now += gap_s
+        gate.on_pcs_status(PCS_OFF, Verdict.OK, now)
+        gate.on_rack_status(1, RACK_OFF, Verdict.OK, now)
+        gate.poll_sent(token, now)
+        gate.on_notice(1, BmsHvNotice(token, HvNoticeCondition.DISCONNECTED, 0.0), now)
+        if not gate.missing(now):
+            assert now >= (LIMITS.consecutive_good - 1.5) * CYCLE_S - 1e-9
+            return
 
 
 @settings(max_examples=100, deadline=None)

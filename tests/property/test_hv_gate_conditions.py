@@ -36,18 +36,20 @@ LIMITS = HvLimits()
 class Shown:
     """What the gateway was shown of rack 1 (rack 2 is good) and the PCS, up to `NOW`.
 
-    `good` are consecutive good messages, `verdict` that on the last one (None: no protection, `bad` ones are not
-    offered), `age_s` how old it is.  The notice answers a poll of `asked_s` ago, `answered_after_s` after it, with its
-    token if `echoed`.  `blind` is whether nobody could look just now.
+    `good` are consecutive good messages, `apart_s` one after the other, `verdict` that on the last one (None: no
+    protection, `bad` ones are not offered), `age_s` how old it is.  The notice answers a poll of `asked_s` ago,
+    `answered_after_s` after it, with its token if `echoed`.  `blind` is whether nobody could look just now.
     """
 
     limits: HvLimits = LIMITS
     rack: BmsHvStatus = RACK_OFF
     rack_good: int = 10
+    rack_apart_s: float = CYCLE_S
     rack_verdict: Verdict | None = Verdict.OK
     rack_age_s: float = 0.0
     pcs: PcsStatus = PCS_OFF
     pcs_good: int = 10
+    pcs_apart_s: float = CYCLE_S
     pcs_verdict: Verdict | None = Verdict.OK
     pcs_age_s: float = 0.0
     condition: HvNoticeCondition = HvNoticeCondition.DISCONNECTED
@@ -64,14 +66,14 @@ class Shown:
             at = NOW - (count - 1) * CYCLE_S
             gate.on_rack_status(2, RACK_OFF, Verdict.OK, at)
         for count in range(self.rack_good, 0, -1):
-            at, last = NOW - self.rack_age_s - (count - 1) * CYCLE_S, count == 1
+            at, last = NOW - self.rack_age_s - (count - 1) * self.rack_apart_s, count == 1
             verdict = self.rack_verdict if last else Verdict.OK
             if verdict in (Verdict.OK, Verdict.OK_SOME_LOST, None):
                 gate.on_rack_status(1, self.rack if last else RACK_OFF, verdict, at)
             else:
                 gate.on_bad_frame(Source.RACK_STATUS, 1, verdict)
         for count in range(self.pcs_good, 0, -1):
-            at, last = NOW - self.pcs_age_s - (count - 1) * CYCLE_S, count == 1
+            at, last = NOW - self.pcs_age_s - (count - 1) * self.pcs_apart_s, count == 1
             verdict = self.pcs_verdict if last else Verdict.OK
             if verdict in (Verdict.OK, Verdict.OK_SOME_LOST, None):
                 gate.on_pcs_status(self.pcs if last else PCS_OFF, verdict, at)
@@ -143,6 +145,10 @@ def gateway_pairs() -> Iterator[Pair]:
             yield pair("rack: notice E2E-valid", replace(good, notice_verdict=verdict), text)
     yield pair("rack: ten good in a row", replace(good, rack_good=9), "nine")
     yield pair("PCS: ten good in a row", replace(good, pcs_good=9), "nine")
+    for apart_s in (0.040, 0.00025):
+        text = f"one each {1000 * apart_s:g} ms (50 ms is)"
+        yield pair("rack: the ten a cycle apart", replace(good, rack_apart_s=apart_s), text)
+        yield pair("PCS: the ten a cycle apart", replace(good, pcs_apart_s=apart_s), text)
     # Three missed cycles are 0.2 s; just beside it, because floats see the edge either way.
     for name in ("rack", "PCS"):
         ages = (0.199, 0.201)

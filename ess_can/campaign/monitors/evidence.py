@@ -26,6 +26,10 @@ _TOKEN_AGE_S = 0.5
 _OFF_V = 60.0
 _OFF_A = 1.0
 _MAX_DELTA = 3
+_APART = 0.5
+"""In cycles: what comes sooner after one that counted is from a queue, and settles nothing."""
+_STRETCH = 1.25
+"""In cycles: by how much one status can be newer than the one whose counter comes next before it."""
 
 
 @dataclass(slots=True)
@@ -36,9 +40,16 @@ class Source:
     name: str
     needed: int
     monitor: E2eMonitor
+    cycle_s: float = 0.0
     good_at: float | None = None
     in_a_row: int = 0
+    counted_at: float = -inf
     mute: bool = True
+
+    @property
+    def settles(self) -> bool:
+        """It takes time to prove anything."""
+        return self.needed > 1
 
     def valid_until(self) -> float:
         """When its evidence ends if nothing more comes."""
@@ -61,13 +72,14 @@ class WireEvidence:
         """When the PCS's last word came that was no evidence."""
         self._codec = codec
         self._tokens: dict[int, float] = {}
-        self._sources = [Source(pcs.name, _IN_A_ROW, E2eMonitor(pcs.e2e_data_id or 0, _MAX_DELTA))]
+        self._sources = [Source(pcs.name, _IN_A_ROW, E2eMonitor(pcs.e2e_data_id or 0, _MAX_DELTA), pcs.cycle_s or 0.0)]
         self._listen(view, pcs, self._sources[0])
         self._listen(view, pcs, self.pcs)
         for rack in racks:
             for message_type, needed in ((BmsHvStatus, _IN_A_ROW), (BmsHvNotice, 1)):
                 route = codec.route(message_type, rack)
-                source = Source(route.name, needed, E2eMonitor(route.e2e_data_id or 0, _MAX_DELTA))
+                monitor = E2eMonitor(route.e2e_data_id or 0, _MAX_DELTA)
+                source = Source(route.name, needed, monitor, route.cycle_s or 0.0)
                 self._sources.append(source)
                 self._listen(view, route, source)
         view.sent.setdefault(codec.route(EmsHvStatusPoll).can_id, []).append(self._on_poll)
@@ -109,9 +121,16 @@ class WireEvidence:
         if not _is_off(message):
             self._bad(source, at, f"{source.name} does not say that high voltage is off", mute=False)
             return
-        before = source.in_a_row if source.valid_until() >= at else 0
+        if source.good_at is None or source.valid_until() < at:
+            source.in_a_row = 0
+        elif source.settles and counts:
+            seen_at = min(at, source.good_at + _STRETCH * source.cycle_s)
         source.good_at = seen_at
-        source.in_a_row = before + 1 if counts else 0
+        if not counts:
+            source.in_a_row = 0
+        elif source.in_a_row == 0 or not source.settles or at - source.counted_at >= _APART * source.cycle_s:
+            source.in_a_row += 1
+            source.counted_at = at
         source.mute = False
         if self.lost_at is not None and self._complete(at):
             self.lost_at = None

@@ -22,7 +22,7 @@ from ess_can.sim.electrical import LinkSpec
 from ess_can.sim.hv_control import HvSpec
 from ess_can.sim.latches import Latch
 from ess_can.sim.pcs import PcsEvent, PcsSpec
-from ess_can.sim.wire import WireFault
+from ess_can.sim.wire import Delayed, WireFault
 from tests.scenario.support import COMM_GATEWAY, QUICK
 from tests.unit.campaign.monitor_rig import ONE_RACK, Rig, seen, watch
 
@@ -142,6 +142,26 @@ def test_1_what_a_jammed_bus_keeps_back_nobody_can_recall() -> None:
     monitors = watch(script)
     assert not monitors.violations
     assert any("kept a frame to bmu1 back" in note for note in monitors.notes)
+
+
+@pytest.mark.parametrize(("after_s", "broken"), [(0.06, {I.PERMIT}), (0.8, set())])
+def test_1_statuses_that_waited_behind_a_jam_are_no_proof_at_once(after_s: float, broken: set[Invariant]) -> None:
+    async def script(rig: Rig) -> None:
+        await rig.isolate()
+        statuses = {route.can_id for kind in (BmsHvStatus, PcsStatus) for route in rig.plant.codec.routes(kind)}
+        end = rig.now + 0.6
+
+        def keep_back(_index: int, frame: CanFrame) -> Delayed | None:
+            """They come one after the other within 6 ms."""
+            left_s = end - rig.now
+            return Delayed(0.99 * left_s) if frame.can_id in statuses and left_s > 0 else None
+
+        rig.plant.wire.fault = keep_back
+        await pause(0.6 + after_s)
+        rig.write_request()
+        await pause(0.01)
+
+    assert seen(script) - {I.SILENCE} == broken
 
 
 def test_1_a_replayed_notification_is_no_proof() -> None:

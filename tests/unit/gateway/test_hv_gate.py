@@ -257,14 +257,14 @@ class TestLoss:
         assert isinstance(bench.gate.lost(bench.now), HvPermitRevoked)
 
     def test_the_evidence_age_caps_a_slow_cycle(self) -> None:
-        gate = HvGate((1,), LIMITS, 1.0)
+        gate = HvGate((1,), LIMITS, 0.1)
         for n in range(10):
-            gate.on_rack_status(1, RACK_OFF, Verdict.OK, n * 0.01)
-            gate.on_pcs_status(PCS_OFF, Verdict.OK, n * 0.01)
-        gate.poll_sent(7, 0.09)
-        gate.on_notice(1, BmsHvNotice(7, DISCONNECTED, 0.0), 0.09)
-        assert gate.missing(0.34) == ()
-        assert len(gate.missing(0.341)) == 3
+            gate.on_rack_status(1, RACK_OFF, Verdict.OK, n * 0.1)
+            gate.on_pcs_status(PCS_OFF, Verdict.OK, n * 0.1)
+        gate.poll_sent(7, 0.9)
+        gate.on_notice(1, BmsHvNotice(7, DISCONNECTED, 0.0), 0.9)
+        assert gate.missing(1.149) == ()
+        assert len(gate.missing(1.151)) == 3
 
     def test_unanswered_polls_end_it_250_ms_after_the_last_answered_one(self) -> None:
         bench = self.proved()
@@ -308,6 +308,82 @@ class TestLoss:
         bench.cycle(pcs=replace(PCS_OFF, dc_current_a=20.0))
         assert isinstance(bench.gate.lost(bench.now), HvPermitRevoked)
         assert not bench.proved
+
+
+class TestQueued:
+    """Statuses that waited in their sender's queue, as on a bus that was jammed, and then come at once."""
+
+    def burst(self, bench: Bench, count: int) -> None:
+        for _ in range(count):
+            bench.now += 0.00025
+            for rack in (1, 2):
+                bench.gate.on_rack_status(rack, RACK_OFF, Verdict.OK, bench.now)
+            bench.gate.on_pcs_status(PCS_OFF, Verdict.OK, bench.now)
+        bench.answer(bench.poll())
+
+    def test_a_burst_counts_as_one(self) -> None:
+        bench = Bench()
+        self.burst(bench, 12)
+        assert not bench.proved
+        assert "only 1 of 10 good in a row" in bench.gate.missing(bench.now)[0]
+        bench.cycles(8)
+        assert not bench.proved
+        bench.cycles(1)
+        assert bench.proved
+
+    def test_a_burst_after_nine_is_the_tenth_and_no_more(self) -> None:
+        bench = Bench()
+        bench.cycles(5)
+        bench.now += 0.15
+        self.burst(bench, 12)
+        bench.cycles(3)
+        assert not bench.proved
+        bench.cycles(1)
+        assert bench.proved
+
+    def test_a_queue_that_is_worked_off_slowly_proves_no_sooner(self) -> None:
+        bench = Bench()
+        began_at = bench.now
+        while not bench.proved:
+            self.burst(bench, 1)
+            bench.now += 0.03
+        assert bench.now - began_at >= 8.5 * CYCLE_S
+
+    @pytest.mark.parametrize("early", [1, -1])
+    def test_statuses_that_come_a_little_early_or_late_count(self, early: int) -> None:
+        bench = Bench()
+        for n in range(10):
+            bench.now += early * (-1) ** n * 0.012
+            bench.cycle()
+            bench.now -= early * (-1) ** n * 0.012
+        assert bench.proved
+
+    def test_the_first_of_a_burst_makes_the_evidence_no_newer_than_it_is(self) -> None:
+        """It was due a cycle after the last one; the rest of the burst never comes."""
+        bench = Bench()
+        bench.cycles(12)
+        last_at = bench.now
+        bench.now += 0.1
+        bench.cycle()  # each is but one step further in the sequence
+        assert bench.gate.lost(last_at + 1.1 * CYCLE_S + 0.199) is None
+        error = bench.gate.lost(last_at + 1.1 * CYCLE_S + 0.201)
+        assert isinstance(error, HvPermitRevoked)
+
+    def test_the_last_of_a_burst_is_new(self) -> None:
+        bench = Bench()
+        bench.cycles(12)
+        bench.now += 0.15
+        self.burst(bench, 3)
+        assert bench.gate.lost(bench.now + 0.199) is None
+
+    def test_a_sender_that_left_some_out_is_heard_as_new_after_a_while(self) -> None:
+        bench = Bench()
+        bench.cycles(12)
+        bench.now += 0.05
+        for _ in range(11):
+            bench.cycle()
+            assert bench.gate.lost(bench.now) is None
+        assert bench.gate.standings(bench.now)[0].last_good_at == pytest.approx(bench.now)
 
 
 class TestTokens:
