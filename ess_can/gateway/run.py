@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, closing
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
+from types import TracebackType
 
 from ess_can.bus.clock import now, suspended_s, uninterrupted
 from ess_can.bus.guarded_bus import GuardedBus
@@ -84,22 +85,15 @@ class GatewaySetup:
         """The cap on the bus load; None if there is none."""
         return self.config.bus.load
 
-    @asynccontextmanager
-    async def limited(self, bus: Bus) -> AsyncIterator[Bus]:
+    def limited(self, bus: Bus) -> AbstractContextManager[Bus]:
         """`bus` under the cap on the bus load; `bus` itself if there is none."""
         if self.load is None or self.bit_timing is None:
-            yield bus
-            return
-        with closing(LoadLimitedBus(bus, self.load, self.bit_timing)) as limited:
-            yield limited
+            return nullcontext(bus)
+        return closing(LoadLimitedBus(bus, self.load, self.bit_timing))
 
-    @asynccontextmanager
-    async def reach(self, bus: Bus) -> AsyncIterator[StationMaster]:
+    def reach(self, bus: Bus) -> Reach:
         """A hold on the station behind `bus` for an upgrade: it survives bus-off, and streams keep to all limits."""
-        with closing(RecoveringBus(bus)) as recovering:
-            guard = GuardedBus(recovering)
-            async with self.limited(guard) as limited, self.master(limited, guard) as master:
-                yield master
+        return Reach(self, bus)
 
     def master(self, bus: Bus, guard: GuardedBus | None = None) -> StationMaster:
         """A hold on the station behind `bus`, which may stand on a `guard`."""
@@ -115,6 +109,31 @@ class GatewaySetup:
             guard=guard,
             slept_s=self.slept_s,
         )
+
+
+class Reach:
+    """See `GatewaySetup.reach`.  A class: a generator that dies in the middle of an await complains when it goes."""
+
+    def __init__(self, setup: GatewaySetup, bus: Bus) -> None:
+        self._setup = setup
+        self._bus = bus
+        self._opened = ExitStack()
+        self._master: StationMaster | None = None
+
+    async def __aenter__(self) -> StationMaster:
+        with ExitStack() as opened:
+            guard = GuardedBus(opened.enter_context(closing(RecoveringBus(self._bus))))
+            limited = opened.enter_context(self._setup.limited(guard))
+            self._master = await self._setup.master(limited, guard).__aenter__()
+            self._opened = opened.pop_all()
+        return self._master
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._opened:
+            if self._master is not None:
+                await self._master.__aexit__(kind, error, trace)
 
 
 async def upgrade_station(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from inspect import isasyncgen
 from math import inf
 
 import pytest
@@ -24,7 +26,7 @@ from ess_can.journal.entries import Deed, Entry, Kind
 from ess_can.journal.journal import Journal
 from ess_can.signals.messages import EmsPcsCommand, ImageState, PcsCommandCode
 from ess_can.sim.controller import Controller
-from ess_can.sim.loop import run_virtual
+from ess_can.sim.loop import VirtualTimeLoop, run_virtual
 from ess_can.sim.node import Behaviour
 from ess_can.sim.plant import Plant, PlantSpec
 from ess_can.sim.process import SimulatedProcess
@@ -34,6 +36,11 @@ from tests.scenario.support import BMU1, BMU2, COMM_GATEWAY, NEW, OLD, QUICK, SE
 DECISION_S = 5.0
 KIB = 8
 ONE_RACK = replace(QUICK, racks=1)
+WAY = (
+    *(Phase.STATUS_CHECK, Phase.RAMP_DOWN, Phase.OPEN_CONTACTORS, Phase.PROVE_HV_OFF, Phase.PROGRAM, Phase.TRIAL_BOOT),
+    *(Phase.CONFIRM, Phase.RECONNECT),
+)
+"""The phases of a good upgrade, but for its end."""
 
 
 @dataclass
@@ -283,6 +290,37 @@ def test_killed_in_a_phase_and_resumed_at_once_or_later(phase: Phase, after_s: f
     assert len(seen.reports) == 1  # it was killed before its end
     seen.require(Phase.DONE, NEW)
     assert seen.decided_after_s <= DECISION_S
+
+
+@pytest.mark.parametrize(
+    ("phase", "steps"),
+    [(phase, 3) for phase in WAY] + [(Phase.DONE, steps) for steps in range(10)],
+    ids=str,
+)
+def test_a_dead_gateway_says_nothing_when_it_is_buried(
+    monkeypatch: pytest.MonkeyPatch, phase: Phase, steps: int
+) -> None:
+    """No asynchronous generator hangs about: taken apart in the middle of an await it complains."""
+    said: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda what: said.append(what.exc_value))
+    monkeypatch.setattr(VirtualTimeLoop, "call_exception_handler", lambda _loop, context: said.append(context))
+    generators: list[object] = []
+
+    def arrange(gateway: Gateway) -> None:
+        def kill() -> None:
+            generators.extend(filter(isasyncgen, gc.get_objects()))
+            gateway.kill()
+
+        def look(entry: Entry) -> None:
+            if entry.kind is Kind.PHASE and entry.text.startswith(phase.value) and gateway.process is not None:
+                gateway.process.kill_at(gateway.process.steps + steps, kill)
+
+        gateway.journal.on_entry.append(look)
+
+    play(arrange, spec=ONE_RACK)
+    gc.collect()
+    assert said == []
+    assert generators == []
 
 
 @pytest.mark.parametrize("kind", [Kind.INTENT, Kind.RESULT])
