@@ -36,7 +36,7 @@ from ess_can.gateway.station_master import USER_ISOTP, StationMaster
 from ess_can.gateway.transfer_model import WireModel
 from ess_can.gateway.upgrade import Replan, Upgrade
 from ess_can.isotp import IsoTpParams
-from ess_can.journal.journal import Journal
+from ess_can.journal.journal import SUPERSEDED, Journal
 from ess_can.signals.dbc import StationCodec
 from ess_can.trust.verify import VerifiedUpgrade
 from ess_can.uds.access import AccessAlgorithm
@@ -255,7 +255,7 @@ class _Attempt:
         if upgrade is None:
             return Plan()
         plan = await make_plan(master, upgrade, self._log.tell, self._start)
-        return plan if earlier is None or earlier.is_of(upgrade) else leftovers_of(earlier, master, plan)
+        return plan if earlier is None or earlier.left_nothing_to(upgrade) else leftovers_of(earlier, master, plan)
 
     @property
     def _supersedes(self) -> bool:
@@ -301,16 +301,18 @@ class _Attempt:
 
     def _open_record(self, journal: Journal, *, has_work: bool) -> bool:
         """Begin an upgrade in the journal, or go on with the one that is there; whether one is under way then."""
-        if self._earlier is not None:
-            self._report.upgrade_id = journal.resume(self._earlier.record.id).id
-            if self._supersedes:
-                journal.end("superseded", "", "")
-        if self._upgrade is not None and (self._earlier is None or self._supersedes):
-            if not has_work:
-                return False
-            name = f"{self._upgrade.manifest.release_name} {self._upgrade.manifest.release_version}"
-            record = journal.begin(name, self._upgrade.file, self._upgrade.file_sha256, self._options)
-            self._report.upgrade_id = record.id
+        earlier, upgrade = "" if self._earlier is None else self._earlier.record.id, self._upgrade
+        if upgrade is not None and has_work and (not earlier or self._supersedes):
+            name = f"{upgrade.manifest.release_name} {upgrade.manifest.release_version}"
+            record = journal.begin(name, upgrade.file, upgrade.file_sha256, self._options, supersedes=earlier)
+        elif earlier:
+            record = journal.resume(earlier)
+        else:
+            return False
+        self._report.upgrade_id = record.id
+        if self._supersedes and not has_work:
+            journal.end(SUPERSEDED, "", "")
+            return False
         journal.found(self._found.value)
         return True
 
