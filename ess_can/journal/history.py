@@ -10,7 +10,7 @@ from ess_can.journal.entries import Deed, Entry, Kind, UpgradeRecord
 
 @dataclass(frozen=True, slots=True)
 class BeganFacts:
-    """The `facts` of a BEGAN entry.  `supersedes`: the upgrade whose place it takes, and whose end stands right before."""
+    """The `facts` of a BEGAN entry.  `supersedes`: the upgrade whose place it takes; its end stands right before."""
 
     release: str
     file_sha256: bytes
