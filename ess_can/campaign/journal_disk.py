@@ -63,25 +63,37 @@ class JournalDisk:
         connection.disk = self
         return connection
 
-    def write(self, execute: Callable[[], sqlite3.Cursor]) -> sqlite3.Cursor:
-        """For the connection: write an entry."""
+    def writing(self) -> int:
+        """For the connection: an entry is about to be written; gives its number."""
         number = self.writes
         self.writes += 1
         for act in tuple(self.before):
             act(number)
-        cursor = execute()
+        return number
+
+    def committed(self, number: int) -> None:
+        """For the connection: this entry is on the disk."""
         for act in tuple(self.after):
             act(number)
-        return cursor
 
 
 class _Connection(sqlite3.Connection):
     """One that tells its disk of each entry."""
 
     disk: JournalDisk
+    written: tuple[int, ...] = ()
+    """Entries of the transaction that is open."""
 
     def execute(self, sql: str, parameters: tuple[object, ...] = (), /) -> sqlite3.Cursor:  # type: ignore[override]
         """See `sqlite3.Connection.execute`."""
         if sql.startswith(_ENTRY):
-            return self.disk.write(lambda: super(_Connection, self).execute(sql, parameters))
-        return super().execute(sql, parameters)
+            number = self.disk.writing()
+            cursor = super().execute(sql, parameters)
+            self.written += (number,)
+        else:
+            cursor = super().execute(sql, parameters)
+        if not self.in_transaction:
+            written, self.written = self.written, ()
+            for number in () if sql == "ROLLBACK" else written:
+                self.disk.committed(number)
+        return cursor

@@ -11,12 +11,23 @@ from ess_can.gateway.report_document import report_document
 
 
 def finish(
-    report: Report, *, as_json: bool, wall_time_s: float, trace_hash: str | None, resume: str | None = None
+    report: Report,
+    *,
+    as_json: bool,
+    wall_time_s: float,
+    trace_hash: str | None,
+    resume: str | None = None,
+    head: str | None = None,
 ) -> None:
-    """Print the report and exit with its code.  `resume` is the command that goes on with what is left."""
+    """Print the report and exit with its code.
+
+    `resume` is the command that goes on with what is left, `head` the digest of the last entry of a journal on disk.
+    """
     resume = resume if report.resumable else None
     if as_json:
-        print_json(report_document(report, wall_time_s=wall_time_s, trace_hash=trace_hash, resume=resume))
+        print_json(report_document(report, wall_time_s=wall_time_s, trace_hash=trace_hash, resume=resume, head=head))
     else:
         print_report(report, wall_time_s=wall_time_s, trace_hash=trace_hash, resume=resume)
+        if head is not None and report.upgrade_id:
+            click.echo(f"head       {head}")
     raise click.exceptions.Exit(report.exit_code)

@@ -65,6 +65,7 @@ def resume(job: UpgradeJob, journal: Path | None, roll_back: bool, as_json: bool
             wall_time_s=stopwatch.elapsed_s(),
             trace_hash=trace_hash,
             resume=resume_command(journal and journal.absolute()),
+            head=kept.head,
         )
 
 

@@ -47,6 +47,7 @@ def upgrade(file: Path, job: UpgradeJob, journal: Path | None, dry_run: bool, as
             wall_time_s=stopwatch.elapsed_s(),
             trace_hash=trace_hash,
             resume=None if kept.directory is None else resume_command(journal and journal.absolute()),
+            head=None if kept.directory is None else kept.head,
         )
 
 

@@ -8,9 +8,17 @@ Document = dict[str, object]
 
 
 def report_document(
-    report: Report, *, wall_time_s: float | None = None, trace_hash: str | None = None, resume: str | None = None
+    report: Report,
+    *,
+    wall_time_s: float | None = None,
+    trace_hash: str | None = None,
+    resume: str | None = None,
+    head: str | None = None,
 ) -> Document:
-    """The report as one JSON document; docs/json.md describes it.  `resume` is the command that goes on with it."""
+    """The report as one JSON document; docs/json.md describes it.
+
+    `resume` is the command that goes on with it, `head` the digest of the journal's last entry.
+    """
     error, journal_error = report.error, report.journal_error
     return {
         "result": report.result.name.lower(),
@@ -34,6 +42,7 @@ def report_document(
         "upgrade_id": report.upgrade_id or None,
         "journal_error": None if journal_error is None else journal_error.describe(),
         "resume": resume,
+        "head": head,
     }
 
 

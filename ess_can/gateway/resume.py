@@ -37,12 +37,14 @@ class Earlier:
     """The upgrade that stands unfinished in the journal.
 
     `last_order` is the newest entry about high voltage: the result of the last order, or its intent if there is none.
-    `activated` says that an image may have been activated on some node.
+    `activated` says that an image may have been activated on some node; `inherited`, that it was by an upgrade which
+    this one superseded, and that it activated none itself since.
     """
 
     record: UpgradeRecord
     last_order: Entry | None
     activated: bool
+    inherited: bool
 
     @classmethod
     def of(cls, journal: Journal) -> Self | None:
@@ -52,7 +54,8 @@ class Earlier:
             return None
         orders = [entry for deed in _HIGH_VOLTAGE if (entry := journal.last(deed)) is not None]
         last = max(orders, key=lambda entry: entry.answers or entry.seq, default=None)
-        return cls(record, last, journal.last(Deed.ACTIVATE) is not None)
+        activation = journal.last(Deed.ACTIVATE)
+        return cls(record, last, activation is not None, activation is not None and activation.upgrade != record.id)
 
     @property
     def holds_plant(self) -> bool:
@@ -68,6 +71,10 @@ class Earlier:
     def is_of(self, upgrade: VerifiedUpgrade) -> bool:
         """Whether it is the upgrade of this very file."""
         return self.record.file_sha256 == upgrade.file_sha256
+
+    def left_nothing_to(self, upgrade: VerifiedUpgrade) -> bool:
+        """Whether only this file's images can have been activated, which an upgrade of it takes into account itself."""
+        return self.is_of(upgrade) and not self.inherited
 
     def found(self, view: PlantView, config: GatewayConfig, at: float) -> Connection:
         """How the plant is to be taken as found.

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, closing
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
+from types import TracebackType
 
 from ess_can.bus.clock import now, suspended_s, uninterrupted
 from ess_can.bus.guarded_bus import GuardedBus
@@ -35,7 +36,7 @@ from ess_can.gateway.station_master import USER_ISOTP, StationMaster
 from ess_can.gateway.transfer_model import WireModel
 from ess_can.gateway.upgrade import Replan, Upgrade
 from ess_can.isotp import IsoTpParams
-from ess_can.journal.journal import Journal
+from ess_can.journal.journal import SUPERSEDED, Journal
 from ess_can.signals.dbc import StationCodec
 from ess_can.trust.verify import VerifiedUpgrade
 from ess_can.uds.access import AccessAlgorithm
@@ -84,22 +85,15 @@ class GatewaySetup:
         """The cap on the bus load; None if there is none."""
         return self.config.bus.load
 
-    @asynccontextmanager
-    async def limited(self, bus: Bus) -> AsyncIterator[Bus]:
+    def limited(self, bus: Bus) -> AbstractContextManager[Bus]:
         """`bus` under the cap on the bus load; `bus` itself if there is none."""
         if self.load is None or self.bit_timing is None:
-            yield bus
-            return
-        with closing(LoadLimitedBus(bus, self.load, self.bit_timing)) as limited:
-            yield limited
+            return nullcontext(bus)
+        return closing(LoadLimitedBus(bus, self.load, self.bit_timing))
 
-    @asynccontextmanager
-    async def reach(self, bus: Bus) -> AsyncIterator[StationMaster]:
+    def reach(self, bus: Bus) -> Reach:
         """A hold on the station behind `bus` for an upgrade: it survives bus-off, and streams keep to all limits."""
-        with closing(RecoveringBus(bus)) as recovering:
-            guard = GuardedBus(recovering)
-            async with self.limited(guard) as limited, self.master(limited, guard) as master:
-                yield master
+        return Reach(self, bus)
 
     def master(self, bus: Bus, guard: GuardedBus | None = None) -> StationMaster:
         """A hold on the station behind `bus`, which may stand on a `guard`."""
@@ -115,6 +109,31 @@ class GatewaySetup:
             guard=guard,
             slept_s=self.slept_s,
         )
+
+
+class Reach:
+    """See `GatewaySetup.reach`.  A class: a generator that dies in the middle of an await complains when it goes."""
+
+    def __init__(self, setup: GatewaySetup, bus: Bus) -> None:
+        self._setup = setup
+        self._bus = bus
+        self._opened = ExitStack()
+        self._master: StationMaster | None = None
+
+    async def __aenter__(self) -> StationMaster:
+        with ExitStack() as opened:
+            guard = GuardedBus(opened.enter_context(closing(RecoveringBus(self._bus))))
+            limited = opened.enter_context(self._setup.limited(guard))
+            self._master = await self._setup.master(limited, guard).__aenter__()
+            self._opened = opened.pop_all()
+        return self._master
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._opened:
+            if self._master is not None:
+                await self._master.__aexit__(kind, error, trace)
 
 
 async def upgrade_station(
@@ -236,7 +255,7 @@ class _Attempt:
         if upgrade is None:
             return Plan()
         plan = await make_plan(master, upgrade, self._log.tell, self._start)
-        return plan if earlier is None or earlier.is_of(upgrade) else leftovers_of(earlier, master, plan)
+        return plan if earlier is None or earlier.left_nothing_to(upgrade) else leftovers_of(earlier, master, plan)
 
     @property
     def _supersedes(self) -> bool:
@@ -282,16 +301,18 @@ class _Attempt:
 
     def _open_record(self, journal: Journal, *, has_work: bool) -> bool:
         """Begin an upgrade in the journal, or go on with the one that is there; whether one is under way then."""
-        if self._earlier is not None:
-            self._report.upgrade_id = journal.resume(self._earlier.record.id).id
-            if self._supersedes:
-                journal.end("superseded", "", "")
-        if self._upgrade is not None and (self._earlier is None or self._supersedes):
-            if not has_work:
-                return False
-            name = f"{self._upgrade.manifest.release_name} {self._upgrade.manifest.release_version}"
-            record = journal.begin(name, self._upgrade.file, self._upgrade.file_sha256, self._options)
-            self._report.upgrade_id = record.id
+        earlier, upgrade = "" if self._earlier is None else self._earlier.record.id, self._upgrade
+        if upgrade is not None and has_work and (not earlier or self._supersedes):
+            name = f"{upgrade.manifest.release_name} {upgrade.manifest.release_version}"
+            record = journal.begin(name, upgrade.file, upgrade.file_sha256, self._options, supersedes=earlier)
+        elif earlier:
+            record = journal.resume(earlier)
+        else:
+            return False
+        self._report.upgrade_id = record.id
+        if self._supersedes and not has_work:
+            journal.end(SUPERSEDED, "", "")
+            return False
         journal.found(self._found.value)
         return True
 

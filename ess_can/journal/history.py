@@ -10,21 +10,23 @@ from ess_can.journal.entries import Deed, Entry, Kind, UpgradeRecord
 
 @dataclass(frozen=True, slots=True)
 class BeganFacts:
-    """The `facts` of a BEGAN entry."""
+    """The `facts` of a BEGAN entry.  `supersedes`: the upgrade whose place it takes; its end stands right before."""
 
     release: str
     file_sha256: bytes
     options: str
+    supersedes: str = ""
 
     def text(self) -> str:
         """As they are stored."""
-        return json.dumps({"release": self.release, "file_sha256": self.file_sha256.hex(), "options": self.options})
+        facts = {"release": self.release, "file_sha256": self.file_sha256.hex(), "options": self.options}
+        return json.dumps({**facts, "supersedes": self.supersedes} if self.supersedes else facts)
 
     @classmethod
     def parse(cls, text: str) -> BeganFacts:
         """Raises ValueError."""
-        found = _strings(text, ("release", "file_sha256", "options"))
-        return cls(found[0], bytes.fromhex(found[1]), found[2])
+        found = _strings(text, ("release", "file_sha256", "options"), ("supersedes",))
+        return cls(found[0], bytes.fromhex(found[1]), *found[2:])
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +47,14 @@ class EndedFacts:
         return cls(*_strings(text, ("result", "error", "report")))
 
 
-def _strings(text: str, keys: tuple[str, str, str]) -> tuple[str, str, str]:
+def _strings(text: str, keys: tuple[str, ...], optional: tuple[str, ...] = ()) -> list[str]:
     found = json.loads(text)
-    if not isinstance(found, dict) or set(found) != set(keys) or not all(isinstance(found[key], str) for key in keys):
+    if not isinstance(found, dict) or set(found) - set(optional) != set(keys):
         raise ValueError(f"not the facts {', '.join(keys)}")
-    return found[keys[0]], found[keys[1]], found[keys[2]]
+    values = [found[key] for key in (*keys, *optional) if key in found]
+    if not all(isinstance(value, str) for value in values):
+        raise ValueError(f"not the facts {', '.join(keys)}")
+    return values
 
 
 class History:
@@ -60,6 +65,17 @@ class History:
         self.open_intents: dict[int, Entry] = {}
         self._unfinished = ""
         self._last: dict[Deed, Entry] = {}
+        self._just_ended = ""
+
+    def copy(self) -> History:
+        """One that goes its own way from here."""
+        other = History()
+        other.upgrades = dict(self.upgrades)
+        other.open_intents = dict(self.open_intents)
+        other._unfinished = self._unfinished
+        other._last = dict(self._last)
+        other._just_ended = self._just_ended
+        return other
 
     @property
     def unfinished(self) -> UpgradeRecord | None:
@@ -72,8 +88,11 @@ class History:
         return str(len(self.upgrades) + 1)
 
     def last(self, deed: Deed) -> Entry | None:
-        """The unfinished upgrade's newest entry about `deed`: an INTENT, or the RESULT of one."""
-        return self._last.get(deed)
+        """The unfinished upgrade's newest entry about `deed`: an INTENT, or the RESULT of one.
+
+        Until it has one of its own, that of the upgrade which it superseded: what that one did to the plant stands.
+        """
+        return self._last.get(deed) if self._unfinished else None
 
     def check(self, entry: Entry) -> None:
         """Raises ValueError if `entry` cannot follow what was taken."""
@@ -83,7 +102,9 @@ class History:
                 raise ValueError(f"upgrade {record.id} has not ended")
             if entry.upgrade != self.next_id:
                 raise ValueError(f"the next upgrade is {self.next_id}, not {entry.upgrade or '?'}")
-            BeganFacts.parse(entry.facts)
+            supersedes = BeganFacts.parse(entry.facts).supersedes
+            if supersedes and supersedes != self._just_ended:
+                raise ValueError(f"upgrade {supersedes} did not end right before")
             return
         if record is None or entry.upgrade != record.id:
             raise ValueError(f"upgrade {entry.upgrade or '?'} is not under way")
@@ -112,6 +133,7 @@ class History:
                 self._replace(replace(self.upgrades[entry.upgrade], found=entry.text))
             case Kind.ENDED:
                 self._end(entry, EndedFacts.parse(entry.facts))
+        self._just_ended = entry.upgrade if entry.kind is Kind.ENDED else ""
         if entry.deed is not None:
             self._last[entry.deed] = entry
 
@@ -124,6 +146,8 @@ class History:
 
     def _begin(self, entry: Entry, facts: BeganFacts) -> None:
         self._unfinished = entry.upgrade
+        if not facts.supersedes:
+            self._last.clear()
         self._replace(
             UpgradeRecord(
                 id=entry.upgrade,
@@ -131,7 +155,7 @@ class History:
                 ended_at=None,
                 release=facts.release,
                 file_sha256=facts.file_sha256,
-                found="",
+                found=self.upgrades[facts.supersedes].found if facts.supersedes else "",
                 options=facts.options,
                 result="",
                 error="",
@@ -144,7 +168,6 @@ class History:
         self._replace(replace(record, ended_at=entry.at, result=facts.result, error=facts.error, report=facts.report))
         self._unfinished = ""
         self.open_intents.clear()
-        self._last.clear()
 
     def _replace(self, record: UpgradeRecord) -> None:
         self.upgrades[record.id] = record

@@ -19,7 +19,7 @@ from ess_can.journal.history import BeganFacts, EndedFacts
 from ess_can.journal.kept_files import Content, DiskFiles, KeptFiles, MemoryFiles, size_of, sync_directory
 from ess_can.journal.lock import ProcessLock
 from ess_can.journal.reader import JournalReader
-from ess_can.journal.store import DATABASE, IN_MEMORY, Chain, Connect, add, open_for_writing, rows
+from ess_can.journal.store import DATABASE, IN_MEMORY, Chain, Connect, add_all, open_for_writing, rows
 
 Clock = Callable[[], datetime]
 """The wall clock, with a time zone.  Nothing depends on it: the order is that of `Entry.seq`."""
@@ -27,6 +27,8 @@ Clock = Callable[[], datetime]
 LOCK: Final = "lock"
 FILES: Final = "files"
 _NO_TIME: Final = datetime(2000, 1, 1, tzinfo=UTC)
+SUPERSEDED: Final = "superseded"
+"""How an upgrade ends whose place one of another file takes."""
 MARGIN: Final = 16 * 1024 * 1024
 """Bytes that must stay free beyond what is asked for: an upgrade's entries and the database's log."""
 
@@ -117,26 +119,38 @@ class Journal:
 
     # --- upgrades -------------------------------------------------------------------------------
 
-    def begin(self, release: str, file: Content | Path | bytes, sha256: bytes, options: str) -> UpgradeRecord:
+    def begin(
+        self, release: str, file: Content | Path | bytes, sha256: bytes, options: str, *, supersedes: str = ""
+    ) -> UpgradeRecord:
         """A new upgrade, with a copy of its upgrade file, whose bytes were checked and have the hash `sha256`.
+
+        If it `supersedes` the unfinished one, that ends in the same transaction: at no instant nobody answers for what
+        that one did to the plant.  Until the new one did the like, `last` and `UpgradeRecord.found` speak of the old.
 
         Raises JournalUnwritable, FileUnreadable if the file is not what was checked, JournalError if another upgrade is
         unfinished.
         """
         self._require_working()
         history = self._chain.history
-        if history.unfinished is not None:
+        if history.unfinished is not None and history.unfinished.id != supersedes:
             raise JournalError(
                 f"upgrade {history.unfinished.id} has not ended",
                 why=f"it began at {history.unfinished.began_at:%Y-%m-%d %H:%M} UTC, with {history.unfinished.release}",
                 remedy="Finish it with `ess-can resume`, or `ess-can resume --roll-back`.",
             )
         self.require_room(size_of(file))
-        self._upgrade = history.next_id
-        self._files.keep(self._upgrade, file, sha256)
-        facts = BeganFacts(storable(release), sha256, storable(options))
-        self._write(Kind.BEGAN, text=release, facts=facts.text())
-        return history.upgrades[self._upgrade]
+        upgrade = history.next_id
+        self._files.keep(upgrade, file, sha256)
+        facts = BeganFacts(storable(release), sha256, storable(options), supersedes)
+        began = self._draft(upgrade, Kind.BEGAN, text=release, facts=facts.text())
+        if supersedes:
+            ended = EndedFacts(SUPERSEDED, "", "")
+            self._commit(self._draft(supersedes, Kind.ENDED, text=SUPERSEDED, facts=ended.text()), began)
+            self._tidy()
+        else:
+            self._commit(began)
+        self._upgrade = upgrade
+        return self._chain.history.upgrades[upgrade]
 
     def unfinished(self) -> UpgradeRecord | None:
         """The upgrade that began and did not end."""
@@ -203,7 +217,10 @@ class Journal:
         return list(self._chain.history.open_intents.values())
 
     def last(self, deed: Deed) -> Entry | None:
-        """The unfinished upgrade's newest entry about `deed`: its INTENT, or the RESULT once there is one."""
+        """The unfinished upgrade's newest entry about `deed`: its INTENT, or the RESULT once there is one.
+
+        See `begin` for one that supersedes another.
+        """
         return self._chain.history.last(deed)
 
     def reader(self) -> JournalReader:
@@ -227,6 +244,7 @@ class Journal:
         """For simulations: what the next process opens if this one is killed now.  This one is of no use any more."""
         self.close()
         if self.directory is None:
+            self._roll_back()
             return Journal(self._connection, self._files, self._clock, None, None)
         return Journal.open(self.directory, self._clock)
 
@@ -247,11 +265,25 @@ class Journal:
         answers: int | None = None,
         facts: str = "",
     ) -> Entry:
-        self._require_working()
-        chain = self._chain
-        bare = Entry(
-            seq=chain.length + 1,
-            upgrade=self._upgrade,
+        draft = self._draft(self._upgrade, kind, deed=deed, node=node, text=text, ok=ok, answers=answers, facts=facts)
+        return self._commit(draft)
+
+    def _draft(
+        self,
+        upgrade: str,
+        kind: Kind,
+        *,
+        deed: Deed | None = None,
+        node: str = "",
+        text: str = "",
+        ok: bool | None = None,
+        answers: int | None = None,
+        facts: str = "",
+    ) -> Entry:
+        """An entry that has no place in the chain yet."""
+        return Entry(
+            seq=0,
+            upgrade=upgrade,
             at=self._clock(),
             kind=kind,
             deed=deed,
@@ -261,20 +293,39 @@ class Journal:
             answers=answers,
             facts=facts,
         )
-        entry = replace(bare, digest=bare.chained(chain.head))
-        chain.history.check(entry)
+
+    def _commit(self, *drafts: Entry) -> Entry:
+        """Write one entry, or several in one transaction, and give the last."""
+        self._require_working()
+        head, entries = self._chain.head, list[Entry]()
+        history = self._chain.history if len(drafts) == 1 else self._chain.history.copy()
+        for draft in drafts:
+            numbered = replace(draft, seq=self._chain.length + 1 + len(entries))
+            entry = replace(numbered, digest=numbered.chained(head))
+            history.check(entry)
+            if len(drafts) > 1:
+                history.take(entry)
+            head = entry.digest
+            entries.append(entry)
         try:
             with told_as_ours(self._place):
-                add(self._connection, entry)
+                add_all(self._connection, entries)
         except EssCanError as error:
             self._stop(f"a write failed: {error.why}")
             for told_of_it in self.on_failure:
                 told_of_it()
             raise
-        chain.add(entry)
-        for told in self.on_entry:
-            told(entry)
-        return entry
+        for entry in entries:
+            self._chain.add(entry)
+        for entry in entries:
+            for told in self.on_entry:
+                told(entry)
+        return entries[-1]
+
+    def _roll_back(self) -> None:
+        """What a process that is gone had begun to write."""
+        if self._connection.in_transaction:
+            self._connection.execute("ROLLBACK")
 
     def _require_working(self) -> None:
         if self._failed is not None:

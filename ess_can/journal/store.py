@@ -1,9 +1,9 @@
-"""The entries in their database: read with all doubts, and added one transaction each."""
+"""The entries in their database: read with all doubts, and added in transactions, mostly one for each."""
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime
 from typing import Final
@@ -62,6 +62,22 @@ def open_for_writing(name: str, connect: Connect) -> sqlite3.Connection:
             connection.close()
         raise
     return connection
+
+
+def add_all(connection: sqlite3.Connection, entries: Sequence[Entry]) -> None:
+    """Write entries, all of them or none.  Raises sqlite3.Error."""
+    if len(entries) == 1:
+        add(connection, entries[0])
+        return
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        for entry in entries:
+            add(connection, entry)
+        connection.execute("COMMIT")
+    except BaseException:
+        with suppress(sqlite3.Error):
+            connection.execute("ROLLBACK")
+        raise
 
 
 def add(connection: sqlite3.Connection, entry: Entry) -> None:

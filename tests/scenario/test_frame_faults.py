@@ -11,7 +11,7 @@ import pytest
 from ess_can.can.frame import CanFrame
 from ess_can.gateway.phases import NodeStep, Phase
 from ess_can.identity import NodeType
-from ess_can.sim.wire import FaultHook, WireFault
+from ess_can.sim.wire import Delayed, FaultHook, WireFault
 from tests.scenario.support import BMU1, NEW, OLD, QUICK, Outcome, Scene, play, release
 
 SPEC = replace(QUICK, racks=1)
@@ -134,3 +134,25 @@ def test_a_bus_on_which_every_tenth_frame_is_lost_ends_in_a_defined_state() -> N
     outcome = run(install)
     assert outcome.report.error is not None
     assert outcome.versions[BMU1] == OLD
+
+
+@pytest.mark.parametrize("which", [0, 1])
+@pytest.mark.parametrize("delay_s", [0.16, 0.3, 0.9, 1.3])
+def test_a_late_challenge_is_no_reason_to_refuse_the_right_key(which: int, delay_s: float) -> None:
+    """The answers to 27 11 and to its repetition look alike, and only the last challenge counts."""
+
+    def install(scene: Scene) -> FaultHook:
+        challenges = 0
+
+        def hook(_index: int, frame: CanFrame) -> Delayed | None:
+            nonlocal challenges
+            if frame.can_id not in diagnostic(scene) or frame.data[:4] != bytes.fromhex("10126711"):
+                return None
+            challenges += 1
+            return Delayed(delay_s) if challenges == which + 1 else None
+
+        return hook
+
+    outcome = run(install)
+    outcome.require(Phase.DONE)
+    outcome.require_confirmed(NEW)

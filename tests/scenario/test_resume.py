@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from inspect import isasyncgen
 from math import inf
 
 import pytest
@@ -24,7 +26,7 @@ from ess_can.journal.entries import Deed, Entry, Kind
 from ess_can.journal.journal import Journal
 from ess_can.signals.messages import EmsPcsCommand, ImageState, PcsCommandCode
 from ess_can.sim.controller import Controller
-from ess_can.sim.loop import run_virtual
+from ess_can.sim.loop import VirtualTimeLoop, run_virtual
 from ess_can.sim.node import Behaviour
 from ess_can.sim.plant import Plant, PlantSpec
 from ess_can.sim.process import SimulatedProcess
@@ -34,6 +36,11 @@ from tests.scenario.support import BMU1, BMU2, COMM_GATEWAY, NEW, OLD, QUICK, SE
 DECISION_S = 5.0
 KIB = 8
 ONE_RACK = replace(QUICK, racks=1)
+WAY = (
+    *(Phase.STATUS_CHECK, Phase.RAMP_DOWN, Phase.OPEN_CONTACTORS, Phase.PROVE_HV_OFF, Phase.PROGRAM, Phase.TRIAL_BOOT),
+    *(Phase.CONFIRM, Phase.RECONNECT),
+)
+"""The phases of a good upgrade, but for its end."""
 
 
 @dataclass
@@ -93,14 +100,14 @@ class Gateway:
         assert await until(lambda: self.report is not None or not process.alive, 300.0)
         return process.alive
 
-    async def again(self, upgrade: VerifiedUpgrade | None, afterwards: Afterwards = Afterwards.AS_FOUND) -> Report:
-        """Another process, to its end."""
+    async def again(
+        self, upgrade: VerifiedUpgrade | None, afterwards: Afterwards = Afterwards.AS_FOUND
+    ) -> Report | None:
+        """Another process, to its end; None if it was killed, too."""
         self.report, self.events = None, []
         self.start(upgrade, afterwards)
         await self.ended()
-        report: Report | None = self.report
-        assert report is not None
-        return report
+        return self.report
 
     def decided_after_s(self) -> float:
         """From its start; for ever if it was refused."""
@@ -169,7 +176,9 @@ def play(
         decided_after_s = 0.0
         for _ in range(times if kill is not None else 0):
             unfinished = gateway.journal.unfinished() is not None
-            reports.append(await gateway.again(None if roll_back else then or release(kib=KIB), afterwards))
+            report = await gateway.again(None if roll_back else then or release(kib=KIB), afterwards)
+            if report is not None:
+                reports.append(report)
             if unfinished:
                 decided_after_s = gateway.decided_after_s()
         await pause(1.0)
@@ -285,6 +294,37 @@ def test_killed_in_a_phase_and_resumed_at_once_or_later(phase: Phase, after_s: f
     assert seen.decided_after_s <= DECISION_S
 
 
+@pytest.mark.parametrize(
+    ("phase", "steps"),
+    [(phase, 3) for phase in WAY] + [(Phase.DONE, steps) for steps in range(10)],
+    ids=str,
+)
+def test_a_dead_gateway_says_nothing_when_it_is_buried(
+    monkeypatch: pytest.MonkeyPatch, phase: Phase, steps: int
+) -> None:
+    """No asynchronous generator hangs about: taken apart in the middle of an await it complains."""
+    said: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda what: said.append(what.exc_value))
+    monkeypatch.setattr(VirtualTimeLoop, "call_exception_handler", lambda _loop, context: said.append(context))
+    generators: list[object] = []
+
+    def arrange(gateway: Gateway) -> None:
+        def kill() -> None:
+            generators.extend(filter(isasyncgen, gc.get_objects()))
+            gateway.kill()
+
+        def look(entry: Entry) -> None:
+            if entry.kind is Kind.PHASE and entry.text.startswith(phase.value) and gateway.process is not None:
+                gateway.process.kill_at(gateway.process.steps + steps, kill)
+
+        gateway.journal.on_entry.append(look)
+
+    play(arrange, spec=ONE_RACK)
+    gc.collect()
+    assert said == []
+    assert generators == []
+
+
 @pytest.mark.parametrize("kind", [Kind.INTENT, Kind.RESULT])
 @pytest.mark.parametrize("deed", [Deed.CONFIRM, Deed.RESTART, Deed.ACTIVATE, Deed.CLOSE, Deed.UNLOCK, Deed.HAND_BACK])
 def test_killed_between_two_nodes(kind: Kind, deed: Deed) -> None:
@@ -366,6 +406,7 @@ def test_with_nothing_to_resume_nothing_is_rolled_back() -> None:
         await pause(SETTLED_S)
         report = await Gateway(plant, Monitors(plant)).again(None)
         plant.stop()
+        assert report is not None
         return report
 
     report = run_virtual(run())
@@ -382,6 +423,34 @@ def test_an_upgrade_of_another_file_takes_over(kind: Kind, deed: Deed) -> None:
     seen.require(Phase.DONE, NEXT)
     ended = [entry.text for entry in seen.entries if entry.kind is Kind.ENDED]
     assert ended == ["superseded", "done"]
+
+
+@pytest.mark.parametrize("deed", [Deed.LOCK, Deed.ACTIVATE])
+@pytest.mark.parametrize("after", range(1, 5))
+def test_killed_while_an_upgrade_of_another_file_takes_over(deed: Deed, after: int) -> None:
+    """Right after the end of the older one, and so many entries later: what that one did is not forgotten."""
+    other = release(NodeType.COMM_GATEWAY, kib=KIB)
+
+    def arrange(gateway: Gateway) -> None:
+        at_deed(Kind.RESULT, deed)(gateway)
+        started = gateway.start
+
+        def start(upgrade: VerifiedUpgrade | None, afterwards: Afterwards = Afterwards.AS_FOUND) -> None:
+            started(upgrade, afterwards)
+            ended = [entry for entry in gateway.entries if entry.kind is Kind.ENDED]
+            if not ended and gateway.entries:
+                killed_at = gateway.entries[-1].seq + after
+                gateway.kill_at(lambda entry: entry.seq == killed_at)
+
+        gateway.start = start  # type: ignore[method-assign]
+
+    seen = play(arrange, then=other, times=2)
+    assert [report.result for report in seen.reports] == [Phase.DONE]
+    seen.require(Phase.DONE, OLD)
+    assert seen.versions[COMM_GATEWAY] == NEW
+    if deed is Deed.ACTIVATE:
+        reverted = {e.node for e in seen.entries if (e.kind, e.deed, e.ok) == (Kind.RESULT, Deed.REVERT, True)}
+        assert reverted >= {"bmu1", "bmu2"}
 
 
 def test_another_file_for_other_nodes_leaves_no_activation_behind() -> None:

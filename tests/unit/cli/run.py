@@ -35,6 +35,7 @@ REPORT_KEYS = {
         "upgrade_id",
         "journal_error",
         "resume",
+        "head",
     ),
 }
 BMU_UPGRADE = FOLDER / "bmu-1.1.0.essup"

@@ -159,6 +159,18 @@ def test_a_release_of_ones_own_on_the_simulated_plant(tmp_path: Path) -> None:
     assert (told["result"], told["nodes"][0]["runs"]) == ("done", "2.0.0")
 
 
+def test_the_head_of_a_journal_on_the_disk_is_shown_to_be_kept_elsewhere(tmp_path: Path) -> None:
+    named = ("--sim", "--racks", "1", "--journal", tmp_path / "j")
+    head = document(run("upgrade", COMM_GATEWAY_UPGRADE, *named, "--json"))["head"]
+    verified = document(run("history", "--journal", tmp_path / "j", "--verify", "--json"))
+    assert head == verified["head"]
+    again = run("upgrade", BMU_UPGRADE, *named).stdout
+    (line,) = [line for line in again.splitlines() if line.startswith("head ")]
+    assert run("history", "--journal", tmp_path / "j", "--verify", "--head", line.split()[1]).exit_code == 0
+    assert line.split()[1] != head
+    assert document(run("upgrade", COMM_GATEWAY_UPGRADE, "--sim", "--racks", "1", "--json"))["head"] is None
+
+
 def test_flags_that_contradict_each_other() -> None:
     result = run("upgrade", COMM_GATEWAY_UPGRADE, "--sim", "--reconnect", "--hold-open")
     assert result.exit_code == 2

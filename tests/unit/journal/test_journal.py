@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sqlite3
 import stat
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -19,6 +20,8 @@ from tests.unit.journal.rig import (
     begin,
     copied,
     deed,
+    failing,
+    fault,
     opened,
     recorded,
     same_meaning,
@@ -114,6 +117,73 @@ def test_one_upgrade_at_a_time(make: Make) -> None:
     assert unfinished is not None
     assert (unfinished.id, unfinished.release) == ("2", "bmu 1.2.0")
     journal.close()
+
+
+def test_one_upgrade_takes_the_place_of_another_in_one_step(make: Make) -> None:
+    journal = make()
+    begin(journal)
+    journal.found("connected")
+    deed(journal, Deed.LOCK)
+    journal.intent(Deed.ACTIVATE, "bmu1")
+    lock, activation = journal.last(Deed.LOCK), journal.last(Deed.ACTIVATE)
+    entries = recorded(journal)
+    record = journal.begin("bmu 1.2.0", FILE, SHA256, "{}", supersedes="1")
+    assert [(entry.kind, entry.upgrade, entry.text) for entry in entries] == [
+        (Kind.ENDED, "1", "superseded"),
+        (Kind.BEGAN, "2", "bmu 1.2.0"),
+    ]
+    journal = journal.survivor()
+    assert journal.unfinished() == record
+    assert (record.id, record.found) == ("2", "connected")
+    assert (journal.last(Deed.LOCK), journal.last(Deed.ACTIVATE)) == (lock, activation)
+    assert journal.open_intents() == []
+    journal.resume("2")
+    journal.end("done", "", "")
+    begin(journal)
+    assert journal.last(Deed.LOCK) is None
+    with journal.reader() as reader:
+        assert [one.result for one in reader.upgrades()] == ["superseded", "done", ""]
+        reader.verify()
+    journal.close()
+
+
+def test_only_an_unfinished_upgrade_is_superseded(make: Make) -> None:
+    journal = make()
+    begin(journal)
+    journal.end("failed", "BUS_SILENT", "")
+    with pytest.raises(ValueError, match="not under way"):
+        journal.begin("bmu 1.2.0", FILE, SHA256, "{}", supersedes="1")
+    begin(journal)
+    with pytest.raises(JournalError, match="upgrade 2 has not ended"):
+        journal.begin("bmu 1.2.0", FILE, SHA256, "{}", supersedes="1")
+    journal.close()
+
+
+@pytest.mark.parametrize("fails_at", range(4))
+def test_half_a_takeover_is_none(tmp_path: Path, fails_at: int) -> None:
+    statements: list[str] = []
+
+    def fails(statement: str) -> Exception | None:
+        if started and not statement.startswith("ROLLBACK"):
+            statements.append(statement)
+            if len(statements) == fails_at + 1:
+                return fault("disk I/O error", sqlite3.SQLITE_IOERR)
+        return None
+
+    started = False
+    journal = opened(tmp_path, failing(fails))
+    begin(journal)
+    started = True
+    with pytest.raises(JournalUnwritable):
+        journal.begin("bmu 1.2.0", FILE, SHA256, "{}", supersedes="1")
+    assert len(statements) == fails_at + 1
+    journal.close()
+    survivor = opened(tmp_path)
+    unfinished = survivor.unfinished()
+    assert unfinished is not None
+    assert unfinished.id == "1"
+    assert survivor.kept_file("1").size == len(FILE)
+    survivor.close()
 
 
 def test_only_what_is_unfinished_is_resumed(make: Make) -> None:
