@@ -10,7 +10,7 @@ CORES  := $(CORES),ess_can/gateway/hv_gate.py,ess_can/gateway/policy.py,ess_can/
 
 PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 # Whole upgrades and foreign tools: the cores' coverage has to come from the cores' own tests, and costs time here.
-WHOLE  := tests/campaign tests/interop tests/scenario tests/unit/cli
+WHOLE  := tests/campaign tests/interop tests/regression tests/scenario tests/unit/campaign tests/unit/cli
 
 .DEFAULT_GOAL := help
 # Which cases the slice has changes with the commit.

@@ -23,6 +23,7 @@ from ess_can.gateway.config_file import Limits
 from ess_can.sim.pcs import PCS_TRANSITIONS
 from ess_can.sim.rack_states import RACK_TRANSITIONS
 from ess_can.uds.target import Did, Rid
+from tests.campaign.guards import guards_table
 from tests.property.test_hv_gate_conditions import conditions_table
 from tests.regression.catalogue import CATALOGUE, Section
 
@@ -203,6 +204,7 @@ PARTS: Mapping[str, Callable[[], str]] = MappingProxyType(
         "fault-texts": fault_texts,
         "fault-catalogue": fault_catalogue,
         "hv-gate-conditions": conditions_table,
+        "guards": guards_table,
     }
 )
 

@@ -613,10 +613,14 @@ class UdsProtocolError(UdsError):
 
 
 class AccessDenied(UdsError):
-    """The node did not accept our authentication, or is locked for now."""
+    """The node did not accept our authentication, or is locked for now: its response code `nrc`, 0 if none was had."""
 
     exit_code = 84
     default_remedy = "Check the access secret; after too many attempts the node stays locked for its delay time."
+
+    def __init__(self, what: str, *, why: str = "", remedy: str = "", nrc: int = 0) -> None:
+        super().__init__(what, why=why, remedy=remedy)
+        self.nrc = nrc
 
 
 class WrongTarget(UdsError):

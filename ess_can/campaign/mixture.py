@@ -51,7 +51,7 @@ def mixture_of(seed: int) -> Mixture:
     chance = random.Random(f"campaign {seed}")  # noqa: S311 - a simulation has to be repeatable
     site = random_site(chance, seed)
     how_many = chance.choices((0, 1, 2, 3, 4), (1, 6, 6, 4, 3))[0]
-    faults = [random_fault(chance, site) for _ in range(how_many)]
+    faults = [random_fault(kind, chance, site) for kind in chance.sample(_BY_CHANCE, how_many)]
     restarts = tuple(round(chance.uniform(0.05, 20.0), 3) for _ in range(chance.randrange(1, 4)))
     return Mixture(seed, site, tuple(faults), restarts)
 
@@ -89,9 +89,12 @@ NOT_BY_CHANCE = frozenset({FaultKind.FLASH_ROT_RUNNING})
 """While an upgrade erases the other bank no node can survive that the image it runs goes bad, too."""
 
 
-def random_fault(chance: random.Random, site: Site) -> str:
-    """A fault of any kind but those that leave nothing to be saved, as text."""
-    kind = chance.choice([kind for kind in FaultKind if kind not in NOT_BY_CHANCE])
+_BY_CHANCE = [kind for kind in FaultKind if kind not in NOT_BY_CHANCE]
+"""No kind comes twice in a run: what ends by itself puts back what it found, and that would be the other's doing."""
+
+
+def random_fault(kind: FaultKind, chance: random.Random, site: Site) -> str:
+    """A fault of this kind, as text."""
     text = _MAKERS[kind](kind, chance, site)
     return parse_fault(text).text
 

@@ -200,7 +200,8 @@ class Isolation:
     async def hold_open(self) -> None:
         """Leave the plant open and locked, from whatever state: nothing opens unless it is proved without load.
 
-        Raises what `ramp_down` and `open_contactors` raise, and ContactorsNotOpening when the lock is not acknowledged.
+        Raises what `ramp_down` and `open_contactors` raise, and ContactorsNotOpening when the lock is not acknowledged;
+        a rack that reports a weld is not proved open.
         """
         if not (self._is_locked() and self._all_open()):
             await self.ramp_down()
@@ -215,6 +216,7 @@ class Isolation:
             raise ContactorsNotOpening(
                 "the plant does not acknowledge that it is open and locked", why=self._describe()
             )
+        self._refuse_weld()  # whatever the feedback says of that contactor
 
     def _is_locked(self) -> bool:
         pcs = self._pcs()

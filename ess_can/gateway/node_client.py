@@ -30,6 +30,7 @@ from ess_can.errors import (
     VerificationFailed,
     WrongTarget,
 )
+from ess_can.gateway.authentication import Authentication
 from ess_can.identity import NodeType, Version
 from ess_can.image.content import ImageContent
 from ess_can.uds import exchange
@@ -179,16 +180,7 @@ class NodeClient:
     async def authenticate(self, algorithm: AccessAlgorithm) -> None:
         """27: unlock the node.  In the extended or programming session.  Raises AccessDenied."""
         serial = await self._ask(exchange.read_identifier(Did.SERIAL_NUMBER))
-        for last in (False, False, True):
-            try:
-                challenge = await self._ask(exchange.request_seed())
-                if challenge is not None:
-                    await self._ask(exchange.send_key(algorithm.answer(challenge, serial)))
-                return
-            except (UdsTimeout, IsoTpError):  # a challenge serves once: only the pair can be repeated
-                if last:
-                    raise
-                self.repeated += 1
+        await Authentication(self._ask, algorithm, serial, self._count_repeat).run()
 
     async def announce(self, size: int, sha256: bytes) -> None:
         """31 01 FF00: announce an image of `size` bytes, so that the node gives up what its inactive bank holds.
@@ -311,6 +303,9 @@ class NodeClient:
                 raise FlashWriteFailed("the node could not program its flash", why=error.why) from error
             raise
 
+    def _count_repeat(self) -> None:
+        self.repeated += 1
+
     async def _ask(self, wanted: Exchange[T]) -> T:
         """Ask until there is an answer, or an error that asking again cannot mend."""
         async with self._turn:
@@ -334,7 +329,7 @@ class NodeClient:
     async def _once(self, wanted: Exchange[T]) -> Answered | Failed | EssCanError:
         waiter: asyncio.Future[Answered | Failed | EssCanError] = asyncio.get_running_loop().create_future()
         self._waiter = waiter
-        payload = self._session.request(wanted.request, now())
+        payload = self._session.request(wanted.request, now(), wanted.late_s)
         try:
             async with asyncio.timeout(self._patience.send_limit):
                 await self._transport.send(payload)

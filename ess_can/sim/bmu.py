@@ -45,6 +45,7 @@ class BmuApplication:
 
     def start(self, link: StationLink, behaviour: Behaviour, now: float) -> None:
         """See `ess_can.sim.node.Application`."""
+        self.control.off = False
         self._link = link
         self._behaviour = behaviour
         link.subscribe(EmsPcsCommand, self._on_command)
@@ -69,6 +70,7 @@ class BmuApplication:
         self._cycles.clear()
         if self._link is not None:
             self.control.power_cycle(now)
+            self.control.off = True
         self._link = None
 
     def hang(self) -> None:

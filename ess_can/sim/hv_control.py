@@ -70,7 +70,7 @@ class RackControl:
     """One BMU's high-voltage part.  A rack whose main contactors are found closed at construction starts closed.
 
     `hold_open` belongs to the node: set while a programming session is active or the running image is unconfirmed.
-    `hung` until its watchdog restarts it, it does not act.
+    `hung` until its watchdog restarts it, and `off` until its MCU runs again, it does not act.
     `refusal` says why the last order CLOSE was not followed; None if it was, or if there was none.  Whoever watches is
     in `on_event`, and in `on_clear`, called with the name of whoever cleared the latches.
     """
@@ -97,6 +97,7 @@ class RackControl:
     def _boot(self, now: float) -> None:
         """Begin with nothing but the stored latches."""
         self.hung = False
+        self.off = False
         self._latches = self._store.load()
         self._own = RackEvidence(self.hardware, self.spec.evidence)
         self._pcs = PcsEvidence(self.spec.evidence)
@@ -239,6 +240,8 @@ class RackControl:
         if self.hung:
             return
         self._own.update(not WELDS.isdisjoint(self._latches), now)
+        if self.off:
+            return
         self._latch_inputs()
         if self._latches and self.rack_state is not RackState.FAULT and self.rack_state is not RackState.CLOSED:
             self._release_all(now)

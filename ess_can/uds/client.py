@@ -3,6 +3,16 @@
 An answer counts only if it fits the outstanding request: service, sub-function, and what the service echoes (data or
 routine identifier, block counter; 22 asks for one identifier at a time).  Anything else, above all a late answer to an
 earlier request, is counted and ignored (U14).  Negative answers carry no echo; they fit by service.
+
+The echo cannot tell the answers to a request and to its repetition apart.  Where the earlier one would mislead, which
+is a challenge (27 11) that the repetition voids, the answer is waited for longer than P2 (`Exchange.late_s`), and a key
+that is refused after all costs one more challenge (`ess_can.gateway.authentication`).  Elsewhere the earlier answer
+says the same as the later one, because requests are served in their order and the repetition changes nothing:
+10 enters the same session again, before anything that follows; 22 reads again; 31 announces, verifies, activates,
+confirms or gives up the same once more, and a node that is still at it says so (21); 34 has one answer for a node; 36
+echoes its counter; 37 is answered alike.  11 is never repeated, its answer decides nothing (the boot counter does), and
+3E asks for no answer.  What is late by more than an operation is caught by the node: it verifies, or refuses, by its
+own state.
 """
 
 from __future__ import annotations
@@ -105,6 +115,7 @@ Event = Answered | Pending | Failed | KeepAlive
 class _Outstanding:
     payload: bytes
     began_at: float
+    late_s: float
     deadline: float | None = None  # none before the request has left
     pending: int = 0
 
@@ -131,12 +142,15 @@ class UdsClientSession:
         """When `tick` is to be called, in loop seconds; None if nothing is due."""
         return self._keep_alive_at if self._outstanding is None else self._outstanding.deadline
 
-    def request(self, request: Request | bytes, now: float) -> bytes:
-        """Begin a request that expects an answer; gives its bytes.  Raises UsageError while another is outstanding."""
+    def request(self, request: Request | bytes, now: float, late_s: float = 0.0) -> bytes:
+        """Begin a request that expects an answer; gives its bytes.  Raises UsageError while another is outstanding.
+
+        The answer may be late by `late_s` seconds beyond P2.
+        """
         if self._outstanding is not None:
             raise UsageError("a UDS client has one request at a time", remedy="Wait for the answer, or abandon it.")
         payload = request if isinstance(request, bytes) else request.get_payload()
-        self._outstanding = _Outstanding(payload, began_at=now)
+        self._outstanding = _Outstanding(payload, began_at=now, late_s=late_s)
         return payload
 
     def sent(self, now: float) -> None:
@@ -144,7 +158,7 @@ class UdsClientSession:
         outstanding = self._outstanding
         if outstanding is not None and outstanding.deadline is None:
             outstanding.began_at = now
-            outstanding.deadline = now + self._p2 + self._timing.margin
+            outstanding.deadline = now + self._p2 + self._timing.margin + outstanding.late_s
 
     def abandon(self, now: float) -> None:
         """Nobody waits for the answer any more; if it comes, it will not fit the next request."""
@@ -240,7 +254,7 @@ def refusal(service: int, nrc: int) -> UdsError:
     """The error for a negative response: AccessDenied for 33, 35, 36 and 37, else UdsNegativeResponse."""
     name = Response.Code.get_name(nrc)
     if nrc in _ACCESS_REFUSALS:
-        return AccessDenied(f"the node refuses access for service {service:02X}", why=f"NRC {nrc:02X} {name}")
+        return AccessDenied(f"the node refuses access for service {service:02X}", why=f"NRC {nrc:02X} {name}", nrc=nrc)
     return UdsNegativeResponse(
         f"the node refuses service {service:02X}", why=f"NRC {nrc:02X} {name}", service=service, nrc=nrc
     )

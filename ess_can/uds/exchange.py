@@ -32,6 +32,9 @@ from ess_can.uds.target import Did, Rid
 
 T = TypeVar("T")
 
+LATE_S = 1.0
+"""How late the answer to 27 11 may be, beyond P2: as long as ISO-TP lets its first frame wait for flow control."""
+
 MAX_BLOCK_DATA = 64 * 1024
 """The most data, in bytes, that we put into one TransferData, however much more a node allows."""
 
@@ -41,12 +44,14 @@ class Exchange(Generic[T]):
     """A request and the meaning of its positive answer.
 
     `repeats` says how often the request may be sent again when its answer is lost: as often as doing it twice is
-    harmless on the node.
+    harmless on the node.  `late_s`: so many seconds beyond P2 its answer is waited for, because it must not be taken
+    for the answer to a repetition.
     """
 
     request: Request
     read: Callable[[Response], T]
     repeats: int = 2
+    late_s: float = 0.0
 
     def decode(self, response: Response) -> T:
         """The answer's meaning.  Raises UdsProtocolError if it does not fit."""
@@ -117,7 +122,8 @@ def request_seed() -> Exchange[bytes | None]:
             raise ValueError(f"the challenge has {len(seed)} bytes, not {CHALLENGE_LENGTH}")
         return seed if any(seed) else None
 
-    return Exchange(SecurityAccess.make_request(REQUEST_SEED, SecurityAccess.Mode.RequestSeed), read, repeats=0)
+    request = SecurityAccess.make_request(REQUEST_SEED, SecurityAccess.Mode.RequestSeed)
+    return Exchange(request, read, repeats=0, late_s=LATE_S)
 
 
 def send_key(key: bytes) -> Exchange[None]:

@@ -18,7 +18,7 @@ class MemoryLink:
     """Messages take `LATENCY` each way.  `requests` and `answers` record what was sent, in hex.
 
     `lose_request`, `lose_answer` say of the n-th message (from 0) whether it vanishes; `fail_send` gives the error that
-    sending it ends with.
+    sending it ends with, `answer_delay` how many seconds more an answer takes: others overtake it.
     """
 
     bench: Bench
@@ -28,6 +28,7 @@ class MemoryLink:
     lose_request: Callable[[int], bool] = lambda _: False
     lose_answer: Callable[[int], bool] = lambda _: False
     fail_send: Callable[[int], EssCanError | None] = lambda _: None
+    answer_delay: Callable[[int], float] = lambda _: 0.0
     closed: bool = False
     closing_s: float = 0.0
     _on_message: Callable[[bytes, float], None] = field(init=False)
@@ -75,7 +76,7 @@ class MemoryLink:
             number = len(self.answers)
             self.answers.append(message.hex())
             if not self.lose_answer(number):
-                loop.call_later(LATENCY, self.deliver, message)
+                loop.call_later(LATENCY + self.answer_delay(number), self.deliver, message)
         if self.bench.server.reset_pending:
             self.bench.server.perform_reset(loop.time())
         if self._timer is not None:

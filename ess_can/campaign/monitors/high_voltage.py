@@ -217,7 +217,7 @@ class HighVoltageMonitor:
 
     def _on_step(self, now: float) -> None:
         for number, control in enumerate(self._plant.racks):
-            if control.latches is not self._latches[number]:
+            if control.latches is not self._latches[number] and self._has_power(control):
                 self._judge_latches(number, control)
         off = self._off_since
         for address, node in self._plant.nodes.items():
@@ -228,6 +228,11 @@ class HighVoltageMonitor:
                 off[address] = now
         if self._has_pcs and self._plant.pcs.locked is not self._locked:
             self._judge_lock()
+
+    def _has_power(self, control: RackControl) -> bool:
+        """Whether its BMU has: a latch whose very writing cut its power off was never there."""
+        node = self._plant.nodes.get(NodeAddress(NodeType.BMU, control.index))
+        return node is None or node.flash.power.powered
 
     def _judge_lock(self) -> None:
         self._locked = self._plant.pcs.locked

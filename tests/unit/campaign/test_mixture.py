@@ -40,6 +40,12 @@ def test_there_are_up_to_four_faults_and_sometimes_none() -> None:
     assert counts[0] < 0.1 * len(MIXTURES)
 
 
+def test_no_kind_comes_twice_in_a_run() -> None:
+    for mixture in MIXTURES:
+        kinds = [parse_fault(text).kind for text in mixture.faults]
+        assert len(kinds) == len(set(kinds))
+
+
 def test_most_faults_strike_where_it_matters() -> None:
     texts = " ".join(text for mixture in MIXTURES for text in mixture.faults)
     for phase in ("PROGRAM", "TRIAL_BOOT", "CONFIRM", "RECONNECT", "ROLL_BACK"):

@@ -434,6 +434,70 @@ def test_authentication_gives_up_after_three_losses() -> None:
     assert link.requests.count("2711") == 3
 
 
+# --- U14: answers to a challenge and to the next one look alike ----------------------------------
+
+
+async def unlock(node: NodeClient, _: MemoryLink) -> int:
+    await node.enter_extended()
+    await node.authenticate(CmacAccess(SECRET))
+    return node.repeated
+
+
+@pytest.mark.parametrize("delay_s", [0.16, 0.3, 1.0])
+def test_u14_a_challenge_that_comes_late_is_taken_before_another_is_asked_for(delay_s: float) -> None:
+    link = MemoryLink(Bench())
+    link.answer_delay = lambda number: delay_s if only("6711", link)(number) else 0.0
+    assert with_node(unlock, link) == 0
+    assert len(link.bench.challenges.given) == 1
+    assert link.bench.server.unlocked
+
+
+@pytest.mark.parametrize("delay_s", [1.16, 1.2])
+def test_u14_a_challenge_that_is_taken_for_the_next_one_costs_a_wrong_key_and_no_more(delay_s: float) -> None:
+    """The first one comes when another was asked for, whose own answer is still on its way."""
+    link = MemoryLink(Bench())
+    delays = {1: delay_s, 2: 0.1}
+
+    def late(number: int) -> float:
+        return delays.get(len(link.bench.challenges.given), 0.0) if link.answers[number].startswith("6711") else 0.0
+
+    link.answer_delay = late
+    assert with_node(unlock, link) == 2
+    assert link.answers.count("7f2735") == 1
+    assert link.bench.server.unlocked
+    assert link.bench.store.state.failed_attempts == 0
+
+
+def test_u14_with_a_wrong_secret_late_challenges_do_not_lock_the_node() -> None:
+    link = MemoryLink(Bench())
+    link.lose_answer = only("6711", link)
+
+    async def work(node: NodeClient, _: MemoryLink) -> None:
+        await node.enter_extended()
+        await node.authenticate(CmacAccess(bytes(16)))
+
+    error = refused(work, link)
+    assert isinstance(error, AccessDenied)
+    assert error.nrc == Nrc.INVALID_KEY
+    assert sum(request.startswith("2712") for request in link.requests) == 2
+    assert not link.bench.store.state.delay_armed
+
+
+def test_u14_every_answer_may_be_late_and_overtaken() -> None:
+    """So late that each request is repeated first, by any amount from then on, one answer at a time."""
+    clean = MemoryLink(Bench())
+    with_node(lambda node, link: whole(node, link), clean)
+    for number in range(len(clean.answers)):
+        if clean.answers[number].startswith("5101"):
+            continue  # a restart is not repeated
+        for delay_s in (0.149, 0.155, 0.2, 0.31, 1.2):
+            link = MemoryLink(Bench())
+            link.answer_delay = lambda n, late=number, by=delay_s: by if n == late else 0.0  # type: ignore[misc]
+            with_node(lambda node, link: whole(node, link), link)
+            assert link.bench.target.acts[-1] == "confirm", (number, delay_s)
+            assert bytes(link.bench.target.bank) == IMAGE
+
+
 # --- T5: no room for a block --------------------------------------------------------------------
 
 

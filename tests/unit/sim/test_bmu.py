@@ -192,6 +192,22 @@ def test_stopped_it_is_silent_and_its_contactors_drop() -> None:
         assert len(status) in (heard + 2, heard + 3)
         assert not rig.hardware.rack.main_minus.closed
         rig.application.stop(rig.time)  # once more changes nothing
+        assert rig.control.rack_state is RackState.INIT
+
+    on_rig(script)
+
+
+def test_without_its_mcu_it_neither_acts_nor_remembers() -> None:
+    async def script(rig: Rig) -> None:
+        rig.start()
+        await pause(0.5)
+        rig.application.stop(rig.time)
+        rig.hardware.fire = True
+        await pause(1.0)
+        assert (rig.control.rack_state, rig.control.latches) == (RackState.INIT, frozenset())
+        rig.hardware.fire = False
+        rig.start()
+        await pause(0.5)
         assert rig.control.rack_state is RackState.OPEN
 
     on_rig(script)

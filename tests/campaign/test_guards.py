@@ -1,0 +1,27 @@
+"""Each safety guard is switched off in turn, and the run that is directed at it must say so."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.campaign.conftest import Count
+from tests.campaign.guard import Guard, with_all_guards
+from tests.campaign.guards import GUARDS, guards_table
+
+
+@pytest.mark.parametrize("guard", GUARDS, ids=lambda guard: guard.name)
+def test_a_guard_that_is_off_is_missed(guard: Guard, monkeypatch: pytest.MonkeyPatch, count: Count) -> None:
+    assert with_all_guards(guard.run) == "", "with the guard in its place"
+    guard.off(monkeypatch)
+    wrong = guard.run.wrong()
+    assert guard.mark in wrong, wrong or "nobody misses it"
+    count("guards switched off, each caught", 1)
+
+
+def test_no_guard_is_named_twice() -> None:
+    names = [guard.name for guard in GUARDS]
+    assert len(set(names)) == len(names)
+
+
+def test_the_table_has_a_row_for_each() -> None:
+    assert guards_table().count("\n") == len(GUARDS) + 1
