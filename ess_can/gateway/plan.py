@@ -9,7 +9,16 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from ess_can.bus.clock import now, pause, until
-from ess_can.errors import BusSilent, DbcMismatch, EssCanError, NodeUnhealthy, NoValidTraffic, WrongNodeType
+from ess_can.errors import (
+    BusSilent,
+    DbcMismatch,
+    EssCanError,
+    IsoTpError,
+    NodeUnhealthy,
+    NoValidTraffic,
+    UdsError,
+    WrongNodeType,
+)
 from ess_can.gateway.bus_load import BusLoad
 from ess_can.gateway.node_client import NodeIdentity
 from ess_can.gateway.phases import NodeStep
@@ -177,7 +186,11 @@ def on_trial(master: StationMaster) -> set[NodeAddress]:
 
 async def identify(master: StationMaster, address: NodeAddress) -> NodeIdentity:
     """Ask one node who it is.  Raises WrongTarget or DbcMismatch when it is not who it should be."""
-    identity = await master.client(address).identify()
+    try:
+        identity = await master.client(address).identify()
+    except (IsoTpError, UdsError) as error:
+        error.why = _why(master, error.why)  # a node whose flow control was lost with the bus is busy for a while
+        raise
     heard = master.view.nodes.get(address)
     hardware_id = None if heard is None else heard.value.hardware_id
     serial = master.config.serial_of(address)

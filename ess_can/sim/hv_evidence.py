@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from ess_can.signals.messages import ContactorState, PcsState, PcsStatus
 from ess_can.sim.rack import RackHardware, RackReadings
 
+_ROUNDING_S = 0.001
+"""Statuses a cycle apart on a wire do not arrive a cycle apart to the last bit."""
 _ALL_OPEN = (ContactorState.OPEN, ContactorState.OPEN, ContactorState.OPEN)
 
 
@@ -214,8 +216,13 @@ class PcsEvidence:
         return self._status if now - self._received_at <= self._spec.pcs_status_age_s else None
 
     def held_open(self, now: float) -> bool:
-        """Whether the PCS is proved in standby, open, without current and locked, for the settling time."""
-        return self.fresh(now) is not None and self._held_open.for_at_least(self._spec.off_settling_s, now)
+        """Whether the PCS is proved in standby, open, without current and locked, for the settling time.
+
+        Its own word spans that time: what came at once from a queue is one moment, however long ago.
+        """
+        return self.fresh(now) is not None and self._held_open.for_at_least(
+            self._spec.off_settling_s - _ROUNDING_S, self._received_at
+        )
 
 
 def _below(value: float | None, limit: float) -> bool:

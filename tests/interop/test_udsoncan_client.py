@@ -81,7 +81,8 @@ class Bench:
         self.plant.start()
         self.scene = Scene(self.plant)
         self.connection = PlantConnection(self.loop, self.plant)
-        self._link = StationLink(self.scene.gateway, self.plant.codec)
+        # Not the gateway, of whom more is asked before it commands.
+        self._link = StationLink(self.plant.wire.controller("commander"), self.plant.codec)
         self._order = PcsCommandCode.ZERO_POWER
         self._orders = Cycle(0.05, self._send_order)
         await pause(1.0)

@@ -151,9 +151,16 @@ def _bus() -> Iterator[Row]:
         _in(
             "unit/gateway/test_hv_gate.py",
             "TestTokens::test_a_late_answer_is_as_old_as_its_question",
+            "TestQueued::test_a_burst_counts_as_one",
+            "TestQueued::test_the_first_of_a_burst_makes_the_evidence_no_newer_than_it_is",
         )
         + _in("unit/bus/test_station.py", "test_a_repeated_frame_is_rejected")
-        + _in("unit/sim/test_hv_evidence.py", "test_evidence_that_nobody_looked_at_is_old"),
+        + _in(
+            "unit/sim/test_hv_evidence.py",
+            "test_evidence_that_nobody_looked_at_is_old",
+            "test_statuses_that_come_at_once_prove_nothing_later_either",
+        )
+        + _in("scenario/test_queued_evidence.py", "test_a_burst_of_old_statuses_is_no_settling_time"),
     )
     yield Row(
         "B10",

@@ -71,7 +71,11 @@ def test_at_the_same_instant_both_are_refused(apart_s: float) -> None:
     for report in seen.reports:
         assert report.result is Phase.REFUSED
         assert report.error is not None
-        assert report.error.name in ("ID_CONFLICT", "BUS_OFF")
+        # Who sends first again never hears the other, and the node still waits for what was lost.
+        assert report.error.name == "ID_CONFLICT" or (
+            report.error.name == "UDS_TIMEOUT" and "the adapter warned: the controller went bus-off" in report.error.why
+        )
+    assert any(report.error is not None and report.error.name == "ID_CONFLICT" for report in seen.reports)
     assert (seen.erasures, seen.commanders, seen.versions, seen.violations) == (0, [], {str(OLD)}, [])
 
 

@@ -231,6 +231,17 @@ def test_one_status_that_is_not_at_rest_voids_the_pcs_evidence(status: PcsStatus
     assert not evidence.held_open(now + 0.1)
 
 
+def test_statuses_that_come_at_once_prove_nothing_later_either() -> None:
+    """They waited in a queue: what followed is not known."""
+    evidence = PcsEvidence(EvidenceSpec())
+    for n in range(12):
+        evidence.receive(AT_REST, 1.0 + n * 0.00025)
+    assert not evidence.held_open(1.0)
+    assert not evidence.held_open(1.24)
+    evidence.receive(AT_REST, 1.2)
+    assert evidence.held_open(1.24)
+
+
 def test_one_rejected_status_voids_the_pcs_evidence() -> None:
     evidence = PcsEvidence(EvidenceSpec())
     now = heard(evidence, AT_REST, 1.0, 1.0)
