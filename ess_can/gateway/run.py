@@ -226,8 +226,8 @@ class _Attempt:
 
     async def _check(self, master: StationMaster) -> None:
         """See whether it may start, and decide what is to be done.  Reads the plant and changes nothing."""
-        if self._gives_up and self._earlier is None:
-            raise NothingToResume("no upgrade stands unfinished", why="every one in the journal ended")
+        if self._gives_up:
+            self._unfinished()
         self._load = await hear(master, BusLoad(self._bus, self._setup.bit_timing), self._start)
         require_allowed(master, self._start)
         master.watch.arm()  # from here on we speak: nobody else may speak as we do
@@ -236,26 +236,33 @@ class _Attempt:
         self._found = view.connection(config.racks, now() - FRESH_S)
         if self._earlier is not None:
             self._found = self._earlier.found(view, config, now())
-            release = "" if self._upgrade is None or self._gives_up else self._upgrade.manifest.release_name
-            self._log.tell(Decided(now(), decision(self._earlier, self._plan, config, self._found, release)))
         if not self._report.dry_run and (self._has_work(master) or self._earlier is not None):
             await self._log.begin(partial(self._open_record, has_work=self._has_work(master)))
             self._log.evidence(self._checked())
+        if self._earlier is not None:  # told once the record of it is open
+            release = "" if self._upgrade is None or self._gives_up else self._upgrade.manifest.release_name
+            self._log.tell(Decided(now(), decision(self._earlier, self._plan, config, self._found, release)))
         require_allowed(master, self._start)
 
     async def _make_plan(self, master: StationMaster) -> Plan:
         earlier, upgrade = self._earlier, self._upgrade
-        if self._gives_up and earlier is not None:
-            plan = await plan_to_give_up(earlier, master, upgrade, self._log.tell)
-            if upgrade is None or not is_complete(plan, upgrade, master.config):
-                return plan
-            self._log.note("every node is confirmed already: there is nothing to give up")
-            self._gives_up = False
-            return Plan(up_to_date=plan.up_to_date)
-        if upgrade is None:
-            return Plan()
+        if upgrade is None or self._gives_up:
+            return await self._plan_to_give_up(master)
         plan = await make_plan(master, upgrade, self._log.tell, self._start)
         return plan if earlier is None or earlier.left_nothing_to(upgrade) else leftovers_of(earlier, master, plan)
+
+    async def _plan_to_give_up(self, master: StationMaster) -> Plan:
+        plan = await plan_to_give_up(self._unfinished(), master, self._upgrade, self._log.tell)
+        if self._upgrade is None or not is_complete(plan, self._upgrade, master.config):
+            return plan
+        self._log.note("every node is confirmed already: there is nothing to give up")
+        self._gives_up = False
+        return Plan(up_to_date=plan.up_to_date)
+
+    def _unfinished(self) -> Earlier:
+        if self._earlier is None:
+            raise NothingToResume("no upgrade stands unfinished", why="every one in the journal ended")
+        return self._earlier
 
     @property
     def _supersedes(self) -> bool:
@@ -283,7 +290,7 @@ class _Attempt:
         else:
             if report.expected is not None:
                 self._log.tell(Estimated(now(), report.expected))
-            replan = None if self._gives_up else self._replan(master)
+            replan = None if self._upgrade is None or self._gives_up else self._replan(master, self._upgrade)
             await Upgrade(master, plan, self._log, replan).run(report, self._found)
 
     def _phase_without_work(self) -> Phase:
@@ -291,9 +298,9 @@ class _Attempt:
             return Phase.ROLLED_BACK
         return Phase.NOTHING_TO_DO if self._earlier is None or self._supersedes else Phase.DONE
 
-    def _replan(self, master: StationMaster) -> Replan:
+    def _replan(self, master: StationMaster, upgrade: VerifiedUpgrade) -> Replan:
         async def again() -> Plan:
-            return Plan() if self._upgrade is None else await make_plan(master, self._upgrade, self._log.tell)
+            return await make_plan(master, upgrade, self._log.tell)
 
         return again
 

@@ -230,7 +230,8 @@ class Upgrade:
 
     async def _persist(self, work: Callable[[], Awaitable[None]], nodes: list[NodeUpgrade]) -> None:
         """Do the work under a permit; after a fault that may pass, prove HV-off again and do it again."""
-        for attempt in range(1, self._times.program_attempts + 1):
+        attempt = 1
+        while True:
             permit = await self._prove_off(self._times.permit_regain_s)
             try:
                 async with permit:
@@ -246,6 +247,7 @@ class Upgrade:
             finally:
                 self._master.interlock.release(permit)
             await pause(attempt * _BREATH_S)
+            attempt += 1
 
     async def _boot_all_on_trial(self, before: dict[int, RackView]) -> None:
         """Have every node boot its new image once, and see each come up with it and measure what it did `before`."""

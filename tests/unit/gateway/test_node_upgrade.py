@@ -156,9 +156,9 @@ def begun(journal: Journal) -> bool:
     return True
 
 
-def play(scenario: Callable[[Bench], Awaitable[None]]) -> Bench:
+def play(scenario: Callable[[Bench], Awaitable[None]], make: Callable[[], Bench] = Bench) -> Bench:
     async def start() -> Bench:
-        bench = Bench()
+        bench = make()
         await bench.log.begin(begun)
         await scenario(bench)
         return bench
@@ -450,3 +450,34 @@ def test_what_is_worth_another_try(error: HvPermitRevoked, again: bool) -> None:
 
 
 async def _nothing(_bench: Bench) -> None: ...
+
+
+def test_the_record_of_a_node_that_was_sent_nothing() -> None:
+    async def scenario(bench: Bench) -> None:
+        bench.hears(new=False)
+        bench.node.complete_record()
+
+    record = play(scenario).node.record
+    assert (record.runs, record.bytes_sent, record.wire_efficiency) == (replace(OLD, build=0), 0, None)
+
+
+def test_a_node_on_trial_is_not_programmed_over_its_only_confirmed_image() -> None:
+    async def scenario(bench: Bench) -> None:
+        bench.hears(ImageState.TRIAL)
+        with pytest.raises(TrialBootFailed, match="bmu1 runs an image on trial"):
+            await bench.node.program()
+
+    assert play(scenario).calls == ["identify"]
+
+
+@pytest.mark.parametrize("hung_up", [False, True])
+def test_an_image_is_verified_again_before_it_is_activated_only_if_the_session_was_lost(hung_up: bool) -> None:
+    async def scenario(bench: Bench) -> None:
+        await bench.node.program()
+        if hung_up:
+            await bench.node.hang_up()
+            bench.answer = replace(bench.answer, resume_state=ResumeState(SIZE, IMAGE.sha256))
+        bench.calls.clear()
+        await bench.node.activate_on_trial()
+
+    assert play(scenario).calls == [*((*START, "verify") if hung_up else ()), "activate"]

@@ -12,6 +12,7 @@ from ess_can.bus.clock import now, pause
 from ess_can.bus.station import StationLink
 from ess_can.can.frame import CanFrame
 from ess_can.errors import (
+    BusOverloaded,
     BusSilent,
     DbcMismatch,
     DependencyUnmet,
@@ -19,6 +20,7 @@ from ess_can.errors import (
     ErrorPassive,
     IdConflict,
     NodeMissing,
+    NodeUnhealthy,
     NoValidTraffic,
     SecurityDowngrade,
     UdsTimeout,
@@ -27,6 +29,7 @@ from ess_can.errors import (
     WrongNodeType,
     WrongTarget,
 )
+from ess_can.gateway.bus_load import BusLoad
 from ess_can.gateway.config import GatewayConfig
 from ess_can.gateway.node_client import NodeIdentity
 from ess_can.gateway.phases import NodeStep
@@ -35,6 +38,7 @@ from ess_can.gateway.plan import (
     Plan,
     ask_state,
     facts_of,
+    hear,
     identify,
     listen,
     make_plan,
@@ -42,6 +46,7 @@ from ess_can.gateway.plan import (
     require_askable,
 )
 from ess_can.gateway.plant_view import PlantView
+from ess_can.gateway.policy import Start
 from ess_can.gateway.progress import NodeStepEntered, ignore
 from ess_can.gateway.station_master import StationMaster
 from ess_can.gateway.watch import PlantWatch
@@ -363,3 +368,57 @@ class TestIdentify:
     def test_another_dbc(self) -> None:
         with pytest.raises(DbcMismatch):
             self.identify(replace(identity(BMU1), dbc_sha256=bytes(32)))
+
+
+class _Others:
+    """What others take of the bus."""
+
+    def __init__(self, load: float) -> None:
+        self.load = load
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *_error: object) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("load", "known", "error"),
+    [(0.2, True, None), (0.99, True, BusOverloaded), (0.2, False, NoValidTraffic), (0.99, False, BusOverloaded)],
+)
+def test_a_bus_without_room_is_graver_than_hearing_nothing_on_it(
+    load: float, known: bool, error: type[Exception] | None
+) -> None:
+    async def scenario() -> None:
+        bus, peer = bus_pair()
+        master = station(bus)
+        if known:
+            ScriptedPlant(peer).start()
+        bus.deliver(CanFrame(0x7FF, b""))
+        listening = hear(master, cast(BusLoad, _Others(load)))
+        if error is None:
+            assert await listening == load
+        else:
+            with pytest.raises(error):
+                await listening
+        assert bus.sent == []
+
+    run_virtual(scenario())
+
+
+def test_a_node_on_trial_that_nobody_resumes_is_refused_by_name() -> None:
+    """Its Node_Info said otherwise: the identifiers are what counts."""
+    trial = identity(BMU2)
+    trial = replace(trial, boot_state=replace(trial.boot_state, standing=ImageState.TRIAL))
+
+    async def scenario() -> None:
+        bus, peer = bus_pair()
+        plant = ScriptedPlant(peer)
+        plant.start()
+        master = station(bus, identity(BMU1), trial)
+        await pause(0.2)
+        upgrade = open_upgrade_file(small_upgrade(small_image(version=NEW)), RING)
+        with pytest.raises(NodeUnhealthy, match="bmu2 does not run a confirmed image"):
+            await make_plan(master, upgrade, ignore)
+        assert [left.address for left in (await make_plan(master, upgrade, ignore, Start.RESUMED)).leftovers] == [BMU2]
+
+    run_virtual(scenario())

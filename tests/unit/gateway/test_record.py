@@ -12,8 +12,9 @@ import pytest
 
 from ess_can.errors import HvClosed, JournalError, JournalUnwritable
 from ess_can.gateway import record as module
+from ess_can.gateway.estimate import Estimate, ExpectedPhase
 from ess_can.gateway.phases import Phase
-from ess_can.gateway.progress import Event, Noted, PhaseEntered
+from ess_can.gateway.progress import Decided, Estimated, Event, Noted, PhaseEntered
 from ess_can.gateway.record import UpgradeLog
 from ess_can.gateway.report import Report
 from ess_can.journal.entries import Deed, Entry, Kind
@@ -237,10 +238,81 @@ def test_what_is_told_is_recorded_too() -> None:
         log.enter(Phase.RAMP_DOWN, "because")
         log.note("so")
         log.evidence("measured")
+        log.tell(Estimated(0.0, Estimate((ExpectedPhase(Phase.PROVE_HV_OFF, 7.5),), 4.25)))
+        log.tell(Decided(0.0, "goes on"))
         assert log.phase is Phase.RAMP_DOWN
         await log.end(closes)
 
     run_virtual(work())
-    assert [type(event) for event in heard] == [Noted, PhaseEntered, Noted]
+    assert [type(event) for event in heard] == [Noted, PhaseEntered, Noted, Estimated, Decided]
     texts = [entry.text for entry in disk.entries if entry.kind in (Kind.PHASE, Kind.NOTE, Kind.EVIDENCE)]
-    assert texts == ["ramp-down (because)", "so", "measured"]
+    expected = "expected: transfer 4.2 s, high voltage off 7.5 s"
+    assert texts == ["ramp-down (because)", "so", "measured", expected, "goes on"]
+
+
+def test_what_is_cancelled_while_its_intent_waits_for_the_disk_is_not_written_at_all() -> None:
+    disk = Disk()
+
+    async def work() -> None:
+        log = log_on(disk)
+        await log.begin(begun)
+        disk.open.clear()
+        log.note("the disk is slow")
+
+        async def deed() -> None:
+            async with log.doing(Deed.ACTIVATE, "bmu1"):
+                raise AssertionError("it was begun")
+
+        task = asyncio.create_task(deed())
+        await asyncio.wait({task}, timeout=0.05)
+        task.cancel()
+        await asyncio.wait({task}, timeout=1.0)
+        assert task.cancelled()
+        disk.open.set()
+        await log.end(closes)
+        assert log.error is None
+
+    asyncio.run(work())
+    assert [entry.kind for entry in disk.entries] == [Kind.BEGAN, Kind.NOTE, Kind.ENDED]
+
+
+def test_a_deed_that_is_dropped_without_its_end_has_no_result() -> None:
+    """As when the process goes: nobody waits for it any more, and only the plant knows what became of it."""
+    disk = Disk()
+
+    async def work() -> None:
+        log = log_on(disk)
+        await log.begin(begun)
+        deed = log.doing(Deed.TRANSFER, "bmu1")
+        await deed.__aenter__()
+        gone = GeneratorExit()
+        await deed.__aexit__(GeneratorExit, gone, None)
+        await log.end(closes)
+
+    run_virtual(work())
+    assert [entry.deed for entry in disk.entries if entry.kind is Kind.INTENT] == [Deed.TRANSFER]
+    assert disk.of(Kind.RESULT) == []
+
+
+@LOOPS
+def test_the_first_failure_is_the_one_that_is_kept(run: Callable[..., None]) -> None:
+    asked: list[str] = []
+
+    async def work() -> None:
+        log = log_on(Disk())
+        await log.begin(begun)
+
+        def fails(_journal: Journal) -> None:
+            asked.append("written")
+            raise JournalUnwritable("the disk is full")
+
+        log.write_later(fails)
+        for _ in range(2):
+            with pytest.raises(JournalUnwritable, match="the disk is full"):
+                await log.write(fails)
+        log.write_later(fails)
+        await log.end(closes)
+        assert str(log.error) == "the disk is full"
+
+    run(work())
+    assert asked == ["written"]

@@ -175,6 +175,14 @@ def station(bus: Bus, config: GatewayConfig) -> StationMaster:
     )
 
 
+async def no_plan() -> Plan:
+    return Plan()
+
+
+def plan_of(*nodes: NodeAddress) -> Plan:
+    return Plan(tuple(NodePlan(address, identity(), IMAGE) for address in nodes))
+
+
 def play(
     hooks: dict[str, Hook] | None = None,
     *,
@@ -184,6 +192,8 @@ def play(
     nodes: tuple[NodeAddress, ...] = (BMU1, BMU2),
     nodes_at_once: int | None = None,
     times: TimeLimits = TIMES,
+    plan: Plan | None = None,
+    replan: module.Replan | None = no_plan,
 ) -> Bench:
     """Upgrade both racks; the bench afterwards.  Whatever happens the report is complete and nothing waits for ever."""
 
@@ -199,9 +209,8 @@ def play(
             await pause(1.0)
             log = UpgradeLog(bench.journal, bench.report, bench.tell)
             await log.begin(begun)
-            plan = Plan(tuple(NodePlan(address, identity(), IMAGE) for address in nodes))
             master.watch.arm()
-            job = module.Upgrade(master, plan, log, no_plan)
+            job = module.Upgrade(master, plan or plan_of(*nodes), log, replan)
             found = bench.report.hv_before = master.view.connection((1, 2), 0.0)
             bench.task = asyncio.create_task(job.run(bench.report, found))
             if at is not None:
@@ -218,10 +227,6 @@ def play(
 def begun(journal: Journal) -> bool:
     journal.begin("a release", b"", sha256(b"").digest(), "")
     return True
-
-
-async def no_plan() -> Plan:
-    return Plan()
 
 
 def raising(error: BaseException) -> Hook:

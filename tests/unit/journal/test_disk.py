@@ -58,12 +58,15 @@ def test_a_write_that_fails_is_the_last(tmp_path: Path, disk_fault: DiskFault) -
     make, error = disk_fault
     broken = False
     journal = opened(tmp_path, failing(lambda sql: make() if broken and sql.startswith("INSERT") else None))
-    entries = recorded(journal)
+    entries, failures = recorded(journal), list[str]()
+    journal.on_failure.append(lambda: failures.append("told"))
     begin(journal)
     seq = journal.intent(Deed.OPEN_CONTACTORS)
+    assert failures == []
     broken = True
     with pytest.raises(error):
         journal.result(seq, ok=True)
+    assert failures == ["told"]
     broken = False
     acts: list[Callable[[], None]] = [
         lambda: journal.result(seq, ok=True),

@@ -9,7 +9,7 @@ from ess_can.errors import SignatureInvalid
 from ess_can.image.node_image import NodeImage
 from ess_can.signals.messages import ImageState
 from ess_can.sim.boot_records import BootRecord, ImageId, NodeRecords
-from ess_can.sim.bootloader import Bootloader, BootReason, decide, provision
+from ess_can.sim.bootloader import BootDecision, Bootloader, BootReason, decide, provision
 from ess_can.sim.flash import Flash
 from ess_can.sim.fram import Fram
 from tests.unit.sim.memory_rig import GEOMETRY, make_image, verify
@@ -214,3 +214,13 @@ def test_provision_refuses_what_would_not_boot() -> None:
     with pytest.raises(ValueError, match="does not fit"):
         provision(flash, records, OLD, verify, bank=2)
     assert records.boot.load() is None
+
+
+def test_whoever_watches_is_told_of_a_boot_unless_power_fails_in_it() -> None:
+    node, told = new_node(), list[BootDecision]()
+    node.on_boot.append(told.append)
+    decision = node.power_up()
+    assert told == [decision]
+    node.flash.power.powered = False
+    node.power_up()
+    assert told == [decision]

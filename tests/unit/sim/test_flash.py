@@ -375,3 +375,11 @@ def test_the_same_seed_tears_the_same_bits() -> None:
 
     assert run(5) == run(5)
     assert run(5) != run(6)
+
+
+def test_whoever_watches_is_told_of_each_refusal() -> None:
+    flash, told = new(), list[FlashError]()
+    flash.on_refuse.append(told.append)
+    assert program(flash, 64, UNIT) is None
+    assert program(flash, 64, UNIT) is FlashError.NOT_ERASED
+    assert told == [FlashError.NOT_ERASED]

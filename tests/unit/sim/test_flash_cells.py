@@ -157,3 +157,21 @@ def test_a_note_that_makes_no_sense_is_refused() -> None:
 def test_speed_divides_the_durations() -> None:
     assert FlashTiming(1.0, 100e-6).divided_by(4.0) == FlashTiming(0.25, 25e-6)
     assert FlashTiming().divided_by(1.0) == FlashTiming()
+
+
+def test_whoever_watches_is_told_of_reading_of_changes_and_of_damage() -> None:
+    memory = FlashCells(memoryview(bytearray(FlashCells.size(GEOMETRY))), GEOMETRY)
+    memory.make_blank()
+    flash = Flash(random.Random(1), cells=memory)
+    flash.running_bank = 0
+    cells, read, changed = memory.banks[1], list[tuple[int, int]](), list[bool]()
+    cells.on_read.append(lambda *place: read.append(place))
+    cells.on_change.append(changed.append)
+    program(flash)
+    assert changed == [False]
+    flash.inject_bit_rot(1, SLOT, 1)
+    flash.inject_ecc_error(1, SLOT + 16)
+    assert changed == [False, True, True]
+    assert read == []
+    assert flash.read(1, SLOT, 16) == bytes([DATA[0] ^ 1]) + DATA[1:16]
+    assert read == [(SLOT, 16)]

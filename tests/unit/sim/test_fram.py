@@ -112,3 +112,13 @@ def test_export_and_restore() -> None:
     assert copy.unstable == {}
     with pytest.raises(ValueError, match="15 bytes"):
         copy.restore(bytes(15))
+
+
+def test_whoever_watches_is_told_of_each_write_however_far_it_came() -> None:
+    power, told = PowerCut(), list[tuple[int, int, bytes]]()
+    fram = new(power)
+    fram.on_write.append(lambda address, length: told.append((address, length, fram.read(address, length))))
+    fram.write(3, b"abc")
+    power.arm(1, CutMode.BEFORE)
+    fram.write(3, b"xyz")
+    assert told == [(3, 3, b"abc"), (3, 3, b"xbc")]

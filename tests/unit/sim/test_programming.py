@@ -14,6 +14,7 @@ from ess_can.sim.flash_cells import FlashAction
 from ess_can.sim.image_verdict import FailureReason
 from ess_can.sim.parts import STM32H743
 from ess_can.sim.power_cut import CutMode
+from ess_can.sim.programming import ProgrammingMemory
 from ess_can.uds.target import BootState, Did, FlashProfile, Nrc, Operation, ResumeState
 from tests.unit.sim.memory_rig import BLOCK, GEOMETRY, Rig, make_image, verify
 
@@ -758,3 +759,20 @@ def test_nothing_happens_without_power() -> None:
     assert rig.state() == before
     rig.power_cycle()
     assert rig.version == "1.0.0"
+
+
+def test_a_download_is_given_up_once_nothing_may_begin_any_more() -> None:
+    rig, allowed = Rig(OLD), [True]
+    rig.memory = ProgrammingMemory(rig.bootloader, rig.config, lambda _now: allowed[0])
+    rig.announce(NEW)
+    assert rig.memory.begin_download(0, len(NEW), rig.now) == BLOCK
+    rig.expect(rig.memory.write(NEW[:BLOCK], rig.now))
+    rig.now += 10 * ERASE_S
+    assert not rig.memory.is_working(rig.now)
+    begun, allowed[0] = len(rig.operations), False
+    rig.wait(rig.memory.write(NEW[BLOCK : 2 * BLOCK], rig.now))
+    assert not rig.memory.is_working(rig.now)
+    assert len(rig.operations) == begun
+    allowed[0] = True  # what was given up does not go on by itself
+    assert rig.memory.write(NEW[2 * BLOCK :], rig.now) is Nrc.REQUEST_SEQUENCE_ERROR
+    assert resume_offset(rig) <= BLOCK
