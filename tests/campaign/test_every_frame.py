@@ -22,7 +22,7 @@ PARTS = 4
 def test_every_frame(way: str, part: int, count: Count) -> None:
     frames = undisturbed().frames
     assert frames > 800
-    indices = chosen(range(frames), quick=12, slice_=240, part=part, parts=PARTS)
+    indices = chosen(range(frames), quick=10, slice_=100, part=part, parts=PARTS)
     wrong = found_wrong(plain(f"frame:{index}:{way}") for index in indices)
     count(f"one frame of a whole upgrade {way}", len(indices))
     assert not wrong, "\n".join(wrong)

@@ -61,7 +61,7 @@ def killed(text: str, *, bms_too: bool) -> str:
 def test_killed_at_every_step(bms_too: bool, part: int, count: Count) -> None:
     steps = undisturbed().steps
     assert steps > 200
-    chosen_steps = chosen(range(1, steps), quick=20, slice_=120, part=part, parts=2)
+    chosen_steps = chosen(range(1, steps), quick=10, slice_=80, part=part, parts=2)
     wrong = [killed(f"gateway:kill#{step}", bms_too=bms_too) for step in chosen_steps]
     count(f"gateway killed at a step of its tasks{', BMS loses power too' if bms_too else ''}", len(chosen_steps))
     assert not any(wrong), "\n".join(filter(None, wrong))
@@ -72,7 +72,7 @@ def test_killed_at_every_step(bms_too: bool, part: int, count: Count) -> None:
 def test_killed_at_every_entry_of_the_journal(when: str, bms_too: bool, count: Count) -> None:
     entries = undisturbed().entries
     assert entries > 20
-    chosen_entries = chosen(range(entries), quick=6, slice_=40)
+    chosen_entries = chosen(range(entries), quick=5, slice_=40)
     wrong = [killed(f"gateway:kill%{entry}:{when}", bms_too=bms_too) for entry in chosen_entries]
     count(f"gateway killed {when} a journal entry{', BMS loses power too' if bms_too else ''}", len(chosen_entries))
     assert not any(wrong), "\n".join(filter(None, wrong))

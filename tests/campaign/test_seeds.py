@@ -20,7 +20,7 @@ PARTS = 16
 @pytest.mark.parametrize("part", range(PARTS))
 def test_random_faults(part: int, count: Count) -> None:
     wrong: list[str] = []
-    seeds = chosen(SEEDS, quick=64, slice_=1600, part=part, parts=PARTS)
+    seeds = chosen(SEEDS, quick=40, slice_=600, part=part, parts=PARTS)
     for seed in seeds:
         result = run_seed(seed)
         if not result.good:

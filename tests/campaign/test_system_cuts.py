@@ -199,7 +199,7 @@ def part_of(course: Course, strike: Strike) -> str:
 @pytest.mark.parametrize("course", Course, ids=lambda course: course.name.lower())
 def test_every_operation(course: Course, victim: Victim, part: int, count: Count) -> None:
     assert len(operations(course)) > 500
-    struck = chosen(cases(course, victim), quick=8, slice_=60, part=part, parts=4)
+    struck = chosen(cases(course, victim), quick=6, slice_=24, part=part, parts=4)
     wrong: list[str] = []
     parts: Counter[str] = Counter()
     for strike in struck:
