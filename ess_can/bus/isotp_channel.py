@@ -107,6 +107,16 @@ class IsoTpChannel:
         """
         self._enqueue(payload, None)
 
+    def give_up(self) -> None:
+        """Give up what has not left entirely, for a peer that asks anew and waits for nothing earlier.
+
+        Failures go where they always go.
+        """
+        if self._current is not None or self._waiting:
+            self._endpoint.abort_send(self._loop.time(), flow_control_may_come=False)
+            self._take_back()
+            self._fail_all(IsoTpError(f"{self.address}: given up for a newer message", remedy="Ask again."))
+
     def hold(self) -> None:
         """Make the peer wait before its next block: wait frames go out until `release`."""
         self._endpoint.hold()

@@ -88,15 +88,18 @@ class Endpoint:
         if not 1 <= len(payload) <= pci.MAX_FF_DL:
             raise UsageError(f"{self.address}: an ISO-TP message cannot have {len(payload)} bytes")
 
-    def abort_send(self, now: float) -> None:
-        """Give up the message on its way out, without an event: only frames already handed over still go out."""
+    def abort_send(self, now: float, *, flow_control_may_come: bool = True) -> None:
+        """Give up the message on its way out, without an event: only frames already handed over still go out.
+
+        A flow control that may still come for it must not be taken for the next message's, which waits for that long.
+        """
         transmission = self._transmission
         if transmission is None:
             return
         self._transmission = None
         if self._refused is not None and self._refused[1] is transmission:
             self._refused = None  # it never went out, so nothing is owed for it
-        elif transmission.awaits_flow_control:
+        elif transmission.awaits_flow_control and flow_control_may_come:
             self._flow_control_owed_until = now + self.params.n_bs_s
 
     def next_frame(self, now: float) -> CanFrame | None:

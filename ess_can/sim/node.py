@@ -271,6 +271,8 @@ class SimulatedNode(NodeTarget):
     # --- UDS --------------------------------------------------------------------------------------
 
     def _on_request(self, payload: bytes, now: float) -> None:
+        if self._channel is not None and payload[:1] != _TESTER_PRESENT:  # the client has given an earlier answer up
+            self._channel.give_up()
         if self._server is not None:
             self._answer(self._server.receive(payload, now))
 
@@ -379,5 +381,6 @@ def _send(channel: IsoTpChannel, messages: list[bytes]) -> None:
 _BLOCK_HEAD = 2  # of a TransferData: service and block counter
 _BOOT_LOOP_S = 0.3
 _RESET_DELAY_S = 0.005
+_TESTER_PRESENT = b"\x3e"
 _FLASH_WATCH_S = 0.010
 _NODE_INFO_STEP_S = 0.003  # nodes do not start in step

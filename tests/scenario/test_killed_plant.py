@@ -76,12 +76,11 @@ def test_killed_in_mid_transfer_it_boots_what_it_ran_and_takes_another_upgrade(t
     with bench.plant():
         assert bench.runs() == old
         code, told = bench.run("status")
-        # The upgrade that ended so left the PCS locked; how the plant is to be left is for somebody to say.
-        assert (told["pcs"]["contactors"], told["pcs"]["lock_acknowledged"], told["allowed"]) == (
-            "open",
-            True,
-            False,
-        ), code
+        # The upgrade that ended so left the PCS locked, and can be gone on with.
+        assert (told["pcs"]["contactors"], told["pcs"]["lock_acknowledged"], told["allowed"]) == ("open", True, True), (
+            code
+        )
+        assert told["upgrade"]["next_command"].startswith("ess-can resume")
         code, told = bench.run("upgrade", _RELEASE, "--bench", "--reconnect")
         assert (code, told["result"], told["hv_after"]) == (0, "done", "connected"), told["error"]
         assert bench.runs() == {**old, "comm_gateway": ("1.1.0", "confirmed", 1)}

@@ -19,6 +19,7 @@ from ess_can.signals.e2e import check
 from ess_can.signals.messages import BmsHvStatus, ImageState
 from ess_can.sim.boot_records import BootRecord
 from ess_can.sim.bootloader import decide
+from ess_can.sim.pcs import PcsEvent
 from ess_can.sim.plant import Part, Plant
 from ess_can.uds.rules import RESPONSE_FLAG, Sid
 from ess_can.uds.target import BootState, Did, Rid
@@ -26,6 +27,10 @@ from ess_can.uds.target import BootState, Did, Rid
 HEARD_S = 0.5
 _NO_ERROR = frozenset({Phase.DONE, Phase.NOTHING_TO_DO, Phase.CHECKED})
 _INTERNAL = 1
+
+
+_UNTOLD_S = 0.060
+"""A cycle of PCS_Status, and the time of the frame."""
 
 
 class OutcomeMonitor:
@@ -48,6 +53,9 @@ class OutcomeMonitor:
             memory.on_selection.append(self._selection_observer(memory.node.address))
         for rack in self._valid_at:
             self._listen(view, rack)
+        self._pcs_restarted_at = -inf
+        if Part.PCS in plant.spec.parts:
+            plant.pcs.on_event.append(self._on_pcs_event)
 
     def _broken(self, invariant: Invariant, text: str) -> None:
         self._ledger.broken(self._plant.wire.loop.time(), invariant, text)
@@ -62,6 +70,10 @@ class OutcomeMonitor:
                 self._valid_at[rack] = at
 
         view.delivered.setdefault(route.can_id, []).append(on_frame)
+
+    def _on_pcs_event(self, event: PcsEvent) -> None:
+        if event is PcsEvent.RESTART:
+            self._pcs_restarted_at = self._plant.wire.loop.time()
 
     def _selection_observer(self, address: NodeAddress) -> Callable[[float, BootRecord, BootRecord], None]:
         def on_selection(at: float, before: BootRecord, after: BootRecord) -> None:
@@ -147,7 +159,9 @@ class OutcomeMonitor:
 
     @property
     def _is_held(self) -> bool:
-        locked = Part.PCS not in self._plant.spec.parts or self._plant.pcs.locked
+        # A PCS that lost its lock in restarting could not say so yet.
+        untold = self._plant.wire.loop.time() - self._pcs_restarted_at <= _UNTOLD_S
+        locked = Part.PCS not in self._plant.spec.parts or self._plant.pcs.locked or untold
         return locked and not any(contactor.closed for contactor in self._plant.circuit.contactors)
 
     def _judge_failure(self, report: Report) -> None:
