@@ -896,7 +896,7 @@ def _gateway() -> Iterator[Row]:
         "OTHER_GATEWAY or ID_CONFLICT; never do both change it",
         _in(
             _TWO_GATEWAYS,
-            "test_at_the_same_instant_both_are_refused",
+            "test_at_the_same_instant_one_at_most_goes_on",
             "test_who_comes_later_is_refused_and_does_not_disturb_the_other",
         )
         + _in(_INTERRUPTIONS, "test_a_second_gateway_in_mid_upgrade_ends_it")
