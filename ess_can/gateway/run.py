@@ -118,22 +118,22 @@ class Reach:
         self._setup = setup
         self._bus = bus
         self._opened = ExitStack()
-        self._master: StationMaster | None = None
+        self._masters: list[StationMaster] = []
 
     async def __aenter__(self) -> StationMaster:
         with ExitStack() as opened:
             guard = GuardedBus(opened.enter_context(closing(RecoveringBus(self._bus))))
             limited = opened.enter_context(self._setup.limited(guard))
-            self._master = await self._setup.master(limited, guard).__aenter__()
+            master = await self._setup.master(limited, guard).__aenter__()
+            self._masters.append(master)
             self._opened = opened.pop_all()
-        return self._master
+        return master
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         with self._opened:
-            if self._master is not None:
-                await self._master.__aexit__(kind, error, trace)
+            await self._masters.pop().__aexit__(kind, error, trace)
 
 
 async def upgrade_station(
@@ -312,10 +312,8 @@ class _Attempt:
         if upgrade is not None and has_work and (not earlier or self._supersedes):
             name = f"{upgrade.manifest.release_name} {upgrade.manifest.release_version}"
             record = journal.begin(name, upgrade.file, upgrade.file_sha256, self._options, supersedes=earlier)
-        elif earlier:
-            record = journal.resume(earlier)
         else:
-            return False
+            record = journal.resume(earlier)
         self._report.upgrade_id = record.id
         if self._supersedes and not has_work:
             journal.end(SUPERSEDED, "", "")

@@ -57,20 +57,21 @@ def test_the_bms_loses_power_and_the_next_upgrade_succeeds(
             assert "what to do: " in upgrade.text
             assert "Traceback" not in upgrade.text
         with simulated(*bms):
-            # the PCS is still locked: nobody but the operator can say how the plant is to be left
-            code, told = ess_can("upgrade", long_release, *STATION, "--bench")
-            assert (code, told["error"]["name"]) == (63, "PLANT_LOCKED")
-            assert "--reconnect" in told["error"]["remedy"]
+            # the PCS is still locked, and only the journal knows how the plant was found
+            code, told = ess_can("status", *STATION)
+            assert (code, told["pcs"]["lock_acknowledged"]) == (0, True), told["error"]
+            assert told["upgrade"]["next_command"].startswith("ess-can resume")
             printed = succeeds(long_release)
             # it booted the old image; a unit torn by the power cut costs what is in its sector
             assert re.search(r"comm_gateway +1\.0\.0 +1\.1\.0 ", printed)
             assert "transfer (resumed at " in printed or "comm_gateway: announce" in printed
 
 
-def test_of_two_gateways_the_second_is_refused(plant: Running, long_release: Path) -> None:
+def test_of_two_gateways_the_second_is_refused(plant: Running, long_release: Path, tmp_path: Path) -> None:
     with running(*upgrade_command(long_release)) as first:
         first.wait_for(BEGUN)
-        code, told = ess_can("upgrade", long_release, *STATION, "--bench")
+        another = ("--journal", tmp_path / "another")
+        code, told = ess_can("upgrade", long_release, *STATION, "--bench", *another)
         assert code in (OtherGateway.exit_code, IdConflict.exit_code), told["error"]
         assert told["result"] == "refused"
         assert first.wait() == 0, first

@@ -34,6 +34,7 @@ from ess_can.gateway.record import UpgradeLog
 from ess_can.gateway.report import Report
 from ess_can.gateway.station_master import StationMaster
 from ess_can.gateway.transfer_meter import StationTraffic
+from ess_can.gateway.watch import PlantWatch
 from ess_can.identity import NodeAddress
 from ess_can.image.content import ImageContent
 from ess_can.journal.journal import Journal
@@ -69,6 +70,7 @@ class Bench:
         self.link = StationLink(MemoryBus(), CODEC)
         self.traffic = StationTraffic(self.link, self.bit_timing)
         self.view = PlantView()
+        self.watch = PlantWatch(self.link)
         plan = NodePlan(BMU1, identity(BMU1), IMAGE)
         self.journal = Journal.in_memory()
         self.log = UpgradeLog(self.journal, Report(), self.events.append)

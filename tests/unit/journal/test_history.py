@@ -86,3 +86,9 @@ def test_what_cannot_be_the_first(make: Callable[[], Entry]) -> None:
     with pytest.raises(ValueError, match=r"not under way|the next upgrade is 1|non-hexadecimal"):
         history.take(make())
     assert history.upgrades == {}
+
+
+def test_an_upgrade_takes_the_place_of_the_one_that_ended_right_before_only() -> None:
+    facts = BeganFacts("bmu 1.2.0", SHA256, "{}", supersedes="1").text()
+    with pytest.raises(ValueError, match="upgrade 1 did not end right before"):
+        History().check(entry(1, Kind.BEGAN, facts=facts))

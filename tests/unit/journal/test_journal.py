@@ -340,3 +340,11 @@ def test_kept_files_go_with_their_upgrade_and_leftovers_at_the_next_start(tmp_pa
     assert [path.name for path in files.iterdir()] == ["2.essup"]
     assert journal.kept_file("2").size == len(FILE)
     journal.close()
+
+
+def test_what_a_dead_process_had_begun_to_write_is_gone() -> None:
+    journal = Journal.in_memory()
+    begin(journal, "bmu 1.1.0")
+    before = len(journal.reader().entries("1"))
+    journal._connection.execute("BEGIN")
+    assert len(journal.survivor().reader().entries("1")) == before
