@@ -60,7 +60,8 @@ class Station:
 
     `config` is that of a gateway that expects the whole plant unless given; the journal is in memory unless there is a
     `directory` for it.  `report` is the last attempt's, None as long as it runs and if its process died; `events` are
-    those of all attempts, `begun_at` is when the first began, and `kills` how often the gateway died.
+    those of all attempts, `begun_at` is when the first began, and `kills` how often the gateway died.  `slept_s` is for
+    how many seconds the gateway's computer has slept so far.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class Station:
         self.controller = self.plant.gateway_controller()
         self.plugged = True
         self.clock_error = timedelta()
+        self.slept_s = 0.0
         self.disk = JournalDisk(self.clock, directory)
         self.journal = self.disk.open()
         self.faults: list[Fault] = []
@@ -177,6 +179,7 @@ class Station:
             plant.spec.bit_timing,
             isotp=plant.spec.isotp,
             entropy=random.Random(f"{self.seed} gateway {self.attempts}"),  # noqa: S311 - to be repeatable
+            slept_s=lambda: self.slept_s,
         )
 
         def on_progress(event: Event) -> None:

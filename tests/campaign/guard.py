@@ -7,7 +7,7 @@ one to be expected.  With the guard in its place a run is good; with the guard o
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import cache
@@ -24,6 +24,7 @@ from ess_can.campaign.releases import make_plant, release
 from ess_can.campaign.run import LONGEST_S, run_mixture
 from ess_can.campaign.station import Fault, Station, Verdict
 from ess_can.can.frame import CanFrame
+from ess_can.errors import EssCanError
 from ess_can.gateway.config import GatewayConfig
 from ess_can.gateway.progress import Noted
 from ess_can.identity import NodeAddress, Version
@@ -32,6 +33,7 @@ from ess_can.signals.e2e import protect
 from ess_can.signals.messages import Message, NodeInfo
 from ess_can.sim.loop import run_virtual
 from ess_can.sim.plant import Plant, PlantSpec
+from ess_can.trust.verify import VerifiedUpgrade
 
 Value = float | bool | Enum | None
 """Of a message's field."""
@@ -66,8 +68,16 @@ class Guard:
     @property
     def caught_by(self) -> str:
         """For people."""
-        sees = f"invariant {self.seen.number}" if isinstance(self.seen, Invariant) else f"it {self.seen}"
-        return f"{self.run.text}: {sees}" + (f" (with {self.behind} off, too)" if self.behind else "")
+        return f"{self.run.text}: {self._sees}" + (f" (with {self.behind} off, too)" if self.behind else "")
+
+    @property
+    def _sees(self) -> str:
+        seen = self.seen
+        if isinstance(seen, Invariant):
+            return f"invariant {seen.number}"
+        if seen.startswith("not "):
+            return f"it does not end {seen.removeprefix('not ').replace(' & ', ', ')}"
+        return f"it {seen}" if seen.startswith(("ends ", "tells ", "is ")) else seen
 
     @property
     def mark(self) -> str:
@@ -106,6 +116,43 @@ def both(*offs: Off) -> Off:
             each(patch)
 
     return off
+
+
+# --- what is wrong with a run, in words -------------------------------------------------------------------
+
+
+def require(condition: bool, what: str) -> None:
+    """As an assertion that is never left out."""
+    if not condition:
+        raise AssertionError(what)
+
+
+def words_of(error: AssertionError) -> str:
+    """What an assertion that does not hold says."""
+    return str(error).splitlines()[0] if str(error) else "an assertion does not hold"
+
+
+def script(text: str, act: Callable[[], None]) -> Run:
+    """A run without a loop, which asserts what must hold."""
+
+    def wrong() -> str:
+        try:
+            act()
+        except AssertionError as error:
+            return words_of(error)
+        return ""
+
+    return Run(text, wrong)
+
+
+def refuses(what: str, act: Callable[[], object], error: str) -> None:
+    """It must raise this error."""
+    try:
+        act()
+    except EssCanError as refusal:
+        require(refusal.name == error, f"{what} is refused with {refusal.name}, not {error}")
+        return
+    raise AssertionError(f"{what} is not refused")
 
 
 # --- faults that only directed runs need ------------------------------------------------------------------
@@ -198,12 +245,23 @@ class Act:
 # --- upgrades under faults --------------------------------------------------------------------------------
 
 
+Start = Callable[[Station], None]
+"""Starts the gateway."""
+Then = Callable[[Station, Callable[[Start], Awaitable[None]]], Awaitable[str]]
+"""What is done at a station after the first attempt, which may be further attempts; gives what is wrong then."""
+
+
+def small_release(site: Site, version: Version) -> VerifiedUpgrade:
+    """The site's small images of this version."""
+    return release(site.release, version, site.payload_bytes)
+
+
 @dataclass(frozen=True, slots=True)
 class Course:
     """An upgrade under faults, watched by the monitors.  `ends` is in how it ends (parts of it with ` & ` between).
 
-    `make` makes the plant, `version` is what is brought in, `config` what the gateway is told, `go` what is done;
-    `tells` is in what the gateway has to tell on its way.
+    `make` makes the plant, `brings` the release of `version` that is brought in, `config` is what the gateway is told,
+    `go` what is done, and `then` what follows; `tells` is in what the gateway has to tell on its way.
     """
 
     faults: tuple[str | Fault, ...]
@@ -214,6 +272,8 @@ class Course:
     config: Callable[[Site], GatewayConfig] = field(default=Site.config)
     go: Callable[[Station], None] = field(default=Station.start_upgrade)
     tells: str = ""
+    brings: Callable[[Site, Version], VerifiedUpgrade] = small_release
+    then: Then | None = None
 
     @property
     def text(self) -> str:
@@ -227,30 +287,35 @@ class Course:
 
     async def _run(self) -> str:
         site = self.site
-        station = Station(
-            site.plant, release(site.release, self.version, site.payload_bytes), 1, self.config(site), self.make
-        )
+        station = Station(site.plant, self.brings(site, self.version), 1, self.config(site), self.make)
         monitors = Monitors(station.plant)
         for fault in self.faults:
             station.arm(parse_fault(fault) if isinstance(fault, str) else fault)
         await station.settle()
-        ended = "no end"
-        monitors.attach_journal(station.journal)
-        self.go(station)
-        try:
-            async with asyncio.timeout(LONGEST_S):
-                await station.ended()
-        except TimeoutError:
-            pass
-        report = station.report
+        found = []
+
+        async def attempt(start: Start) -> None:
+            monitors.attach_journal(station.journal)
+            start(station)
+            try:
+                async with asyncio.timeout(LONGEST_S):
+                    await station.ended()
+            except TimeoutError:
+                pass
+            if station.report is not None:
+                monitors.ended(station.report)
+
+        await attempt(self.go)
+        if self.then is not None and (finding := await self.then(station, attempt)):
+            found.append(finding)
+        ended, report = "no end", station.report
         if report is not None:
-            monitors.ended(report)
             error = report.error
             ended = report.result.name if error is None else f"{report.result.name} {error.name}: {error}"
         monitors.finish()
         idle = [fault.text for fault in station.faults if not station.took_effect(fault)]
         station.switch_off()
-        found = [*map(str, monitors.violations), *(f"without effect: {text}" for text in idle)]
+        found += [*map(str, monitors.violations), *(f"without effect: {text}" for text in idle)]
         if not all(part in ended for part in self.ends.split(" & ")):
             found.append(f"ends {ended}, not {self.ends}")
         told = "\n".join(event.text for event in station.events if isinstance(event, Noted))

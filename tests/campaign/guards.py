@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from tests.campaign import (
+    guards_boot,
+    guards_file,
+    guards_gateway,
+    guards_identity,
+    guards_journal,
     guards_memory,
-    guards_node,
-    guards_plant,
+    guards_node_gate,
+    guards_pcs,
     guards_policy,
     guards_proof,
-    guards_records,
+    guards_rack,
+    guards_resume,
+    guards_session,
     guards_upgrade,
 )
 from tests.campaign.guard import Guard, table
@@ -16,11 +23,18 @@ from tests.campaign.guard import Guard, table
 GUARDS: tuple[Guard, ...] = (
     *guards_proof.GUARDS,
     *guards_policy.GUARDS,
+    *guards_identity.GUARDS,
     *guards_upgrade.GUARDS,
-    *guards_node.GUARDS,
+    *guards_gateway.GUARDS,
+    *guards_resume.GUARDS,
+    *guards_node_gate.GUARDS,
+    *guards_session.GUARDS,
     *guards_memory.GUARDS,
-    *guards_plant.GUARDS,
-    *guards_records.GUARDS,
+    *guards_boot.GUARDS,
+    *guards_rack.GUARDS,
+    *guards_pcs.GUARDS,
+    *guards_journal.GUARDS,
+    *guards_file.GUARDS,
 )
 
 

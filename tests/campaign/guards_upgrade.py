@@ -34,7 +34,8 @@ from ess_can.sim.pcs import PcsSpec
 from ess_can.sim.plant import Plant, PlantSpec
 from ess_can.uds.target import Did
 from tests.campaign.guard import Course, Guard, Off, Value, around, both, by, course, saying, says, upgrade
-from tests.campaign.guards_policy import BMU1, COMM_GATEWAY, TWO_RACKS, altered, lost, without
+from tests.campaign.guards_identity import altered
+from tests.campaign.guards_policy import BMU1, COMM_GATEWAY, TWO_RACKS, lost, without
 from tests.campaign.guards_proof import LONG
 
 LOADED: Final = replace(SMALLEST, plant=replace(SMALLEST.plant, pcs=PcsSpec(local_setpoint_kw=-200.0)))

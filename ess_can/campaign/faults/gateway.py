@@ -185,6 +185,7 @@ def _suspended(fault: GatewayFault, station: Station) -> None:
     if not station.running or not station.controller.online:
         return
     station.took(fault)
+    station.slept_s += fault.how_much
     station.process.stall(fault.how_much)
     station.controller.detach()
     station.later(fault.how_much, lambda: _plug(station))

@@ -1,61 +1,28 @@
-"""Guards of racks and PCS: what keeps high voltage safe when the orders are wrong, or nobody orders any more."""
+"""Guards of the racks: what keeps them safe when the orders are wrong, or nobody orders any more."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
 from ess_can.bus.clock import pause
-from ess_can.campaign.monitors import Invariant, Monitors
-from ess_can.signals.messages import EmsPcsCommand, ImageState, PcsCommandCode, PcsState, UpgradePhase
-from ess_can.sim.electrical import ContactorFault, LinkSpec
+from ess_can.campaign.monitors import Invariant
+from ess_can.signals.messages import ImageState, PcsCommandCode
+from ess_can.sim.electrical import ContactorFault
 from ess_can.sim.hv_control import RackControl
 from ess_can.sim.hv_evidence import RackEvidence
 from ess_can.sim.latches import Latch
-from ess_can.sim.loop import run_virtual
 from ess_can.sim.node import SimulatedNode
-from ess_can.sim.pcs import Pcs, PcsSpec
 from ess_can.sim.plant import PlantSpec
 from ess_can.sim.rack import SensorFault
 from ess_can.sim.rack_states import CloseRefusal
 from ess_can.uds.target import Rid
-from tests.campaign.guard import Guard, Off, Run, around, both, by, upgrade
-from tests.campaign.guards_memory import require
-from tests.campaign.guards_node import _ungated_routine
+from tests.campaign.by_hand import HEAVY, SLOW_LINK, TWO, Script, by_hand, unlocked
+from tests.campaign.guard import Guard, Off, around, both, by, require, upgrade
+from tests.campaign.guards_node_gate import ungated_routine
 from tests.campaign.guards_proof import LONG
-from tests.scenario.support import QUICK, small_plant
 from tests.unit.campaign.monitor_rig import ONE_RACK, Rig
-
-Script = Callable[[Rig], Awaitable[None]]
-TWO: Final = replace(QUICK, racks=2)
-WAITING: Final = replace(ONE_RACK, pcs=PcsSpec(link_steady_s=0.6))
-SLOW_LINK: Final = replace(ONE_RACK, link=LinkSpec())
-HEAVY: Final = replace(ONE_RACK, pcs=PcsSpec(local_setpoint_kw=-200.0))
-_WRONG: Final = "wrong: "
-
-
-def by_hand(
-    text: str, script: Script, *, spec: PlantSpec = ONE_RACK, allowed: frozenset[Invariant] = frozenset()
-) -> Run:
-    """Orders by hand.  `allowed` is what the script itself breaks."""
-
-    async def run() -> str:
-        plant = small_plant(spec)
-        plant.start()
-        rig = Rig(plant)
-        await pause(1.2)
-        found = []
-        try:
-            await script(rig)
-        except AssertionError as error:
-            found.append(f"{_WRONG}{str(error).splitlines()[0] if str(error) else 'an assertion'}")
-        monitors: Monitors = rig.monitors
-        monitors.finish()
-        plant.stop()
-        return "; ".join([*found, *(str(each) for each in monitors.violations if each.invariant not in allowed)])
-
-    return Run(text, lambda: run_virtual(run()))
 
 
 async def _close_and_look(rig: Rig, why: str, seconds: float = 2.0) -> None:
@@ -77,32 +44,6 @@ async def _silent_while_closing(rig: Rig) -> None:
     await pause(0.3)
     rig.fall_silent()
     await pause(3.0)
-
-
-async def _silent_before_the_pcs(rig: Rig) -> None:
-    await rig.isolate()
-    rig.command(PcsCommandCode.UNLOCK)
-    await pause(0.3)
-    rig.command(PcsCommandCode.CLOSE)
-    await pause(0.02)
-    rig.fall_silent()
-    await pause(3.0)
-
-
-async def _close_locked(rig: Rig) -> None:
-    await rig.isolate()
-    rig.notice(UpgradePhase.PROGRAMMING)
-    await pause(0.1)
-    rig.command(PcsCommandCode.CLOSE)
-    await pause(1.0)
-
-
-async def _silent_locked(rig: Rig) -> None:
-    await rig.isolate()
-    rig.notice(UpgradePhase.PROGRAMMING)
-    await pause(0.1)
-    rig.fall_silent()
-    await pause(1.0)
 
 
 async def _on_trial(rig: Rig) -> None:
@@ -140,22 +81,15 @@ async def _confirm_under_voltage(rig: Rig) -> None:
     await rig.ask("3101fd12")
 
 
-async def _unlocked(rig: Rig) -> None:
-    await rig.isolate()
-    rig.stop_polling()
-    rig.command(PcsCommandCode.UNLOCK)
-    await pause(0.3)
-
-
 async def _pcs_silent(rig: Rig) -> None:
-    await _unlocked(rig)
+    await unlocked(rig)
     rig.plant.pcs_node.power_off()
     await pause(0.5)
     await _close_and_look(rig, "without a PCS")
 
 
 async def _pcs_stopped(rig: Rig) -> None:
-    await _unlocked(rig)
+    await unlocked(rig)
     rig.plant.pcs.press_emergency_stop(rig.now)
     await pause(0.2)
     await _close_and_look(rig, "on a PCS in emergency stop")
@@ -167,7 +101,7 @@ async def _locked(rig: Rig) -> None:
 
 
 async def _blind(rig: Rig) -> None:
-    await _unlocked(rig)
+    await unlocked(rig)
     rig.plant.hardware[0].link_sensor = SensorFault(None)
     await pause(0.1)
     await _close_and_look(rig, "without knowing the link's voltage")
@@ -176,21 +110,21 @@ async def _blind(rig: Rig) -> None:
 async def _feedback(rig: Rig) -> None:
     from ess_can.signals.messages import ContactorState
 
-    await _unlocked(rig)
+    await unlocked(rig)
     rig.plant.circuit.racks[0].precharge.feedback_fault = ContactorState.MOVING
     await pause(0.1)
     await _close_and_look(rig, "although not all are proved open")
 
 
 async def _apart(rig: Rig) -> None:
-    await _unlocked(rig)
+    await unlocked(rig)
     rig.plant.circuit.external_source_v = 700.0
     await pause(0.3)
     await _close_and_look(rig, "on a link at another voltage")
 
 
 async def _again_at_once(rig: Rig) -> None:
-    await _unlocked(rig)
+    await unlocked(rig)
     rig.plant.circuit.racks[0].precharge.fault = ContactorFault.STUCK_OPEN
     closings: list[float] = []
     rig.plant.circuit.on_contactor.append(lambda contactor, at, _: closings.append(at) if contactor.closed else None)
@@ -200,7 +134,7 @@ async def _again_at_once(rig: Rig) -> None:
 
 
 async def _tries(rig: Rig) -> None:
-    await _unlocked(rig)
+    await unlocked(rig)
     rig.plant.circuit.racks[0].precharge.fault = ContactorFault.STUCK_OPEN
     rig.command(PcsCommandCode.CLOSE)
     await pause(30.0)
@@ -208,7 +142,7 @@ async def _tries(rig: Rig) -> None:
 
 
 async def _together(rig: Rig) -> None:
-    await _unlocked(rig)
+    await unlocked(rig)
     first: dict[int, float] = {}
     circuit = rig.plant.circuit
 
@@ -238,34 +172,9 @@ async def _loop_opens(rig: Rig) -> None:
     require(not rack.main_plus.closed and not rack.main_minus.closed, "a rack stays closed with its safety loop open")
 
 
-async def _pressed(rig: Rig) -> None:
-    rig.plant.pcs.press_emergency_stop(rig.now)
-    await pause(1.0)
-    rig.command(PcsCommandCode.UNLOCK)
-    await pause(0.3)
-    rig.command(PcsCommandCode.CLOSE)
-    await pause(1.0)
-    require(rig.plant.pcs.state is PcsState.EMERGENCY_STOP, "an emergency stop ends by itself")
-
-
 async def _isolate_and_close(rig: Rig) -> None:
     await rig.isolate()
     await rig.close()
-
-
-async def _pcs_precharged(rig: Rig) -> None:
-    await _unlocked(rig)
-    rig.plant.circuit.racks[0].precharge.fault = ContactorFault.STUCK_OPEN
-    await _only_pcs(rig)
-
-
-async def _only_pcs(rig: Rig) -> None:
-    rig.command(PcsCommandCode.CLOSE)
-    await pause(1.5)
-    require(not rig.plant.circuit.pcs_contactor.closed, "the PCS closes on a link that no rack holds")
-
-
-# --- how they are switched off ----------------------------------------------------------------------------------
 
 
 def _closes_anyway(refusal: CloseRefusal) -> Off:
@@ -289,24 +198,6 @@ def _order_lasts(original: Callable[..., object]) -> object:
     return step
 
 
-def _unlocks(original: Callable[..., object]) -> object:
-    def receive(pcs: Pcs, command: EmsPcsCommand, now: float) -> None:
-        if command.command is PcsCommandCode.CLOSE:
-            pcs.locked = False
-        original(pcs, command, now)
-
-    return receive
-
-
-def _unlocks_without_heartbeat(original: Callable[..., object]) -> object:
-    def watch(pcs: Pcs, now: float) -> None:
-        original(pcs, now)
-        if pcs.heartbeat_lost:
-            pcs.locked = False
-
-    return watch
-
-
 def _not_stored(control: RackControl, latch: Latch) -> None:
     control._latches |= {latch}
 
@@ -322,16 +213,9 @@ def _no_latch(*latches: Latch) -> Off:
     return around(RackControl, "_latch", make)
 
 
-def _clears_itself(original: Callable[..., object]) -> object:
-    def receive(pcs: Pcs, command: EmsPcsCommand, now: float) -> None:
-        if command.command is PcsCommandCode.UNLOCK:
-            pcs.clear("nobody", now)
-        original(pcs, command, now)
-
-    return receive
-
-
-def _refusal(what: str, refusal: CloseRefusal, script: Script, spec: PlantSpec = ONE_RACK) -> Guard:
+def _refusal(
+    what: str, refusal: CloseRefusal, script: Script, spec: PlantSpec = ONE_RACK, seen: str = "a contactor closes"
+) -> Guard:
     return Guard(
         f"rack, {what}",
         "sim.hv_control:RackControl._reason_against_closing",
@@ -343,7 +227,7 @@ def _refusal(what: str, refusal: CloseRefusal, script: Script, spec: PlantSpec =
             spec=spec,
             allowed=frozenset(Invariant) - {Invariant.BREAK_CURRENT},
         ),
-        _WRONG,
+        seen,
     )
 
 
@@ -356,46 +240,6 @@ GUARDS: Final = (
         by_hand("the orders fall silent while racks close", _silent_while_closing, spec=TWO),
         Invariant.HEARTBEAT,
     ),
-    Guard(
-        "PCS, heartbeat",
-        "sim.pcs:Pcs._watch_heartbeat",
-        "closing after the orders have fallen silent",
-        by(Pcs, "_watch_heartbeat", lambda *_: None),
-        by_hand("the orders fall silent while the PCS closes", _silent_before_the_pcs, spec=WAITING),
-        Invariant.HEARTBEAT,
-    ),
-    Guard(
-        "PCS, locked",
-        "sim.pcs:Pcs.receive_command",
-        "closing in the middle of an upgrade",
-        around(Pcs, "receive_command", _unlocks),
-        by_hand("an order to close in the middle of an upgrade", _close_locked),
-        Invariant.LOCK,
-    ),
-    Guard(
-        "PCS, lock without heartbeat",
-        "sim.pcs:Pcs._watch_heartbeat",
-        "a plant that closes because its upgrade died",
-        around(Pcs, "_watch_heartbeat", _unlocks_without_heartbeat),
-        by_hand("the orders fall silent in the middle of an upgrade", _silent_locked),
-        Invariant.LOCK,
-    ),
-    Guard(
-        "PCS, emergency stop stays",
-        "sim.pcs:Pcs.clear",
-        "a PCS that leaves its emergency stop by itself",
-        around(Pcs, "receive_command", _clears_itself),
-        by_hand("orders after an emergency stop", _pressed, allowed=frozenset(Invariant)),
-        _WRONG,
-    ),
-    Guard(
-        "PCS, link held by a rack",
-        "sim.pcs:Pcs._link_precharged",
-        "closing onto an empty link",
-        by(Pcs, "_link_precharged", lambda *_: True),
-        by_hand("an order to close with a precharge that fails", _pcs_precharged),
-        _WRONG,
-    ),
     _refusal("held open", CloseRefusal.HELD_OPEN, _trial_closes),
     _refusal("PCS heard", CloseRefusal.PCS_SILENT, _pcs_silent),
     _refusal("PCS not locked", CloseRefusal.PCS_LOCKED, _locked),
@@ -403,8 +247,8 @@ GUARDS: Final = (
     _refusal("sensors valid", CloseRefusal.SENSOR_INVALID, _blind),
     _refusal("contactors proved open", CloseRefusal.CONTACTORS_NOT_OPEN, _feedback),
     _refusal("link at its own voltage", CloseRefusal.VOLTAGES_APART, _apart),
-    _refusal("cool-down", CloseRefusal.COOL_DOWN, _again_at_once),
-    _refusal("one after the other", CloseRefusal.STAGGER, _together, TWO),
+    _refusal("cool-down", CloseRefusal.COOL_DOWN, _again_at_once, seen="it precharges again"),
+    _refusal("one after the other", CloseRefusal.STAGGER, _together, TWO, "two racks precharge together"),
     Guard(
         "rack, link precharged",
         "sim.hv_control:RackControl._link_precharged",
@@ -419,7 +263,7 @@ GUARDS: Final = (
         "burning the precharge resistor",
         _no_latch(Latch.PRECHARGE_FAILED),
         by_hand("a precharge that fails for half a minute", _tries),
-        _WRONG,
+        "it precharges again and again",
     ),
     Guard(
         "rack, opens near zero only",
@@ -427,7 +271,7 @@ GUARDS: Final = (
         "opening by order under load",
         by(RackControl, "_current_near_zero", lambda *_: True),
         by_hand("an order to open under load", _order_open, spec=HEAVY, allowed=frozenset({Invariant.BREAK_CURRENT})),
-        _WRONG,
+        "a contactor opens under load",
     ),
     Guard(
         "rack, opens at once",
@@ -435,7 +279,7 @@ GUARDS: Final = (
         "a rack that stays closed in an emergency",
         by(RackControl, "_latch_inputs", lambda _: None),
         by_hand("a safety loop opens", _loop_opens),
-        _WRONG,
+        "a rack stays closed with its safety loop open",
     ),
     Guard(
         "rack, latches stored",
@@ -459,13 +303,13 @@ GUARDS: Final = (
         "a trial that lasts for ever when nobody comes back",
         by(SimulatedNode, "_end_trial", lambda *_: None),
         by_hand("a trial that nobody confirms", _trial_lasts),
-        _WRONG,
+        "a trial lasts for ever",
     ),
     Guard(
         "node's gate, confirmation",
         "uds.rules:ROUTINES",
         "confirmation while the node itself does not see high voltage off",
-        _ungated_routine(Rid.CONFIRM_IMAGE),
+        ungated_routine(Rid.CONFIRM_IMAGE),
         by_hand(
             "a confirmation when high voltage came back", _confirm_under_voltage, allowed=frozenset({Invariant.PERMIT})
         ),

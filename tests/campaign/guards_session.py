@@ -1,32 +1,23 @@
-"""Guards of a node against whoever talks to it: a hostile client that holds the secret, and nobody's gateway."""
+"""Guards of a node against whoever talks to it: sessions, access, and the order of steps."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
 import ess_can.uds.server as server
 from ess_can.bus.clock import pause
-from ess_can.campaign.monitors import Invariant
-from ess_can.identity import NodeAddress
-from ess_can.signals.messages import PcsCommandCode
-from ess_can.sim.comm_gateway import CommGatewayApplication
-from ess_can.sim.flash_queue import FlashQueue
-from ess_can.sim.hv_control import RackControl
-from ess_can.sim.hv_evidence import PcsEvidence
-from ess_can.sim.loop import run_virtual
-from ess_can.sim.node import SimulatedNode
 from ess_can.sim.programming import ProgrammingMemory
 from ess_can.uds.access import AccessGuard
 from ess_can.uds.rules import ROUTINES, SERVICE_SESSIONS, SESSION_ENTRY, Session, Sid
 from ess_can.uds.server import UdsServerSession
 from ess_can.uds.target import Nrc, Rid
 from ess_can.uds.transfer import TRANSITIONS, DataTransfer, Step
-from tests.campaign.guard import Guard, Off, Run, around, both, by, first
-from tests.scenario.support import BMU1, COMM_GATEWAY, QUICK, Scene, fill_inactive_banks, small_plant
+from tests.campaign.attacks import node_guard, refused
+from tests.campaign.guard import Off, around, both, by, first
+from tests.scenario.support import COMM_GATEWAY, Scene
 from tests.scenario.test_direct_client import (
-    BY_HAND,
     CHECK,
     DOWNLOAD,
     ERASE,
@@ -39,155 +30,9 @@ from tests.scenario.test_direct_client import (
     enter,
     isolate,
     send_all,
-    send_and_verify,
 )
 
-Script = Callable[[Attacker, Scene], Awaitable[None]]
 _ALL: Final = frozenset(Session)
-
-
-def attack(text: str, script: Script, *, node: NodeAddress = BMU1) -> Run:
-    """A hostile client; what it gets for an answer that it must not get is wrong, and so is every broken rule."""
-
-    async def attacked() -> str:
-        plant = small_plant(replace(QUICK, racks=1))
-        plant.start()
-        scene = Scene(plant)
-        await pause(1.2)
-        found = []
-        try:
-            await script(Attacker(plant, node), scene)
-        except AssertionError as error:
-            found.append(str(error).splitlines()[0])
-        await pause(0.5)
-        scene.monitors.finish()
-        found += [str(violation) for violation in scene.monitors.violations if violation.invariant not in BY_HAND]
-        plant.stop()
-        return "; ".join(found)
-
-    return Run(f"a hostile client, {text}", lambda: run_virtual(attacked()))
-
-
-async def refused(attacker: Attacker, request: str, refusal: str) -> None:
-    """The answer must be this."""
-    answer = await attacker.ask(request)
-    if answer != refusal:
-        raise AssertionError(f"answers {answer[:12]}, not {refusal}")
-
-
-_ANSWERS: Final = "answers"
-
-
-# --- the node's own proof -----------------------------------------------------------------------------------
-
-
-class _Allowing:
-    """A node that says that it may be programmed."""
-
-    def __init__(self, target: object) -> None:
-        self._target = target
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._target, name)
-
-    def programming_allowed(self, _now: float) -> bool:
-        return True
-
-    def reset_allowed(self, _now: float) -> bool:
-        return True
-
-
-def _ungated(service: str) -> Off:
-    """One service does not ask whether high voltage is off."""
-
-    def make(original: Callable[..., object]) -> object:
-        def serve(session: UdsServerSession, request: object, now: float) -> object:
-            target = session._target
-            session._target = _Allowing(target)  # type: ignore[assignment]
-            try:
-                return original(session, request, now)
-            finally:
-                session._target = target
-
-        return serve
-
-    return around(UdsServerSession, service, make)
-
-
-def _ungated_routine(rid: Rid) -> Off:
-    return by(server, "ROUTINES", {**ROUTINES, rid: replace(ROUTINES[rid], high_voltage_off=False)})
-
-
-def _while_on(prepare: Callable[[Attacker], Awaitable[None]], request: str, refusal: str) -> Script:
-    async def script(attacker: Attacker, scene: Scene) -> None:
-        await isolate(scene)
-        if prepare is not enter:
-            await enter(attacker)
-        await prepare(attacker)
-        scene.plant.circuit.external_source_v = 700.0
-        await scene.until(lambda: scene.monitors.hv_is_on, 1.0)
-        await pause(0.3)
-        await refused(attacker, request, refusal)
-
-    return script
-
-
-def _gate(what: str, off: Off, prepare: Callable[[Attacker], Awaitable[None]], request: str, refusal: str) -> Guard:
-    return Guard(
-        f"node's gate, {what}",
-        "uds.server:UdsServerSession",
-        f"{what} while the node itself does not see high voltage off",
-        off,
-        attack(f"{what} when high voltage came back", _while_on(prepare, request, refusal)),
-        _ANSWERS,
-    )
-
-
-_GATES: Final = (
-    _gate("erase", _ungated_routine(Rid.ERASE_MEMORY), enter, ERASE, "7f3122"),
-    _gate(
-        "download",
-        _ungated("_request_download"),
-        announce,
-        "34004400000000" + len(NEW_IMAGE).to_bytes(4, "big").hex(),
-        "7f3422",
-    ),
-    _gate("transfer", _ungated("_transfer_data"), begin_download, "3601" + "00" * 64, "7f3622"),
-    _gate("exit", _ungated("_request_transfer_exit"), send_all, "37", "7f3722"),
-    _gate("activation", _ungated_routine(Rid.ACTIVATE_ON_TRIAL), send_and_verify, "3101fd11", "7f3122"),
-    _gate("programming session", _ungated("_diagnostic_session_control"), enter, PROGRAMMING, "7f1022"),
-)
-
-
-async def _comes_back(attacker: Attacker, scene: Scene) -> None:
-    fill_inactive_banks(scene.plant)  # there is a lot to erase
-    await isolate(scene)
-    await enter(attacker)
-    await begin_download(attacker)
-    scene.plant.circuit.external_source_v = 700.0
-    await pause(0.5)
-
-
-async def _closed(attacker: Attacker, _scene: Scene) -> None:
-    await attacker.ask(EXTENDED)
-    await refused(attacker, CHECK, "7f3122")
-
-
-async def _unlocked_pcs(attacker: Attacker, scene: Scene) -> None:
-    standing = await isolate(scene)
-    standing.command = PcsCommandCode.UNLOCK
-    await pause(0.5)
-    await _closed(attacker, scene)
-
-
-def _always(queue: FlashQueue, original: Callable[..., object], begin_at: float, now: float) -> None:
-    queue._may_begin = lambda _now: True
-    original(queue, begin_at, now)
-
-
-_OPERATION: Final = around(FlashQueue, "_start_next", lambda was: lambda queue, at, now: _always(queue, was, at, now))
-
-# --- sessions, access, order ----------------------------------------------------------------------------------
 
 
 def _session(sid: Sid) -> Off:
@@ -316,24 +161,6 @@ async def _incomplete(attacker: Attacker, scene: Scene) -> None:
     await refused(attacker, "37", "7f3724")
 
 
-async def _restart(attacker: Attacker, _scene: Scene) -> None:
-    await refused(attacker, "1101", "7f1122")
-
-
-async def _closes(attacker: Attacker, scene: Scene) -> None:
-    orders = await isolate(scene)
-    await enter(attacker)
-    await begin_download(attacker)
-    orders.command = PcsCommandCode.UNLOCK
-    await pause(0.3)
-    orders.command = PcsCommandCode.CLOSE
-    for _ in range(20):
-        await pause(0.05)
-        await attacker.ask("3e00")
-        if not scene.all_open:
-            raise AssertionError("answers by closing a contactor")
-
-
 def _not_locked_again(original: Callable[..., object]) -> object:
     def lock(guard: AccessGuard) -> None:
         unlocked = getattr(guard, "unlocked", False)
@@ -375,49 +202,8 @@ def _transfer_order(step: Step) -> Off:
     return by(transfer, "TRANSITIONS", allowed())
 
 
-def _guard(
-    name: str, where: str, prevents: str, off: Off, text: str, script: Script, node: NodeAddress = BMU1
-) -> Guard:
-    return Guard(f"node, {name}", where, prevents, off, attack(text, script, node=node), _ANSWERS)
-
-
 GUARDS: Final = (
-    *_GATES,
-    Guard(
-        "node's gate, each flash operation",
-        "sim.flash_queue:FlashQueue._start_next",
-        "going on to erase and program what was accepted before high voltage came back",
-        both(_OPERATION, by(SimulatedNode, "_watch_flash", lambda *_: None)),
-        attack("high voltage comes back in the middle of a transfer", _comes_back),
-        Invariant.NODE_GATE,
-        "the watch of the flash",
-    ),
-    _guard(
-        "its own sensors",
-        "sim.hv_control:RackControl.programming_allowed",
-        "a node that believes whoever asks",
-        by(RackControl, "programming_allowed", lambda *_: True),
-        "high voltage is on",
-        _closed,
-    ),
-    _guard(
-        "what the PCS says",
-        "sim.hv_evidence:PcsEvidence.held_open",
-        "programming while the PCS may close at any moment",
-        by(PcsEvidence, "held_open", lambda *_: True),
-        "the PCS is not locked",
-        _unlocked_pcs,
-    ),
-    _guard(
-        "gate of the comm gateway",
-        "sim.comm_gateway:CommGatewayApplication.programming_allowed",
-        "programming the comm gateway under high voltage",
-        by(CommGatewayApplication, "programming_allowed", lambda *_: True),
-        "high voltage is on",
-        _closed,
-        COMM_GATEWAY,
-    ),
-    _guard(
+    node_guard(
         "session of a service",
         "uds.rules:SERVICE_SESSIONS",
         "writing outside of the programming session",
@@ -425,7 +211,7 @@ GUARDS: Final = (
         "a download in the extended session",
         _in_extended,
     ),
-    _guard(
+    node_guard(
         "session of a routine",
         "uds.rules:ROUTINES",
         "erasing outside of the programming session",
@@ -433,7 +219,7 @@ GUARDS: Final = (
         "an erase in the extended session",
         _routine_in_extended,
     ),
-    _guard(
+    node_guard(
         "entry of the programming session",
         "uds.rules:SESSION_ENTRY",
         "programming without a step in which everything is checked",
@@ -441,7 +227,7 @@ GUARDS: Final = (
         "programming at once",
         _at_once,
     ),
-    _guard(
+    node_guard(
         "preconditions asked first",
         "uds.server:UdsServerSession._diagnostic_session_control",
         "programming by a client that did not check",
@@ -453,7 +239,7 @@ GUARDS: Final = (
         "programming without the check",
         _unchecked,
     ),
-    _guard(
+    node_guard(
         "security access of a routine",
         "uds.server:UdsServerSession._routine_control",
         "erasing by somebody without the secret",
@@ -461,7 +247,7 @@ GUARDS: Final = (
         "an erase without a key",
         _locked,
     ),
-    _guard(
+    node_guard(
         "security access of a download",
         "uds.server:UdsServerSession._request_download",
         "writing by somebody without the secret",
@@ -469,7 +255,7 @@ GUARDS: Final = (
         "a download without a key",
         _locked_download,
     ),
-    _guard(
+    node_guard(
         "locked by a change of session",
         "uds.access:AccessGuard.lock",
         "a key that unlocks for ever",
@@ -477,7 +263,7 @@ GUARDS: Final = (
         "a session left and entered again",
         _left_and_back,
     ),
-    _guard(
+    node_guard(
         "S3",
         "uds.server:UdsServerSession.tick",
         "an unlocked session that its client has forgotten",
@@ -485,7 +271,7 @@ GUARDS: Final = (
         "silence for six seconds",
         _silent_for_long,
     ),
-    _guard(
+    node_guard(
         "wrong key",
         "uds.access:AccessGuard.send_key",
         "unlocking without the secret",
@@ -493,7 +279,7 @@ GUARDS: Final = (
         "a wrong key",
         _wrong_key,
     ),
-    _guard(
+    node_guard(
         "delay after wrong keys",
         "uds.access:AccessGuard._delayed",
         "guessing keys",
@@ -501,7 +287,7 @@ GUARDS: Final = (
         "three wrong keys",
         _guesses,
     ),
-    _guard(
+    node_guard(
         "delay over a restart",
         "uds.access:AccessGuard._keep",
         "guessing keys with restarts in between",
@@ -510,7 +296,7 @@ GUARDS: Final = (
         _guesses_and_restarts,
         COMM_GATEWAY,
     ),
-    _guard(
+    node_guard(
         "one key to a challenge",
         "uds.access:AccessGuard.send_key",
         "many guesses at one challenge",
@@ -518,7 +304,7 @@ GUARDS: Final = (
         "two keys to a challenge",
         _one_challenge,
     ),
-    _guard(
+    node_guard(
         "block counter",
         "uds.transfer:DataTransfer.block_refusal",
         "an image with a block left out",
@@ -526,7 +312,7 @@ GUARDS: Final = (
         "a block out of sequence",
         _wrong_counter,
     ),
-    _guard(
+    node_guard(
         "place of a download",
         "sim.programming:ProgrammingMemory.begin_download",
         "an image with a hole",
@@ -534,7 +320,7 @@ GUARDS: Final = (
         "a download that begins elsewhere",
         _elsewhere,
     ),
-    _guard(
+    node_guard(
         "size of an image",
         "sim.programming:ProgrammingMemory.erase",
         "writing beyond the slot",
@@ -546,7 +332,7 @@ GUARDS: Final = (
         "an image that is too large",
         _too_large,
     ),
-    _guard(
+    node_guard(
         "verified before it is activated",
         "uds.transfer:TRANSITIONS, sim.programming:ProgrammingMemory.activate_on_trial",
         "booting what nobody read back",
@@ -561,7 +347,7 @@ GUARDS: Final = (
         "activation without verification",
         _unverified,
     ),
-    _guard(
+    node_guard(
         "complete before it ends",
         "uds.server:UdsServerSession._request_transfer_exit",
         "an image with its end missing",
@@ -575,21 +361,5 @@ GUARDS: Final = (
         ),
         "a transfer that ends too early",
         _incomplete,
-    ),
-    _guard(
-        "restart under load",
-        "sim.hv_control:RackControl.reset_allowed",
-        "contactors that drop because their BMU restarts",
-        by(RackControl, "reset_allowed", lambda *_: True),
-        "a restart of a closed rack",
-        _restart,
-    ),
-    _guard(
-        "held open in a session",
-        "sim.node:SimulatedNode._update_hold",
-        "high voltage on a rack that is being programmed",
-        by(SimulatedNode, "_update_hold", lambda _: None),
-        "orders to close in a session",
-        _closes,
     ),
 )

@@ -1,0 +1,228 @@
+"""Guards of resuming: what an upgrade left that did not end is read from the plant, and taken back first."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Final
+
+import ess_can.gateway.run as run
+from ess_can.bus.clock import pause
+from ess_can.campaign.monitors import Invariant
+from ess_can.campaign.operator import disconnect
+from ess_can.campaign.plants import NEXT, SMALLEST
+from ess_can.campaign.releases import release
+from ess_can.campaign.station import Station
+from ess_can.gateway.config import GatewayConfig
+from ess_can.gateway.node_upgrade import NodeUpgrade
+from ess_can.gateway.plan import Plan
+from ess_can.gateway.plant_view import Connection, PlantView
+from ess_can.gateway.resume import Earlier
+from ess_can.gateway.upgrade import Upgrade
+from ess_can.identity import NodeType
+from ess_can.sim.boot_records import ImageId
+from tests.campaign.guard import Act, Course, Guard, Off, Run, Start, around, by, course
+from tests.campaign.guards_policy import BMU1
+from tests.campaign.guards_proof import LONG, WORK
+
+Attempt = Callable[[Start], Awaitable[None]]
+_AFTER_S: Final = 2.0
+_BOOTED_S: Final = 3.0
+
+
+def _roll_back(station: Station) -> None:
+    station.start_resume(roll_back=True)
+
+
+async def _resumed(_station: Station, attempt: Attempt) -> str:
+    await pause(_AFTER_S)
+    await attempt(Station.start_resume)
+    return ""
+
+
+def _resuming(*faults: str, ends: str = "DONE", long: bool = False) -> Course:
+    return Course(faults, ends, LONG if long else SMALLEST, then=_resumed)
+
+
+async def _next_boot(station: Station) -> str:
+    """What bmu1 runs after another restart."""
+    node = station.plant.nodes[BMU1]
+    node.reset(station.plant.wire.loop.time())
+    await pause(_BOOTED_S)
+    return str(node.memory.version)
+
+
+async def _given_up(station: Station, attempt: Attempt) -> str:
+    await pause(_AFTER_S)
+    await attempt(_roll_back)
+    boots = await _next_boot(station)
+    return "" if boots == "1.0.0" else f"its next boot runs {boots}, which was given up"
+
+
+async def _superseded(station: Station, attempt: Attempt) -> str:
+    await pause(_AFTER_S)
+    other = release((NodeType.COMM_GATEWAY,), NEXT, SMALLEST.payload_bytes)
+    await attempt(lambda station: station.start_upgrade(other))
+    boots = await _next_boot(station)
+    return "" if boots == "1.0.0" else f"its next boot runs {boots}, which was given up"
+
+
+async def _left_as_found(station: Station, attempt: Attempt) -> str:
+    await _resumed(station, attempt)
+    return "" if station.plant.circuit.pcs_contactor.closed else "it leaves open what was found connected"
+
+
+async def _opened_meanwhile(station: Station, attempt: Attempt) -> str:
+    await pause(_AFTER_S)
+    await disconnect(station.plant)
+    station.plant.pcs.locked = False  # by a switch on site
+    await _resumed(station, attempt)
+    return "it closes what somebody opened" if station.plant.circuit.pcs_contactor.closed else ""
+
+
+async def _rots(station: Station, attempt: Attempt) -> str:
+    flash = station.plant.nodes[BMU1].flash
+    flash.inject_bit_rot(1, flash.geometry.slot_offset + 700, 1)
+    return await _resumed(station, attempt)
+
+
+def _dies_with_activation(station: Station) -> None:
+    """As soon as bmu1's boot record has the new image on trial, and before it restarts."""
+    node = station.plant.nodes[BMU1]
+    activate = node.bootloader.activate_on_trial
+
+    def once(image: ImageId, tries: int) -> None:
+        activate(image, tries)
+        station.later(0.0, station.kill_gateway)
+
+    node.bootloader.activate_on_trial = once  # type: ignore[method-assign]
+
+
+_KILLED_ACTIVATED: Final = Act("the gateway dies as bmu1 activates its image", "0", _dies_with_activation)
+
+
+# --- how they are switched off ------------------------------------------------------------------------------------
+
+
+def _nothing_taken_back(original: Callable[..., object]) -> object:
+    async def nothing(upgrade: Upgrade) -> None:
+        """Leftovers stay."""
+
+    return nothing
+
+
+def _remembers_plan(original: Callable[..., object]) -> object:
+    """The plan of the first attempt counts for all."""
+    plans: list[Plan] = []
+
+    async def make_plan(*args: object) -> Plan:
+        if not plans:
+            plans.append(await original(*args))  # type: ignore[misc]
+        return plans[0]
+
+    return make_plan
+
+
+def _activated_nothing(original: Callable[..., object]) -> object:
+    def of(journal: object) -> Earlier | None:
+        earlier = original(journal)
+        return replace(earlier, activated=False) if isinstance(earlier, Earlier) else None
+
+    return of
+
+
+def _believes_held(original: Callable[..., object]) -> object:
+    async def write(node: NodeUpgrade, client: object, offset: int, at_once: int) -> None:
+        if offset == node._plan.image.size:
+            node._verified = True
+        else:
+            await original(node, client, offset, at_once)  # type: ignore[misc]
+
+    return write
+
+
+def _as_it_is(_earlier: Earlier, view: PlantView, config: GatewayConfig, at: float) -> Connection:
+    return view.connection(config.racks, at - 1.5)
+
+
+def _as_before(earlier: Earlier, *_: object) -> Connection:
+    return Connection(earlier.record.found)
+
+
+def _guard(name: str, where: str, prevents: str, off: Off, run: Run, seen: Invariant | str) -> Guard:
+    return Guard(f"resume, {name}", where, prevents, off, run, seen)
+
+
+GUARDS: Final = (
+    _guard(
+        "leftovers first",
+        "gateway.upgrade:Upgrade._take_back_leftovers",
+        "going on beside an image on trial that a dead gateway left",
+        around(Upgrade, "_take_back_leftovers", _nothing_taken_back),
+        course(_resuming("gateway:kill@TRIAL_BOOT+1.5"), "an upgrade that is killed in its trial, and resumed"),
+        "not DONE",
+    ),
+    _guard(
+        "reads the plant first",
+        "gateway.run:_Attempt._make_plan",
+        "acting on a plant by what the journal, or another attempt, knew of it",
+        around(run, "make_plan", _remembers_plan),
+        course(_resuming(f"gateway:kill@{WORK}", long=True), "an upgrade that is killed, and resumed"),
+        Invariant.READ_FIRST,
+    ),
+    _guard(
+        "held image verified",
+        "gateway.node_upgrade:NodeUpgrade._write",
+        "activating what was complete before the gateway died, and rotted since",
+        around(NodeUpgrade, "_write", _believes_held),
+        course(
+            Course(("gateway:kill@TRIAL_BOOT+0",), "DONE", then=_rots),
+            "an upgrade that is killed before it activates what a node holds, which rots until it is resumed",
+        ),
+        "not DONE",
+    ),
+    _guard(
+        "how the plant was found at first",
+        "gateway.resume:Earlier.found",
+        "a plant that is left open because its upgrade died once",
+        by(Earlier, "found", _as_it_is),
+        course(
+            Course((f"gateway:kill@{WORK}",), "DONE", LONG, then=_left_as_found),
+            "an upgrade of a connected plant that is killed, and resumed",
+        ),
+        "it leaves open what was found connected",
+    ),
+    _guard(
+        "what somebody did since",
+        "gateway.resume:Earlier.found",
+        "closing what a person opened while no gateway ran",
+        by(Earlier, "found", _as_before),
+        course(
+            Course(("gateway:kill@PROGRAM+0",), "DONE", then=_opened_meanwhile),
+            "an upgrade that is killed, and resumed after somebody took the plant over and opened it",
+        ),
+        "it closes what somebody opened",
+    ),
+    _guard(
+        "an activation is given up, too",
+        "gateway.resume:plan_to_give_up",
+        "a node that boots at its next restart what was given up",
+        around(Earlier, "of", _activated_nothing),
+        course(
+            Course((_KILLED_ACTIVATED,), "ROLLED_BACK", then=_given_up),
+            "an upgrade that is killed when an image is activated, and given up",
+        ),
+        "its next boot runs 1.1.0",
+    ),
+    _guard(
+        "what another release activated",
+        "gateway.resume:leftovers_of",
+        "a node that boots at its next restart what another release replaced",
+        by(run, "leftovers_of", lambda _earlier, _master, plan: plan),
+        course(
+            Course((_KILLED_ACTIVATED,), "DONE", then=_superseded),
+            "an upgrade that is killed when an image is activated, and superseded by another",
+        ),
+        "its next boot runs 1.1.0",
+    ),
+)
