@@ -19,11 +19,11 @@ from tests.scenario.test_direct_client import (
 Script = Callable[[Attacker, Scene], Awaitable[None]]
 
 
-def attack(text: str, script: Script, *, node: NodeAddress = BMU1) -> Run:
+def attack(text: str, script: Script, *, node: NodeAddress = BMU1, racks: int = 1) -> Run:
     """A hostile client; what it gets for an answer that it must not get is wrong, and so is every broken rule."""
 
     async def attacked() -> str:
-        plant = small_plant(replace(QUICK, racks=1))
+        plant = small_plant(replace(QUICK, racks=racks))
         plant.start()
         scene = Scene(plant)
         await pause(1.2)

@@ -28,7 +28,7 @@ from ess_can.errors import EssCanError
 from ess_can.gateway.config import GatewayConfig
 from ess_can.gateway.progress import Noted
 from ess_can.identity import NodeAddress, Version
-from ess_can.signals.dbc import Route
+from ess_can.signals.dbc import Route, StationCodec
 from ess_can.signals.e2e import protect
 from ess_can.signals.messages import Message, NodeInfo
 from ess_can.sim.loop import run_virtual
@@ -172,13 +172,9 @@ class Says:
     def arm(self, station: Station) -> None:
         """See `Fault`."""
         codec = station.plant.codec
-        address = self.address
-        route = (
-            codec.node_route(address) if isinstance(address, NodeAddress) else codec.route(self.message_type, address)
-        )
 
         def rule(_index: int, frame: CanFrame) -> Verdict:
-            return self._altered(station, route, frame) if frame.can_id == route.can_id else None
+            return self.altered(codec, frame)
 
         def begin() -> None:
             station.took(self)
@@ -188,8 +184,17 @@ class Says:
 
         station.at(self.at, begin)
 
-    def _altered(self, station: Station, route: Route, frame: CanFrame) -> Verdict:
-        codec = station.plant.codec
+    def _route(self, codec: StationCodec) -> Route:
+        address = self.address
+        return (
+            codec.node_route(address) if isinstance(address, NodeAddress) else codec.route(self.message_type, address)
+        )
+
+    def altered(self, codec: StationCodec, frame: CanFrame) -> CanFrame | None:
+        """What becomes of a frame; None if it is another message's, or lost."""
+        route = self._route(codec)
+        if frame.can_id != route.can_id:
+            return None
         decoded = codec.decode(frame.can_id, frame.data)
         if decoded is None or not isinstance(decoded.message, self.message_type):
             return None

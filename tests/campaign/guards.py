@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.campaign import (
     guards_boot,
+    guards_evidence,
     guards_file,
     guards_gateway,
     guards_identity,
@@ -28,6 +29,7 @@ GUARDS: tuple[Guard, ...] = (
     *guards_gateway.GUARDS,
     *guards_resume.GUARDS,
     *guards_node_gate.GUARDS,
+    *guards_evidence.GUARDS,
     *guards_session.GUARDS,
     *guards_memory.GUARDS,
     *guards_boot.GUARDS,
