@@ -25,6 +25,7 @@ from ess_can.sim.electrical import ContactorFault, LinkSpec
 from ess_can.sim.pcs import PcsFaultCode
 from ess_can.sim.rack_states import RackEvent
 from ess_can.sim.wire import WireFault
+from ess_can.uds.rules import RESPONSE_FLAG, Sid
 from ess_can.uds.target import Did
 
 BMU1 = NodeAddress(NodeType.BMU, 1)
@@ -33,6 +34,7 @@ _IDLE_ANSWER = bytes((0x02, 0x7E, 0x00))  # a single frame: the answer to a Test
 _BULKY = CanFrame(0x600, bytes(8))  # gives way to all of the station's messages and answers, and to no request
 _NOBODYS = 0x7F1
 _OFF_ERRORS = 32
+_LONG_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -85,8 +87,8 @@ def replaced(frame: CanFrame, first_byte: int) -> CanFrame:
     return CanFrame(frame.can_id, bytes((first_byte,)) + frame.data[1:])
 
 
-def _lost(kind: int) -> Directed:
-    return _answers_become(f"frames of type {kind} lost", lambda frame: WireFault.LOSE if _is(frame, kind) else None)
+def _flow_controls_lost() -> Directed:
+    return _answers_become("flow controls lost", lambda frame: WireFault.LOSE if _is(frame, FLOW_CONTROL) else None)
 
 
 def _wrong_sequence() -> Directed:
@@ -96,24 +98,60 @@ def _wrong_sequence() -> Directed:
     return _answers_become("every sequence number wrong", change)
 
 
-def _another_controls_the_flow(data: bytes, period_s: float, at: str) -> Directed:
-    """The node's flow controls are lost; somebody else sends these in their place."""
-    moment = Moment.parse(at)
+def _another_controls_the_flow(text: str, wait: Callable[[CanFrame], Sequence[float]], status: int) -> Directed:
+    """The node's flow controls are lost.  Somebody else sends some, so many seconds after a frame of ours: `wait`."""
 
     def happens(station: Station) -> None:
-        answer_id = station.plant.codec.diagnostic_ids(BMU1)[1]
+        request_id, answer_id = station.plant.codec.diagnostic_ids(BMU1)
         stranger = station.plant.wire.controller("stranger")
+        flow_control = CanFrame(answer_id, bytes((status, 1, 0)))
 
         def rule(_index: int, frame: CanFrame) -> Verdict:
-            nodes_own = frame.can_id == answer_id and _is(frame, FLOW_CONTROL) and len(frame.data) > len(data)
+            if frame.can_id == request_id:
+                for seconds in wait(frame):
+                    station.later(seconds, lambda: stranger.send(flow_control))
+            nodes_own = frame.can_id == answer_id and _is(frame, FLOW_CONTROL) and frame != flow_control
             return WireFault.LOSE if nodes_own else None
 
-        _in_a_cycle(station, moment, period_s, lambda: stranger.send(CanFrame(answer_id, data)))
-        remove = station.on_transmission(rule)
-        if moment.lasts_s is not None:
-            station.later(moment.lasts_s, remove)
+        station.later(_LONG_S, station.on_transmission(rule))
 
-    return Directed(f"flow controls {data.hex()} every {period_s:g} s", happens, moment)
+    return Directed(text, happens, Moment.parse("PROGRAM+0"))
+
+
+def _kept_waiting() -> Directed:
+    """Eleven wait frames in a row: one more than are obeyed."""
+    many = tuple(0.02 * number for number in range(1, 12))
+    return _another_controls_the_flow("kept waiting", lambda frame: many if _is(frame, FIRST_FRAME) else (), _WAIT)
+
+
+def _kept_slow() -> Directed:
+    """Blocks of one frame, each let through just before the time-out."""
+    missing = 0
+
+    def wait(frame: CanFrame) -> Sequence[float]:
+        nonlocal missing
+        if _is(frame, FIRST_FRAME):
+            missing = (frame.data[0] & 0xF) * 256 + frame.data[1] - 6
+        elif _is(frame, CONSECUTIVE_FRAME):
+            missing -= 7
+        else:
+            return ()
+        return (0.9,) if missing > 0 else ()
+
+    return _another_controls_the_flow("kept slow", wait, _CTS)
+
+
+def _challenge_lost() -> Directed:
+    """Of the answer that is waited for longest, the challenge, only the first frame comes."""
+    challenge = False
+
+    def change(frame: CanFrame) -> Verdict:
+        nonlocal challenge
+        if _is(frame, FIRST_FRAME):
+            challenge = frame.data[2] == Sid.SECURITY_ACCESS + RESPONSE_FLAG
+        return WireFault.LOSE if challenge and _is(frame, CONSECUTIVE_FRAME) else None
+
+    return _answers_become("challenges lost", change)
 
 
 def _in_a_cycle(station: Station, moment: Moment, period_s: float, send: Callable[[], None]) -> None:
@@ -173,11 +211,11 @@ def _another_plants_bus() -> Directed:
 FRAMES = (
     _flow_controls_say(_NO_STATUS),
     _flow_controls_say(_OVERFLOW),
-    _lost(FLOW_CONTROL),
-    _lost(CONSECUTIVE_FRAME),
+    _flow_controls_lost(),
+    _challenge_lost(),
     _wrong_sequence(),
-    _another_controls_the_flow(bytes((_WAIT, 0, 0)), 0.05, "PROGRAM+0~6"),
-    _another_controls_the_flow(bytes((_CTS, 1, 0)), 0.9, "PROGRAM+0.1~50"),
+    _kept_waiting(),
+    _kept_slow(),
     _answers_interrupted(),
     _requests_give_way(),
     _another_plants_bus(),
@@ -198,18 +236,6 @@ def _no_restart(station: Station) -> None:
 
     station.to_heal(heal)
     controller.disturb(_OFF_ERRORS)
-
-
-def _on_trial(station: Station) -> None:
-    """The node's record says that what it runs is on trial."""
-    boot = station.plant.nodes[BMU1].records.boot
-    record = boot.load()
-    if record is None:
-        raise ValueError("the node has no record")
-    bank = record.active_bank
-    one, other = (None if number == bank else image for number, image in enumerate(record.confirmed))
-    trial = record.confirmed[bank]
-    boot.store(replace(record, active_bank=1 - bank, confirmed=(one, other), trial=trial, tries_left=1))
 
 
 def _another_dbc(station: Station) -> None:
@@ -252,7 +278,6 @@ def _hub_fails(station: Station) -> None:
 
 
 NO_RESTART = Directed("bus-off for good", _no_restart, Moment.parse("PROGRAM+0.1"))
-ON_TRIAL = Directed("bmu1 on trial", _on_trial)
 ANOTHER_DBC = Directed("bmu1 with another DBC", _another_dbc)
 BOOTS_AT_ONCE = Directed("bmu1 boots at once", _boots_at_once)
 HUB_FAILS = Directed("the hub fails", _hub_fails)
@@ -312,7 +337,7 @@ _WELDED = _pcs_contactor(ContactorFault.WELDED, "0")
 
 def runs() -> Iterator[tuple[Site, Sequence[Fault]]]:
     """Sites, and what goes wrong there."""
-    for fault in (*FRAMES, NO_RESTART, ON_TRIAL, ANOTHER_DBC, HUB_FAILS):
+    for fault in (*FRAMES, NO_RESTART, ANOTHER_DBC, HUB_FAILS):
         yield SMALLEST, [fault]
     yield SLOW_LINK, [PRECHARGE_BROKEN_OFF]
     yield FOUND_OPEN, [LOCKED]
