@@ -232,7 +232,7 @@ def _no_restart(station: Station) -> None:
     controller.restart = lambda: False  # type: ignore[method-assign]
 
     def heal() -> None:
-        del controller.restart  # type: ignore[misc]
+        del controller.restart
 
     station.to_heal(heal)
     controller.disturb(_OFF_ERRORS)

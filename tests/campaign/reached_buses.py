@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
+from ess_can.bus.adapter import PythonCanBus
 from ess_can.bus.clock import now, pause
 from ess_can.bus.isotp_channel import IsoTpChannel
 from ess_can.bus.python_can import open_bus
@@ -37,15 +37,15 @@ from ess_can.sim.parts import STM32H743
 from ess_can.sim.plant import Plant
 from ess_can.sim.wire import Wire
 from tests.campaign.reached import Reached
-from tests.unit.bus.bench import Bench, DeviceLoop
+from tests.unit.bus.bench import DeviceLoop
 
 _FRAME = CanFrame(0x100, b"\1")
 
 
 class _Socket:
-    """A kernel's CAN socket that refuses what is sent."""
+    """A kernel's CAN socket: it takes what is sent and never gives it back, or refuses it with error `number`."""
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int = 0) -> None:
         self._number = number
 
     def setblocking(self, flag: bool, /) -> None:
@@ -55,7 +55,9 @@ class _Socket:
         pass
 
     def send(self, data: bytes, /) -> int:
-        raise OSError(self._number, "refused")
+        if self._number:
+            raise OSError(self._number, "refused")
+        return len(data)
 
     def recvmsg(self, bufsize: int, ancbufsize: int, /) -> tuple[bytes, list[tuple[int, int, bytes]], int, object]:
         raise BlockingIOError(errno.EAGAIN, "nothing")
@@ -64,12 +66,15 @@ class _Socket:
         return 5
 
 
+def _driver(number: int = 0) -> SocketCanDriver:
+    return SocketCanDriver(_Socket(number), "can0", lambda: None, fd=False, user_filters=())
+
+
 def _refused(number: int) -> Callable[[Path], object]:
     """The kernel refuses a frame with this error."""
 
     def reach(_directory: Path) -> object:
-        driver = SocketCanDriver(_Socket(number), "can0", lambda: None, fd=False, user_filters=())
-        return driver.write(_FRAME, bulk=False)
+        return _driver(number).write(_FRAME, bulk=False)
 
     return reach
 
@@ -79,20 +84,20 @@ def _no_such_interface(_directory: Path) -> object:
 
 
 def _stalled(_directory: Path) -> object:
-    """A driver that promises to give own frames back gives none."""
+    """The adapter hangs: its driver takes a frame, and never says that it was sent."""
 
     async def send() -> None:
-        bench = Bench("socketcan")
-        bench.send(0x100)
+        told: list[BusError] = []
+        bus = PythonCanBus(_driver())
+        bus.watch(told.append)
+        bus.start()
+        bus.send(_FRAME)
         await pause(2.0)
-        raise bench.errors[0]
+        (error,) = told
+        raise error
 
-    return _on_device_loop(send())
-
-
-def _on_device_loop(work: Coroutine[Any, Any, None]) -> None:
     with asyncio.Runner(loop_factory=DeviceLoop) as runner:
-        runner.run(work)
+        return runner.run(send())
 
 
 def _unacknowledged(_directory: Path) -> object:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +22,7 @@ from ess_can.journal.reader import JournalReader
 from ess_can.journal.store import DATABASE
 from ess_can.sim.loop import run_virtual
 from tests.campaign.reached import Reached
-from tests.unit.journal.rig import FILE, SHA256, WallClock
+from tests.unit.journal.rig import FILE, SHA256, WallClock, edit
 
 
 def _written(directory: Path) -> Path:
@@ -44,11 +43,6 @@ def _written(directory: Path) -> Path:
     return place
 
 
-def _edit(place: Path, sql: str) -> None:
-    with closing(sqlite3.connect(place / DATABASE, isolation_level=None)) as connection:
-        connection.execute(sql)
-
-
 def _history_verified(place: Path) -> object:
     with JournalReader.open(place) as reader:
         return reader.verify()
@@ -58,7 +52,7 @@ def _tampered(directory: Path) -> object:
     place = _written(directory)
     if not _history_verified(place):
         raise AssertionError("the upgrade left no record")
-    _edit(place, "UPDATE entries SET text = text || '!' WHERE seq = 5")
+    edit(place, "UPDATE entries SET text = text || '!' WHERE seq = ?", 5)
     return _history_verified(place)
 
 
@@ -73,7 +67,7 @@ def _overwritten(directory: Path) -> object:
 
 def _of_a_newer_version(directory: Path) -> object:
     place = _written(directory)
-    _edit(place, "PRAGMA user_version = 999")
+    edit(place, "PRAGMA user_version = 999")
     return Journal.open(place, WallClock())
 
 

@@ -6,14 +6,19 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ess_can.campaign.monitors import Monitors
+from ess_can.bus.clock import now
+from ess_can.bus.port import Sent
+from ess_can.campaign.monitors import Invariant, Monitors
 from ess_can.campaign.plants import NEW, SMALLEST, Site
 from ess_can.campaign.releases import release
 from ess_can.campaign.station import Station
 from ess_can.campaign.watching import Edges
+from ess_can.can.frame import CanFrame
 from ess_can.errors import (
     DependencyUnmet,
     EssCanError,
+    HeldOpen,
+    HvClosed,
     NodeUnhealthy,
     NothingToResume,
     SecurityCounterJump,
@@ -23,8 +28,8 @@ from ess_can.errors import (
     WrongNodeType,
 )
 from ess_can.gateway.config import Afterwards
-from ess_can.gateway.phases import Phase
-from ess_can.gateway.progress import Event, NodeStepEntered
+from ess_can.gateway.phases import NodeStep, Phase
+from ess_can.gateway.progress import Event, NodeStepEntered, PhaseEntered
 from ess_can.gateway.report import Report
 from ess_can.identity import NodeType, Version
 from ess_can.image.manifest import Dependency
@@ -76,8 +81,13 @@ def _result(report: Report | None) -> Phase:
     return report.result
 
 
-def visit(script: Callable[[Visit], Awaitable[object]], site: Site = SMALLEST) -> frozenset[str]:
-    """The changes of state that are seen while `script` works at a station of this kind.  Raises what it raises."""
+def visit(
+    script: Callable[[Visit], Awaitable[object]], site: Site = SMALLEST, breaks: frozenset[Invariant] = frozenset()
+) -> frozenset[str]:
+    """The changes of state that are seen while `script` works at a station of this kind.
+
+    Raises what it raises, and AssertionError unless the monitors saw exactly these rules broken.
+    """
 
     async def main() -> frozenset[str]:
         station = Station(site.plant, release(site.release, NEW, site.payload_bytes), 1, site.config())
@@ -88,8 +98,8 @@ def visit(script: Callable[[Visit], Awaitable[object]], site: Site = SMALLEST) -
         finally:
             visited.monitors.finish()
             station.switch_off()
-            if visited.monitors.violations:
-                raise AssertionError("; ".join(map(str, visited.monitors.violations)))
+            if visited.monitors.broken != breaks:
+                raise AssertionError("; ".join(map(str, visited.monitors.violations)) or "no rule was broken")
         return frozenset(visited.watched.seen)
 
     return run_virtual(main())
@@ -180,7 +190,7 @@ async def _another_journal(at: Visit) -> None:
     station = at.station
 
     def kill(event: Event) -> None:
-        if isinstance(event, NodeStepEntered) and event.step.name == "CONFIRM":
+        if isinstance(event, NodeStepEntered) and event.step is NodeStep.CONFIRM:
             station.kill_gateway()
 
     station.on_event.append(kill)
@@ -190,16 +200,51 @@ async def _another_journal(at: Visit) -> None:
     _result(await at.typed(lambda: station.start_upgrade(config=at.site.config(Afterwards.CONNECT))))
 
 
-async def _display_breaks(at: Visit) -> None:
-    """A defect of ours: what shows the progress fails in the middle of the work."""
+async def _driver_breaks(at: Visit) -> None:
+    """A defect: the adapter's driver fails in a way that no driver may, with the first frame of a request."""
+    controller, (request_id, _) = at.station.controller, at.station.plant.codec.diagnostic_ids(BMU1)
+    whole = controller.send
 
-    def fail(event: Event) -> None:
-        if isinstance(event, NodeStepEntered) and event.step.name == "TRANSFER":
-            raise RuntimeError("the display broke")
+    def send(frame: CanFrame, on_sent: Sent | None = None, *, bulk: bool = False) -> None:
+        if frame.can_id == request_id:
+            controller.send = whole  # type: ignore[method-assign]
+            raise RuntimeError("the driver broke")
+        whole(frame, on_sent, bulk=bulk)
 
-    at.station.on_event.append(fail)
+    def breaks(event: Event) -> None:
+        if isinstance(event, PhaseEntered) and event.phase is Phase.PROGRAM:
+            controller.send = send  # type: ignore[method-assign]
+
+    at.station.on_event.append(breaks)
     await at.upgraded()
 
+
+async def _closed_by_hand(at: Visit) -> None:
+    """Somebody closes a rack by hand, through its precharge resistor, while its node is programmed."""
+    plant = at.station.plant
+    rack = plant.circuit.racks[0]
+
+    def close() -> None:
+        plant.circuit.step(now())
+        rack.main_minus.drive(True, now())
+        rack.precharge.drive(True, now())
+
+    def on_event(event: Event) -> None:
+        if isinstance(event, NodeStepEntered) and event.step is NodeStep.TRANSFER:
+            at.station.later(0.02, close)
+
+    at.station.on_event.append(on_event)
+    report = await at.typed(at.station.start_upgrade)
+    assert report is not None
+    assert (report.result, type(report.error)) == (Phase.HELD_OPEN, HeldOpen)
+    if report.cause is not None:
+        raise report.cause
+
+
+_BY_HAND = frozenset({Invariant.HEARTBEAT, Invariant.LOCK})
+"""What somebody breaks who closes a rack by hand."""
+_UNTYPED = frozenset({Invariant.TYPED_FAILURE})
+"""A defect of ours is told, but every failure should have a type of its own."""
 
 REACHED = (
     Reached(VersionDowngrade, _bringing(version=Version(0, 9, 0))),
@@ -210,5 +255,6 @@ REACHED = (
     Reached(DependencyUnmet, _bringing(depends=(Dependency(NodeType.COMM_GATEWAY, Version(9, 0, 0)),))),
     Reached(NothingToResume, lambda _directory: visit(_resume_nothing)),
     Reached(NodeUnhealthy, lambda _directory: visit(_another_journal)),
-    Reached(EssCanError, lambda _directory: visit(_display_breaks)),
+    Reached(HvClosed, lambda _directory: visit(_closed_by_hand, breaks=_BY_HAND)),
+    Reached(EssCanError, lambda _directory: visit(_driver_breaks, breaks=_UNTYPED)),
 )
