@@ -57,6 +57,18 @@ def error_names() -> frozenset[str]:
     return frozenset(below(EssCanError))
 
 
+def behind(*errors: BaseException | None) -> list[BaseException]:
+    """These errors and what they came of, each once: their causes, and what was being handled when they were raised."""
+    found: list[BaseException] = []
+    to_see = [error for error in errors if error is not None]
+    while to_see:
+        error = to_see.pop(0)
+        if all(error is not one for one in found):
+            found.append(error)
+            to_see += [one for one in (error.__cause__, error.__context__) if one is not None]
+    return found
+
+
 def run_seed(seed: int, faults: Sequence[str] | None = None) -> RunResult:
     """Run a seed with its own faults, or with `faults` in their place.  Raises UsageError for what is no fault."""
     return run_mixture(_planned(seed, faults))
@@ -235,7 +247,8 @@ class Run:
         ]
         if report.error is not None:
             self._errors.append(report.error.name)
-            told += [report.error.why, "" if report.cause is None else report.cause.name]
+            told.append(report.error.why)
+        told += [error.name for error in behind(report.error, report.cause) if isinstance(error, EssCanError)]
         met = (name for text in told for name in _NAME.findall(text) if name in error_names())
         self._errors += [name for name in dict.fromkeys(met) if name not in self._errors]
 

@@ -135,11 +135,13 @@ class Station:
         """Whether the journal has an upgrade that did not end."""
         return self.journal.unfinished() is not None
 
-    def start_upgrade(self, upgrade: VerifiedUpgrade | None = None, config: GatewayConfig | None = None) -> None:
-        """Start the gateway with an upgrade.  Raises UsageError while it runs."""
+    def start_upgrade(
+        self, upgrade: VerifiedUpgrade | None = None, config: GatewayConfig | None = None, *, dry_run: bool = False
+    ) -> None:
+        """Start the gateway with an upgrade, or only the check before it.  Raises UsageError while it runs."""
         self._last = upgrade or self.upgrade, config or self.config
         self._started[self._last[0].file_sha256] = self._last
-        self._start(*self._last)
+        self._start(*self._last, dry_run=dry_run)
 
     def start_resume(self, *, roll_back: bool = False) -> None:
         """Start the gateway to go on with what is unfinished, or to give it up; with the last upgrade if nothing is.
@@ -150,7 +152,9 @@ class Station:
         began = None if unfinished is None else self._started.get(unfinished.file_sha256)
         self._start(*(began or self._last), roll_back=roll_back)
 
-    def _start(self, upgrade: VerifiedUpgrade, config: GatewayConfig, *, roll_back: bool = False) -> None:
+    def _start(
+        self, upgrade: VerifiedUpgrade, config: GatewayConfig, *, roll_back: bool = False, dry_run: bool = False
+    ) -> None:
         if self.running:
             raise UsageError("the gateway is running")
         self._over.clear()
@@ -165,11 +169,17 @@ class Station:
             self.begun_at = now()
             self._first_transmission = self.plant.wire.transmissions
             self._release(lambda moment: moment.phase is None)
-        task = process.start(self._run(process, upgrade, config, roll_back))
+        task = process.start(self._run(process, upgrade, config, roll_back=roll_back, dry_run=dry_run))
         task.add_done_callback(partial(self._ended, process))
 
     async def _run(
-        self, process: SimulatedProcess, upgrade: VerifiedUpgrade, config: GatewayConfig, roll_back: bool
+        self,
+        process: SimulatedProcess,
+        upgrade: VerifiedUpgrade,
+        config: GatewayConfig,
+        *,
+        roll_back: bool,
+        dry_run: bool,
     ) -> Report:
         plant = self.plant
         setup = GatewaySetup(
@@ -185,8 +195,10 @@ class Station:
         def on_progress(event: Event) -> None:
             outside(self._on_progress, process, event)
 
-        work = roll_back_station if roll_back else upgrade_station
-        return await work(self.controller, upgrade, setup, journal=self.journal, on_progress=on_progress)
+        bus, journal = self.controller, self.journal
+        if roll_back:
+            return await roll_back_station(bus, upgrade, setup, journal=journal, on_progress=on_progress)
+        return await upgrade_station(bus, upgrade, setup, journal=journal, on_progress=on_progress, dry_run=dry_run)
 
     def _on_progress(self, process: SimulatedProcess, event: Event) -> None:
         if not process.alive:

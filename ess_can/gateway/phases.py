@@ -64,7 +64,8 @@ TRANSITIONS: Mapping[Phase, frozenset[Phase]] = MappingProxyType(
         # Every node is programmed and verified before the first one boots its new image.
         _P.PROGRAM: frozenset({_P.TRIAL_BOOT, _P.RECONNECT, _P.HOLD_OPEN}),
         _P.TRIAL_BOOT: frozenset({_P.CONFIRM, _P.ROLL_BACK, _P.RECONNECT, _P.HOLD_OPEN}),
-        _P.CONFIRM: frozenset({_P.RECONNECT, _P.ROLL_BACK, _P.HOLD_OPEN}),
+        # With an image activated on every node no failure passes ROLL_BACK by.
+        _P.CONFIRM: frozenset({_P.RECONNECT, _P.ROLL_BACK}),
         _P.ROLL_BACK: frozenset({_P.PROGRAM, _P.RECONNECT, _P.HOLD_OPEN}),
         _P.RECONNECT: frozenset({_P.DONE, _P.FAILED, _P.ROLLED_BACK, _P.HOLD_OPEN}),
         _P.HOLD_OPEN: frozenset({_P.HELD_OPEN}),

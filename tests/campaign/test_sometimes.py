@@ -1,33 +1,32 @@
-"""Sometimes: every kind of fault, every change of state and every error is reached, or the campaign has a gap.
+"""Sometimes: every kind of fault, every change of state and every error is reached here, or the campaign has a gap.
 
-What runs here is directed, because chance reaches some of it in one run of thousands only.  What no simulated station
-causes is listed with the test that reaches it.
+What runs here is directed, because chance reaches some of it in one run of thousands only: runs under faults, commands
+other than one upgrade, and for errors of files, journals and adapters what a user would do to meet them.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+import ess_can
 from ess_can.campaign.fault_kinds import FaultKind
 from ess_can.campaign.faults import EXAMPLES, Fault, parse_fault
 from ess_can.campaign.mixture import plain
-from ess_can.campaign.moments import Moment
 from ess_can.campaign.plants import SMALLEST, Site
 from ess_can.campaign.result import Summary
 from ess_can.campaign.run import error_names, run_mixture
-from ess_can.campaign.station import Station
 from ess_can.campaign.watching import EDGES
-from ess_can.errors import EssCanError
+from ess_can.errors import EssCanError, IsoTpError, NodeMissing, PlantRefusal, UdsError, UpgradeFileError
 from ess_can.gateway.config import Afterwards
-from ess_can.sim.electrical import ContactorFault
+from ess_can.gateway.node_client import NodeClient
+from tests.campaign import directed, reached_buses, reached_files, reached_journals, reached_stations
 from tests.campaign.conftest import Count
-
-_ROOT = Path(__file__).resolve().parents[2]
+from tests.campaign.reached import Reached
 
 DIRECTED: tuple[tuple[str, ...], ...] = (
     ("plant:emergency-stop:1@RECONNECT+0.35",),
@@ -64,157 +63,73 @@ DIRECTED: tuple[tuple[str, ...], ...] = (
     ("node:bmu1:garbage@CONFIRM+0~3",),
     ("node:bmu1:refuses=34@CONFIRM+0~10",),
     ("firmware:bmu1:mute", "gateway:kill@TRIAL_BOOT+1.5"),
+    ("plant:emergency-stop:1@CONFIRM+0",),
+    ("gateway:unplugged@CONFIRM+0",),
 )
 """Beside an example of each kind of fault."""
 
-UNIT, SCENARIO = "tests/unit", "tests/scenario"
-
-EDGES_ELSEWHERE: Mapping[str, str] = {
-    "phase STATUS_CHECK CHECKED": f"{SCENARIO}/test_good_path.py: Phase.CHECKED",
-    "phase STATUS_CHECK NOTHING_TO_DO": f"{SCENARIO}/test_good_path.py: Phase.NOTHING_TO_DO",
-    "phase STATUS_CHECK ROLLED_BACK": f"{SCENARIO}/test_resume.py: def test_given_up",
-    "rack PRECHARGING OPEN": f"{UNIT}/sim/test_hv_control.py: def test_closing_is_broken_off_when_its_reason_goes",
-}
-"""Changes of state that need another command, a dry run, or a longer precharge, and the test that has them."""
-
-NEVER: Mapping[str, str] = {
-    "phase CONFIRM HOLD_OPEN": "with an image activated every failure leads through ROLL_BACK first",
-    "phase TRIAL_BOOT HOLD_OPEN": "needs a failure for good between entering the phase and the first activation",
-    "phase STATUS_CHECK HOLD_OPEN": "needs a resume without work on a plant that is not as it is to be left",
-    "pcs FAULT TRIP": "a fault on top of a fault: the table allows it, the model notes the first one only",
-    "pcs INIT TRIP": "the model watches for faults once its self-test is done",
-    "rack INIT RESTART": "the model of a node that restarts in its self-test fires the first restart only",
-}
-"""Changes of state that the tables allow and no run here came to, with the reason; one that is reached must go."""
-
-ABSTRACT = frozenset(
-    {"BUS_ERROR", "ESS_CAN_ERROR", "ISO_TP_ERROR", "JOURNAL_ERROR", "PLANT_REFUSAL", "UDS_ERROR", "UPGRADE_FILE_ERROR"}
+REACHED: tuple[Reached, ...] = (
+    *reached_files.REACHED,
+    *reached_journals.REACHED,
+    *reached_buses.REACHED,
+    *reached_stations.REACHED,
 )
-"""Roots of the tree: what is raised is a kind of them, or a defect of ours."""
+"""Errors that end no upgrade under faults, each with what raises it."""
 
-ERRORS_ELSEWHERE: Mapping[str, str] = {
-    "AUDIT_BROKEN": "tests/unit/journal/test_audit.py",
-    "BUS_OFF": "tests/unit/bus/test_recovering_bus.py",
-    "DBC_MISMATCH": "tests/unit/gateway/test_policy.py",
-    "DEPENDENCY_UNMET": "tests/unit/gateway/test_plan.py",
-    "FILE_EMPTY": "tests/unit/image/test_files.py",
-    "FILE_TOO_LARGE": "tests/unit/image/test_files.py",
-    "FILE_TRUNCATED": "tests/unit/image/test_upgrade_file.py",
-    "FILE_UNREADABLE": "tests/unit/journal/test_journal.py",
-    "HV_CLOSED": "tests/unit/gateway/test_interlock.py",
-    "IMAGE_CORRUPT": "tests/unit/gateway/test_streamed_image.py",
-    "IMAGE_INVALID": "tests/unit/image/test_node_image.py",
-    "INTERFACE_DOWN": "tests/unit/bus/test_socketcan.py",
-    "INTERFACE_UNAVAILABLE": "tests/unit/bus/test_socketcan.py",
-    "INVARIANT_VIOLATED": "tests/unit/cli/test_sim_campaign.py",
-    "ISO_TP_TOO_SLOW": "tests/unit/isotp/test_sender.py",
-    "JOURNAL_CORRUPT": "tests/campaign/test_journal_damage.py",
-    "JOURNAL_VERSION_UNKNOWN": "tests/unit/journal/test_schema.py",
-    "LOCKED": "tests/unit/journal/test_lock.py",
-    "MANIFEST_INVALID": "tests/unit/image/test_manifest.py",
-    "NODE_UNHEALTHY": "tests/scenario/test_refusals.py",
-    "NOTHING_TO_RESUME": "tests/scenario/test_resume.py",
-    "NOT_AN_UPGRADE_FILE": "tests/unit/image/test_upgrade_file.py",
-    "NO_SUCH_UPGRADE": "tests/unit/journal/test_reader.py",
-    "NO_VALID_TRAFFIC": "tests/scenario/test_refusals.py",
-    "N_BUFFER_OVFLW": "tests/unit/isotp/test_sender.py",
-    "N_INVALID_FS": "tests/unit/isotp/test_sender.py",
-    "N_TIMEOUT_A": "tests/unit/bus/test_isotp_channel.py",
-    "N_TIMEOUT_BS": "tests/unit/bus/test_isotp_channel.py",
-    "N_TIMEOUT_CR": "tests/unit/bus/test_isotp_channel.py",
-    "N_UNEXP_PDU": "tests/unit/isotp/test_receiver.py",
-    "N_WFT_OVRN": "tests/unit/isotp/test_receiver.py",
-    "N_WRONG_SN": "tests/unit/isotp/test_receiver.py",
-    "PLANT_LOCKED": "tests/scenario/test_interruptions.py",
-    "SECURITY_COUNTER_JUMP": "tests/unit/trust/test_compatibility.py",
-    "SECURITY_DOWNGRADE": "tests/unit/trust/test_compatibility.py",
-    "SIGNATURE_INVALID": "tests/unit/image/test_upgrade_file.py",
-    "SIGNATURE_MISSING": "tests/unit/trust/test_verify.py",
-    "SIMULATION_DEADLOCK": "tests/unit/sim/test_loop.py",
-    "TEMPORARY_FILE_FAILED": "tests/unit/image/test_files.py",
-    "TEST_KEY_REFUSED": "tests/unit/trust/test_verify.py",
-    "TRACE_UNWRITABLE": "tests/unit/bus/test_trace.py",
-    "TRAILING_BYTES": "tests/unit/image/test_upgrade_file.py",
-    "TRANSMIT_QUEUE_FULL": "tests/unit/bus/test_transmit_queue.py",
-    "TRANSMIT_STALLED": "tests/unit/bus/test_transmit_queue.py",
-    "UNKNOWN_KEY": "tests/unit/trust/test_verify.py",
-    "UPGRADE_FILE_EXPIRED": "tests/unit/trust/test_verify.py",
-    "USAGE_ERROR": "tests/unit/campaign/test_faults_text.py",
-    "VERSION_DOWNGRADE": "tests/unit/trust/test_compatibility.py",
-    "WRONG_HARDWARE": "tests/unit/trust/test_compatibility.py",
-    "WRONG_NODE_TYPE": "tests/unit/trust/test_compatibility.py",
-}
-"""Errors of files, command lines, other hardware and of layers that a gateway sums up, and the test that has them."""
-
-
-@dataclass(frozen=True)
-class PcsContactor:
-    """The PCS's own contactor is bad from a moment on, until everything is healed."""
-
-    fault: ContactorFault
-    at: Moment
-
-    kind = FaultKind.WELD_PLUS
-
-    @property
-    def text(self) -> str:
-        return f"PCS contactor {self.fault.value}"
-
-    def arm(self, station: Station) -> None:
-        contactor = station.plant.circuit.pcs_contactor
-
-        def act() -> None:
-            contactor.fault = self.fault
-
-        def heal() -> None:
-            contactor.fault = ContactorFault.NONE
-            contactor.closed = contactor.coil
-
-        station.at(self.at, act)
-        station.to_heal(heal)
+NEVER_RAISED: tuple[type[EssCanError], ...] = (PlantRefusal, UdsError, UpgradeFileError)
+"""What only groups its kinds: nothing in the package makes one."""
 
 
 def runs() -> Iterator[tuple[Site, Sequence[Fault]]]:
-    """What is run."""
+    """Sites, and what goes wrong there."""
     for texts in (*((text,) for text in EXAMPLES), *DIRECTED):
         yield SMALLEST, [parse_fault(text) for text in texts]
     yield replace(SMALLEST, afterwards=Afterwards.HOLD_OPEN), []
-    yield SMALLEST, [PcsContactor(ContactorFault.WELDED, Moment(0.0))]
-    yield SMALLEST, [PcsContactor(ContactorFault.WELDED, Moment(0.0)), parse_fault("plant:pcs-restarts@PROGRAM+0")]
-    yield SMALLEST, [PcsContactor(ContactorFault.WELDED, Moment(0.0)), parse_fault("plant:pcs-restarts@4")]
-    yield SMALLEST, [PcsContactor(ContactorFault.STUCK_OPEN, Moment.parse("PROGRAM+0"))]
+    yield from directed.runs()
 
 
-def test_everything_is_reached_at_least_once(count: Count) -> None:
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """The errors of messages on their way in, as ISO-TP tells them to a gateway: it goes on after some of them."""
+    names: set[str] = set()
+    original = NodeClient._on_error
+
+    def on_error(client: NodeClient, error: IsoTpError) -> None:
+        names.add(error.name)
+        original(client, error)
+
+    monkeypatch.setattr(NodeClient, "_on_error", on_error)
+    return names
+
+
+def test_everything_is_reached_at_least_once(count: Count, told: set[str]) -> None:
     planned = list(runs())
     results = [run_mixture(plain(site=site), faults=faults) for site, faults in planned]
+    visits = [reached_stations.visit(script, site) for site, script in reached_stations.EDGES]
     summary = Summary.of(results)
-    count("directed runs that reach every fault, change of state and error", len(planned))
+    count("directed runs that reach every fault, change of state and error", len(planned) + len(visits) + len(REACHED))
     assert not [f"{result.faults}: {result.wrong}" for result in results if result.wrong]
     assert {kind.name for kind in FaultKind} - set(summary.faults) == set()
-    assert EDGES - set(summary.edges) - set(EDGES_ELSEWHERE) == set(NEVER)
-    assert error_names() - set(summary.errors) - set(ERRORS_ELSEWHERE) - ABSTRACT == set()
+    assert EDGES - set(summary.edges).union(*visits) == set()
+    elsewhere = {reached.name for reached in REACHED} | {error("").name for error in NEVER_RAISED}
+    assert error_names() - set(summary.errors) - told - elsewhere == set()
 
 
-def below(error: type[EssCanError]) -> Iterator[type[EssCanError]]:
-    yield error
-    for kind in error.__subclasses__():
-        yield from below(kind)
+@pytest.mark.parametrize("reached", REACHED, ids=lambda reached: reached.name)
+def test_an_error_is_raised_by_what_a_user_would_do(reached: Reached, tmp_path: Path) -> None:
+    with pytest.raises(reached.error) as caught:
+        reached.reach(tmp_path)
+    assert type(caught.value) is reached.error
 
 
-@pytest.mark.parametrize("name", ERRORS_ELSEWHERE)
-def test_what_is_reached_elsewhere_is_in_that_test(name: str) -> None:
-    kind = next(kind for kind in below(EssCanError) if kind("").name == name)
-    assert re.search(rf"\b({kind.__name__}|{name})\b", (_ROOT / ERRORS_ELSEWHERE[name]).read_text("utf-8"))
+def test_what_is_never_raised_is_never_made() -> None:
+    sources = [source.read_text("utf-8") for source in Path(ess_can.__file__).parent.rglob("*.py")]
+    assert len(sources) > 100
+    assert any(makes(NodeMissing, source) for source in sources)
+    assert [error.__name__ for error in NEVER_RAISED if any(makes(error, source) for source in sources)] == []
 
 
-@pytest.mark.parametrize("edge", EDGES_ELSEWHERE)
-def test_a_change_of_state_reached_elsewhere_is_in_that_test(edge: str) -> None:
-    assert edge in EDGES
-    path, _, words = EDGES_ELSEWHERE[edge].partition(": ")
-    assert words in (_ROOT / path).read_text("utf-8")
-
-
-def test_what_is_never_reached_exists_at_all() -> None:
-    assert set(NEVER) <= EDGES
-    assert error_names() >= ABSTRACT
+def makes(error: type[EssCanError], source: str) -> bool:
+    """Whether a source calls or raises this class."""
+    name = error.__name__
+    return re.search(rf"(?<!class )\b{name}\(|\braise (\w+\.)*{name}\b", source) is not None

@@ -15,7 +15,7 @@ from ess_can.campaign.mixture import mixture_of, plain
 from ess_can.campaign.operator import disconnect, partly_connected
 from ess_can.campaign.plants import SMALLEST
 from ess_can.campaign.releases import make_plant
-from ess_can.campaign.run import replay_seed, run_mixture, run_seed
+from ess_can.campaign.run import behind, replay_seed, run_mixture, run_seed
 from ess_can.campaign.station import Station
 from ess_can.errors import UsageError
 from ess_can.gateway.config import Afterwards
@@ -162,3 +162,11 @@ def test_an_operator_disconnects_what_is_partly_connected() -> None:
         return whole, partly, partly_connected(plant)
 
     assert run_virtual(play()) == (False, True, False)
+
+
+def test_what_is_behind_an_error_is_found_once_each() -> None:
+    first, second, third, other = ValueError("first"), KeyError("second"), UsageError("third"), UsageError("other")
+    third.__cause__, third.__context__, second.__context__ = second, second, first
+    first.__context__ = third  # a circle ends, too
+    assert behind(None, third, other, third) == [third, other, second, first]
+    assert behind(None) == []

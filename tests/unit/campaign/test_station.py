@@ -41,6 +41,18 @@ def test_an_upgrade_comes_to_its_end() -> None:
     assert station.disk.writes > 10
 
 
+def test_a_dry_run_looks_and_changes_nothing() -> None:
+    async def act(station: Station) -> Station:
+        station.start_upgrade(dry_run=True)
+        assert await station.ended()
+        assert station.plant.versions()[BMU1] == FACTORY
+        return station
+
+    station = on_station(act)
+    assert station.report is not None
+    assert (station.report.result, station.report.dry_run, station.disk.writes) == (Phase.CHECKED, True, 0)
+
+
 @pytest.mark.parametrize("power", [False, True])
 def test_a_killed_gateway_does_nothing_more_and_its_successor_goes_on(power: bool) -> None:
     async def act(station: Station) -> None:

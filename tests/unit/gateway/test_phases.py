@@ -33,7 +33,7 @@ EXPECTED = {
     *((phase, P.RECONNECT) for phase in (P.RAMP_DOWN, P.OPEN_CONTACTORS, P.PROVE_HV_OFF, P.PROGRAM)),
     *((phase, P.RECONNECT) for phase in (P.TRIAL_BOOT, P.CONFIRM, P.ROLL_BACK)),
     *((phase, P.HOLD_OPEN) for phase in (P.RAMP_DOWN, P.OPEN_CONTACTORS, P.PROVE_HV_OFF, P.PROGRAM)),
-    *((phase, P.HOLD_OPEN) for phase in (P.TRIAL_BOOT, P.CONFIRM, P.ROLL_BACK, P.RECONNECT)),
+    *((phase, P.HOLD_OPEN) for phase in (P.TRIAL_BOOT, P.ROLL_BACK, P.RECONNECT)),
 }
 PAIRS = [(a, b) for a in Phase for b in Phase]
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from ess_can.bus.clock import pause
 from ess_can.errors import (
     DbcMismatch,
+    EssCanError,
     HeldOpen,
     JournalUnwritable,
     NodeMissing,
@@ -215,3 +217,20 @@ class TestWhatIsTold:
         last = bench.events[-1]
         assert isinstance(last, PhaseEntered)
         assert (last.phase, bench.report.hv_after) == (Phase.DONE, Connection.CONNECTED)
+
+
+def every_error(error: type[EssCanError] = EssCanError) -> Iterator[type[EssCanError]]:
+    """All there are."""
+    yield error
+    for kind in error.__subclasses__():
+        yield from every_error(kind)
+
+
+@pytest.mark.parametrize("step", ["prepare:bmu1", "confirm:bmu2", "see confirmed:bmu2"])
+def test_whatever_goes_wrong_in_confirm_what_was_activated_is_looked_after_next(step: str) -> None:
+    """So the table of phases has no way from CONFIRM to HOLD_OPEN."""
+    failures = [*(error("no") for error in every_error()), RuntimeError("a defect"), asyncio.CancelledError()]
+    for failure in failures:
+        phases = play({step: raising(failure)}).phases
+        assert phases[phases.index(Phase.CONFIRM) + 1] is Phase.ROLL_BACK, failure
+    assert len(failures) > 90
