@@ -6,47 +6,23 @@ own has fired.  So whoever looks after the reason why it may be sent is asked wi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
-from ess_can.bus.port import Bus, Receive, Sent
+from ess_can.bus.around import BusAround
+from ess_can.bus.port import Bus, Sent
 from ess_can.can.frame import CanFrame
-from ess_can.errors import BusError, TransmitQueueFull
+from ess_can.errors import TransmitQueueFull
 
 
-class GuardedBus:
+class GuardedBus(BusAround):
     """See the module.  `may_go_on` is asked before each bulk frame; None lets all pass."""
 
     def __init__(self, bus: Bus) -> None:
+        super().__init__(bus)
         self.may_go_on: Callable[[], bool] | None = None
-        self._bus = bus
-
-    @property
-    def fd(self) -> bool:
-        """Whether CAN FD frames may be sent."""
-        return self._bus.fd
 
     def send(self, frame: CanFrame, on_sent: Sent | None = None, *, bulk: bool = False) -> None:
         """Queue a frame, as `Bus.send` says.  Raises TransmitQueueFull for a bulk frame that must not leave now."""
         if bulk and self.may_go_on is not None and not self.may_go_on():
             raise TransmitQueueFull("what allowed this message has ended")
-        self._bus.send(frame, on_sent, bulk=bulk)
-
-    def withdraw(self, can_id: int) -> list[CanFrame]:
-        """Take back frames of a stream, as `Bus.withdraw` says."""
-        return self._bus.withdraw(can_id)
-
-    def subscribe(self, can_ids: Iterable[int] | None, receive: Receive) -> Callable[[], None]:
-        """Deliver frames from others, as `Bus.subscribe` says."""
-        return self._bus.subscribe(can_ids, receive)
-
-    def adopt(self, can_id: int) -> None:
-        """Take this host's frames with this identifier for ours, as `Bus.adopt` says."""
-        self._bus.adopt(can_id)
-
-    def watch(self, on_error: Callable[[BusError], None]) -> Callable[[], None]:
-        """Report what goes wrong, as `Bus.watch` says."""
-        return self._bus.watch(on_error)
-
-    def restart(self) -> bool:
-        """As the bus does it."""
-        return self._bus.restart()
+        super().send(frame, on_sent, bulk=bulk)

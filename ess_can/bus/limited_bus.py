@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+from ess_can.bus.around import BusAround
 from ess_can.bus.load_limit import LoadLimit
-from ess_can.bus.port import BULK_IN_FLIGHT, Bus, Receive, Sent
+from ess_can.bus.port import BULK_IN_FLIGHT, Bus, Sent
 from ess_can.can.frame import CanFrame
 from ess_can.can.timing import BitTiming, for_any_frame, frame_duration_s, known_duration_s
 from ess_can.errors import BusError, TransmitQueueFull, UsageError
@@ -38,17 +39,18 @@ class _Held:
     handed_on_at: float = 0.0
 
 
-class LoadLimitedBus:
+class LoadLimitedBus(BusAround):
     """A `Bus` around a bus, for streams that are to take only a share of it.  Create it on the running loop.
 
     Bulk frames keep their order for each identifier, and identifiers take turns; at most `BULK_IN_FLIGHT` of all are
     handed on and not confirmed.  In any second they take at most a fiftieth more than their share: that is what late
     timers may make up for.  Everything is received for a limit that yields, so that no hardware filter applies.
+    Frames that are adopted are not held back.
     `close` ends the limit, not the bus; what waits is dropped.
     """
 
     def __init__(self, bus: Bus, limit: LoadLimit, timing: BitTiming) -> None:
-        self._bus = bus
+        super().__init__(bus)
         self._limit = limit
         self._timing = for_any_frame(timing)
         self._loop = asyncio.get_running_loop()
@@ -65,11 +67,6 @@ class LoadLimitedBus:
         self._unsubscribe = bus.subscribe(None, self._make_way) if limit.yields else None
 
     # --- the Bus port -----------------------------------------------------------------------------
-
-    @property
-    def fd(self) -> bool:
-        """Whether CAN FD frames may be sent."""
-        return self._bus.fd
 
     def send(self, frame: CanFrame, on_sent: Sent | None = None, *, bulk: bool = False) -> None:
         """Queue a frame, as `Bus.send` says; a bulk frame leaves when it is due.
@@ -114,14 +111,6 @@ class LoadLimitedBus:
             self._turns = deque(turn for turn in self._turns if turn)
         return withdrawn
 
-    def subscribe(self, can_ids: Iterable[int] | None, receive: Receive) -> Callable[[], None]:
-        """Deliver frames from others, as `Bus.subscribe` says."""
-        return self._bus.subscribe(can_ids, receive)
-
-    def adopt(self, can_id: int) -> None:
-        """Take this host's frames with this identifier for ours, as `Bus.adopt` says.  They are not held back."""
-        self._bus.adopt(can_id)
-
     def watch(self, on_error: Callable[[BusError], None]) -> Callable[[], None]:
         """Report what goes wrong, as `Bus.watch` says."""
         self._watchers.append(on_error)
@@ -131,10 +120,6 @@ class LoadLimitedBus:
                 self._watchers.remove(on_error)
 
         return cancel
-
-    def restart(self) -> bool:
-        """As the bus does it."""
-        return self._bus.restart()
 
     def close(self) -> None:
         """Drop what waits, and leave the bus alone."""

@@ -8,10 +8,11 @@ watchers are told by the warning BusInterrupted.  When the restarts are used up,
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum, auto
 
-from ess_can.bus.port import Bus, Receive, Sent
+from ess_can.bus.around import BusAround
+from ess_can.bus.port import Bus, Sent
 from ess_can.can.frame import CanFrame
 from ess_can.errors import BusError, BusInterrupted, BusOff, BusUnusable, TransmitQueueFull
 
@@ -28,7 +29,7 @@ class _State(Enum):
     RESTARTING = auto()  # until it takes a frame
 
 
-class RecoveringBus:
+class RecoveringBus(BusAround):
     """See the module.  Create it on the running loop; `close` ends the recovering, not the bus.
 
     `restarts` counts how often the controller was restarted; there are as many as `back_off_s` has pauses.  A bus that
@@ -36,8 +37,8 @@ class RecoveringBus:
     """
 
     def __init__(self, bus: Bus, back_off_s: Sequence[float] = BACK_OFF_S) -> None:
+        super().__init__(bus)
         self.restarts = 0
-        self._bus = bus
         self._back_off_s = tuple(back_off_s)
         self._loop = asyncio.get_running_loop()
         self._state = _State.ON
@@ -48,11 +49,6 @@ class RecoveringBus:
         self._unwatch = bus.watch(self._failed)
 
     # --- the Bus port -----------------------------------------------------------------------------
-
-    @property
-    def fd(self) -> bool:
-        """Whether CAN FD frames may be sent."""
-        return self._bus.fd
 
     def send(self, frame: CanFrame, on_sent: Sent | None = None, *, bulk: bool = False) -> None:
         """Queue a frame, as `Bus.send` says.  Raises TransmitQueueFull while the controller is off."""
@@ -66,18 +62,6 @@ class RecoveringBus:
             self._refuse()
         self._state = _State.ON
 
-    def withdraw(self, can_id: int) -> list[CanFrame]:
-        """Take back frames of a stream, as `Bus.withdraw` says."""
-        return self._bus.withdraw(can_id)
-
-    def subscribe(self, can_ids: Iterable[int] | None, receive: Receive) -> Callable[[], None]:
-        """Deliver frames from others, as `Bus.subscribe` says."""
-        return self._bus.subscribe(can_ids, receive)
-
-    def adopt(self, can_id: int) -> None:
-        """Take this host's frames with this identifier for ours, as `Bus.adopt` says."""
-        self._bus.adopt(can_id)
-
     def watch(self, on_error: Callable[[BusError], None]) -> Callable[[], None]:
         """Report what goes wrong, as `Bus.watch` says; bus-off as the warning BusInterrupted, or as BusUnusable."""
         self._watchers.append(on_error)
@@ -87,10 +71,6 @@ class RecoveringBus:
                 self._watchers.remove(on_error)
 
         return cancel
-
-    def restart(self) -> bool:
-        """As the bus does it."""
-        return self._bus.restart()
 
     def close(self) -> None:
         """Restart nothing any more, and leave the bus alone."""

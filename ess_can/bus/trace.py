@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import can
 
+from ess_can.bus.around import BusAround
 from ess_can.bus.clock import now
 from ess_can.bus.message import to_message
-from ess_can.bus.port import Bus, Receive, Sent
+from ess_can.bus.port import Bus, Sent
 from ess_can.can.frame import EXTENDED_FLAG, CanFrame
-from ess_can.errors import BusError, TraceUnwritable, UsageError
+from ess_can.errors import TraceUnwritable, UsageError
 
 if TYPE_CHECKING:
     from can.io.generic import FileIOMessageWriter
@@ -114,7 +115,7 @@ def _reason(error: Exception) -> str:
     return (error.strerror if isinstance(error, OSError) else None) or f"{type(error).__name__}: {error}"
 
 
-class TracedBus:
+class TracedBus(BusAround):
     """A `Bus` around a bus: what others send is recorded as received, what we send once it is confirmed as sent.
 
     What other sockets of this host send for us (`adopt`) is recorded as sent, too.
@@ -122,16 +123,11 @@ class TracedBus:
     """
 
     def __init__(self, bus: Bus, writer: TraceWriter) -> None:
-        self._bus = bus
+        super().__init__(bus)
         self._writer = writer
         self._unsubscribe = bus.subscribe(None, self._received)
         self._adopted: dict[int, Callable[[], None]] = {}  # how to unsubscribe from each
         self._from_others: CanFrame | None = None  # the latest with an adopted identifier
-
-    @property
-    def fd(self) -> bool:
-        """Whether CAN FD frames may be sent."""
-        return self._bus.fd
 
     def send(self, frame: CanFrame, on_sent: Sent | None = None, *, bulk: bool = False) -> None:
         """Queue a frame, as `Bus.send` says."""
@@ -141,33 +137,17 @@ class TracedBus:
             if on_sent is not None:
                 on_sent(at)
 
-        self._bus.send(frame, sent, bulk=bulk)
-
-    def subscribe(self, can_ids: Iterable[int] | None, receive: Receive) -> Callable[[], None]:
-        """Deliver frames from others, as `Bus.subscribe` says."""
-        return self._bus.subscribe(can_ids, receive)
-
-    def withdraw(self, can_id: int) -> list[CanFrame]:
-        """As the bus does it."""
-        return self._bus.withdraw(can_id)
+        super().send(frame, sent, bulk=bulk)
 
     def adopt(self, can_id: int) -> None:
         """Take this host's frames with this identifier for ours, as `Bus.adopt` says, and record them as sent."""
-        self._bus.adopt(can_id)
+        super().adopt(can_id)
         if can_id in self._adopted:
             return
         # Who subscribes to the identifier gets no adopted frame: told first, it tells which are from others.
         self._adopted[can_id] = self._bus.subscribe((can_id,), self._received_from_others)
         self._unsubscribe()
         self._unsubscribe = self._bus.subscribe(None, self._received)
-
-    def watch(self, on_error: Callable[[BusError], None]) -> Callable[[], None]:
-        """Report what goes wrong, as `Bus.watch` says."""
-        return self._bus.watch(on_error)
-
-    def restart(self) -> bool:
-        """As the bus does it."""
-        return self._bus.restart()
 
     def close(self) -> None:
         """Stop recording and close the file."""

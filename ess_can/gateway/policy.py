@@ -95,6 +95,12 @@ def refusals(
     return sorted(found, key=lambda reason: not isinstance(reason, _GRAVEST))
 
 
+def unheard(view: PlantView, config: GatewayConfig, now: float) -> list[str]:
+    """Which expected nodes are not heard, and of which racks not everything is.  Each of them is one refusal."""
+    nodes = [str(address) for address in config.expected if not _fresh(view.nodes.get(address), now)]
+    return nodes + [f"rack {rack}" for rack in config.racks if _stale(view.rack(rack), now)]
+
+
 def bus_refusal(load: float, limits: PolicyLimits) -> BusOverloaded | None:
     """Why nothing may begin while others take this share (0..1) of the bus; None if it may."""
     if 100.0 * load <= limits.bus_load_max_percent:

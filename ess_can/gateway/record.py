@@ -85,9 +85,9 @@ class Doing:
 class UpgradeLog:
     """Tells, times and records one upgrade.
 
-    Nothing is recorded until `begin`.  `error` is the journal's first failure: nothing is written after it.  It ends
-    the upgrade with the next intent; once `settling` began it does not any more, because leaving the plant safe counts
-    for more than the record of it.
+    Nothing is recorded until `begin`, which then records the notes that were told before it.  `error` is the journal's
+    first failure: nothing is written after it.  It ends the upgrade with the next intent; once `settling` began it does
+    not any more, because leaving the plant safe counts for more than the record of it.
     """
 
     def __init__(self, journal: Journal, report: Report, on_progress: OnProgress) -> None:
@@ -98,6 +98,7 @@ class UpgradeLog:
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="journal")
         self._begun = False
         self._settling = False
+        self._early_notes: list[str] = []
 
     # --- telling ------------------------------------------------------------------------------------
 
@@ -122,11 +123,17 @@ class UpgradeLog:
                 text = f"{phase.value} ({detail})" if detail else phase.value
                 self.write_later(lambda journal: journal.phase(text))
             case Noted(text=text) | Decided(text=text):
-                self.write_later(lambda journal: journal.note(text))
+                self._record_note(text)
             case Estimated(estimate=estimate):
                 expected = f"expected: transfer {estimate.transfer_s:.1f} s, high voltage off {estimate.hv_off_s:.1f} s"
                 self.write_later(lambda journal: journal.evidence(expected))
         self._listener(event)
+
+    def _record_note(self, text: str) -> None:
+        if self._begun:
+            self.write_later(lambda journal: journal.note(text))
+        else:
+            self._early_notes.append(text)
 
     def evidence(self, text: str) -> None:
         """What a decision rests on."""
@@ -159,6 +166,10 @@ class UpgradeLog:
         except JournalError as error:
             self.error = error
             raise
+        if self._begun:
+            early, self._early_notes = self._early_notes, []
+            for text in early:
+                self._record_note(text)
 
     def settling(self) -> None:
         """What is done from here on puts the plant into a safe state, with or without the journal."""

@@ -9,14 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Self
 
-from ess_can.bus.clock import now
+from ess_can.bus.clock import now, until
 from ess_can.errors import RolledBack
 from ess_can.gateway.config import Afterwards, GatewayConfig
 from ess_can.gateway.phases import NodeStep
 from ess_can.gateway.plan import Leftover, NodePlan, Plan, identify, on_trial
 from ess_can.gateway.plant_view import Connection, PlantView
-from ess_can.gateway.policy import FRESH_S, Start, targets_of_type
-from ess_can.gateway.progress import NodeStepEntered, OnProgress
+from ess_can.gateway.policy import FRESH_S, Start, refusals, targets_of_type, unheard
+from ess_can.gateway.progress import NodeStepEntered, Noted, OnProgress
 from ess_can.gateway.station_master import StationMaster
 from ess_can.identity import NodeAddress
 from ess_can.journal.entries import Deed, Entry, Kind, UpgradeRecord
@@ -90,6 +90,30 @@ class Earlier:
         locked = view.pcs is not None and view.pcs.value.lock_acknowledged
         before = {connection.value: connection for connection in Connection}.get(self.record.found)
         return is_now if before is None or (rests and not locked) else before
+
+
+async def let_trials_end(master: StationMaster, on_progress: OnProgress, start: Start) -> None:
+    """Wait for nodes that are not heard, or not completely, as long as an image on trial may be the reason.
+
+    A rack that does not say that high voltage is off must not be restarted; but a node gives up a trial by itself.  It
+    is waited for while nothing else is against the start.  The gateway sends nothing meanwhile: the PCS keeps its lock,
+    and racks stay open, without it.
+    """
+    view, config, fingerprint = master.view, master.config, master.link.codec.fingerprint
+
+    def missing() -> list[str]:
+        """Who is not heard, if that alone is against the start."""
+        names = unheard(view, config, now())
+        return names if len(refusals(view, config, fingerprint, now(), start)) == len(names) else []
+
+    names, limit_s = ", ".join(missing()), config.times.revert_s
+    if not names:
+        return
+    why = "not heard, or not completely, perhaps because of the image that the earlier attempt put on trial"
+    told = f"{names}: {why}; a node gives that up by itself, which is waited for, for {limit_s:g} s at most"
+    on_progress(Noted(now(), told))
+    if await until(lambda: not missing(), limit_s):
+        await until(lambda: not refusals(view, config, fingerprint, now(), start), config.times.listen_s)
 
 
 async def plan_to_give_up(

@@ -6,7 +6,7 @@ import asyncio
 import json
 import random
 from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
+from contextlib import AbstractContextManager, AsyncExitStack, closing, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from types import TracebackType
@@ -31,12 +31,21 @@ from ess_can.gateway.progress import Decided, Estimated, OnProgress, PhaseEntere
 from ess_can.gateway.record import UpgradeLog
 from ess_can.gateway.report import Report
 from ess_can.gateway.report_document import report_document
-from ess_can.gateway.resume import Earlier, decision, given_up, is_as_wanted, is_complete, leftovers_of, plan_to_give_up
+from ess_can.gateway.resume import (
+    Earlier,
+    decision,
+    given_up,
+    is_as_wanted,
+    is_complete,
+    leftovers_of,
+    let_trials_end,
+    plan_to_give_up,
+)
 from ess_can.gateway.station_master import USER_ISOTP, StationMaster
 from ess_can.gateway.transfer_model import WireModel
 from ess_can.gateway.upgrade import Replan, Upgrade
 from ess_can.isotp import IsoTpParams
-from ess_can.journal.journal import SUPERSEDED, Journal
+from ess_can.journal.journal import Journal
 from ess_can.signals.dbc import StationCodec
 from ess_can.trust.verify import VerifiedUpgrade
 from ess_can.uds.access import AccessAlgorithm
@@ -117,23 +126,20 @@ class Reach:
     def __init__(self, setup: GatewaySetup, bus: Bus) -> None:
         self._setup = setup
         self._bus = bus
-        self._opened = ExitStack()
-        self._masters: list[StationMaster] = []
+        self._opened = AsyncExitStack()
 
     async def __aenter__(self) -> StationMaster:
-        with ExitStack() as opened:
+        async with AsyncExitStack() as opened:
             guard = GuardedBus(opened.enter_context(closing(RecoveringBus(self._bus))))
             limited = opened.enter_context(self._setup.limited(guard))
-            master = await self._setup.master(limited, guard).__aenter__()
-            self._masters.append(master)
+            master = await opened.enter_async_context(self._setup.master(limited, guard))
             self._opened = opened.pop_all()
         return master
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with self._opened:
-            await self._masters.pop().__aexit__(kind, error, trace)
+        await self._opened.__aexit__(kind, error, trace)
 
 
 async def upgrade_station(
@@ -229,6 +235,8 @@ class _Attempt:
         if self._gives_up:
             self._unfinished()
         self._load = await hear(master, BusLoad(self._bus, self._setup.bit_timing), self._start)
+        if self._earlier is not None and self._earlier.activated:
+            await let_trials_end(master, self._log.tell, self._start)
         require_allowed(master, self._start)
         master.watch.arm()  # from here on we speak: nobody else may speak as we do
         self._plan = await self._make_plan(master)
@@ -309,15 +317,15 @@ class _Attempt:
     def _open_record(self, journal: Journal, *, has_work: bool) -> bool:
         """Begin an upgrade in the journal, or go on with the one that is there; whether one is under way then."""
         earlier, upgrade = "" if self._earlier is None else self._earlier.record.id, self._upgrade
+        if self._supersedes and not has_work:  # nothing of this one is to be on record but that it ended that one
+            journal.supersede(earlier)
+            return False
         if upgrade is not None and has_work and (not earlier or self._supersedes):
             name = f"{upgrade.manifest.release_name} {upgrade.manifest.release_version}"
             record = journal.begin(name, upgrade.file, upgrade.file_sha256, self._options, supersedes=earlier)
         else:
             record = journal.resume(earlier)
         self._report.upgrade_id = record.id
-        if self._supersedes and not has_work:
-            journal.end(SUPERSEDED, "", "")
-            return False
         journal.found(self._found.value)
         return True
 

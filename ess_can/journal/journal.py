@@ -144,13 +144,21 @@ class Journal:
         facts = BeganFacts(storable(release), sha256, storable(options), supersedes)
         began = self._draft(upgrade, Kind.BEGAN, text=release, facts=facts.text())
         if supersedes:
-            ended = EndedFacts(SUPERSEDED, "", "")
-            self._commit(self._draft(supersedes, Kind.ENDED, text=SUPERSEDED, facts=ended.text()), began)
+            self._commit(self._superseded(supersedes), began)
             self._tidy()
         else:
             self._commit(began)
         self._upgrade = upgrade
         return self._chain.history.upgrades[upgrade]
+
+    def supersede(self, upgrade: str) -> None:
+        """The unfinished upgrade ends: one of another file takes its place, and has nothing to do.
+
+        Raises NoSuchUpgrade, NothingToResume, JournalUnwritable.
+        """
+        self._require_unfinished(upgrade)
+        self._commit(self._superseded(upgrade))
+        self._tidy()
 
     def unfinished(self) -> UpgradeRecord | None:
         """The upgrade that began and did not end."""
@@ -158,15 +166,11 @@ class Journal:
 
     def resume(self, upgrade: str) -> UpgradeRecord:
         """Go on with the unfinished upgrade.  Raises NoSuchUpgrade, NothingToResume, JournalUnwritable."""
-        history = self._chain.history
-        if upgrade not in history.upgrades:
-            raise NoSuchUpgrade(f"the journal has no upgrade {upgrade}")
-        if history.unfinished is None or history.unfinished.id != upgrade:
-            raise NothingToResume(f"upgrade {upgrade} has ended", why=history.upgrades[upgrade].result)
+        self._require_unfinished(upgrade)
         self.require_room(0)
         self._upgrade = upgrade
         self._write(Kind.RESUMED)
-        return history.upgrades[upgrade]
+        return self._chain.history.upgrades[upgrade]
 
     def kept_file(self, upgrade: str) -> Content:
         """The copy of an unfinished upgrade's file, with the hash that it had (an `ImageContent`).
@@ -253,6 +257,16 @@ class Journal:
     @property
     def _place(self) -> str:
         return IN_MEMORY if self.directory is None else str(self.directory)
+
+    def _require_unfinished(self, upgrade: str) -> None:
+        history = self._chain.history
+        if upgrade not in history.upgrades:
+            raise NoSuchUpgrade(f"the journal has no upgrade {upgrade}")
+        if history.unfinished is None or history.unfinished.id != upgrade:
+            raise NothingToResume(f"upgrade {upgrade} has ended", why=history.upgrades[upgrade].result)
+
+    def _superseded(self, upgrade: str) -> Entry:
+        return self._draft(upgrade, Kind.ENDED, text=SUPERSEDED, facts=EndedFacts(SUPERSEDED, "", "").text())
 
     def _write(
         self,

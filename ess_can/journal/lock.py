@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 
 from ess_can.errors import Locked
+from ess_can.file_lock import lock_file
 
 
 class ProcessLock:
@@ -15,7 +15,7 @@ class ProcessLock:
     def __init__(self, path: Path) -> None:
         self._handle: int | None = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
         try:
-            if not _lock(self._handle):
+            if not lock_file(self._handle):
                 raise Locked(f"another ess-can works with the journal {path.parent}", why=_owner(self._handle))
             os.ftruncate(self._handle, 0)
             os.write(self._handle, f"{os.getpid()}\n".encode("ascii"))
@@ -36,25 +36,3 @@ def _owner(handle: int) -> str:
     except OSError:
         pid = ""
     return f"process {pid}" if pid.isdigit() else "the process did not say its number"
-
-
-if sys.platform == "win32":
-    import msvcrt
-
-    def _lock(handle: int) -> bool:
-        try:
-            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
-        except OSError:
-            return False
-        return True
-
-else:
-    import fcntl
-
-    def _lock(handle: int) -> bool:
-        """Lock an open file until it is closed; false if another process has locked it."""
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True

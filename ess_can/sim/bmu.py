@@ -45,7 +45,8 @@ class BmuApplication:
 
     def start(self, link: StationLink, behaviour: Behaviour, now: float) -> None:
         """See `ess_can.sim.node.Application`."""
-        self.control.off = False
+        if self.control.off:
+            self.control.boot(now)
         self._link = link
         self._behaviour = behaviour
         link.subscribe(EmsPcsCommand, self._on_command)

@@ -70,7 +70,7 @@ class RackControl:
     """One BMU's high-voltage part.  A rack whose main contactors are found closed at construction starts closed.
 
     `hold_open` belongs to the node: set while a programming session is active or the running image is unconfirmed.
-    `hung` until its watchdog restarts it, and `off` until its MCU runs again, it does not act.
+    `hung` until its watchdog restarts it, and `off` until its MCU runs again, it neither measures nor acts.
     `refusal` says why the last order CLOSE was not followed; None if it was, or if there was none.  Whoever watches is
     in `on_event`, and in `on_clear`, called with the name of whoever cleared the latches.
     """
@@ -92,10 +92,10 @@ class RackControl:
         self._plus, self._minus, self._precharge = rack.contactors
         self._store = store
         self._latches = store.load()
-        self._boot(now)
+        self.boot(now)
 
-    def _boot(self, now: float) -> None:
-        """Begin with nothing but the stored latches."""
+    def boot(self, now: float) -> None:
+        """Begin with nothing but the stored latches: what was true before proves nothing now."""
         self.hung = False
         self.off = False
         self._latches = self._store.load()
@@ -157,7 +157,7 @@ class RackControl:
         self.hardware.circuit.step(now)
         self._release_all(now)
         self._fire(RackEvent.RESTART, now)
-        self._boot(now)
+        self.boot(now)
 
     # --- outputs --------------------------------------------------------------------------------
 
@@ -237,11 +237,9 @@ class RackControl:
     def step(self, now: float) -> None:
         """Act on what is measured and ordered at `now`.  Steps the circuit first."""
         self.hardware.circuit.step(now)
-        if self.hung:
+        if self.hung or self.off:
             return
         self._own.update(not WELDS.isdisjoint(self._latches), now)
-        if self.off:
-            return
         self._latch_inputs()
         if self._latches and self.rack_state is not RackState.FAULT and self.rack_state is not RackState.CLOSED:
             self._release_all(now)

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ess_can.errors import FileUnreadable, UsageError
+from ess_can.file_lock import lock_file
 from ess_can.sim.flash_cells import FlashCells, FlashGeometry, UnitState
 from ess_can.sim.fram import FRAM_SIZE
 
@@ -108,7 +109,7 @@ class StateFiles:
     def _take(self, path: Path) -> None:
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         self._locks.append(handle)
-        if not _lock(handle):
+        if not lock_file(handle):
             raise UsageError(
                 f"another simulator uses {path.parent}",
                 why=f"{path.name} is locked",
@@ -216,25 +217,3 @@ def _unusable(path: Path, reason: str) -> FileUnreadable:
 
 def _refused(path: Path, reason: str, remedy: str) -> FileUnreadable:
     return FileUnreadable(f"{path} cannot be used as the simulated plant's memory", why=reason, remedy=remedy)
-
-
-if sys.platform == "win32":
-    import msvcrt
-
-    def _lock(handle: int) -> bool:
-        try:
-            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
-        except OSError:
-            return False
-        return True
-
-else:
-    import fcntl
-
-    def _lock(handle: int) -> bool:
-        """Lock an open file until it is closed; false if another process has locked it."""
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True

@@ -219,7 +219,7 @@ GUARDS: Final = (
         "one writer",
         "journal.lock:ProcessLock",
         "two gateways that write one journal",
-        by(lock, "_lock", lambda _: True),
+        by(lock, "lock_file", lambda _: True),
         records("a journal is opened twice", _two),
     ),
     _journal(

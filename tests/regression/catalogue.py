@@ -873,7 +873,13 @@ def _gateway() -> Iterator[Row]:
         "G6, G7",
         "the wall clock jumps; the machine sleeps",
         "deadlines do not follow the wall clock, and every permit is stale on waking",
-        _in(_JOURNAL, "test_a_wall_clock_that_jumps_harms_nothing")
+        _in(
+            "scenario/test_wall_clock.py",
+            "test_in_the_middle_of_an_upgrade",
+            "test_back_and_forth_in_every_phase",
+            "test_between_two_runs",
+        )
+        + _in(_JOURNAL, "test_a_wall_clock_that_jumps_harms_nothing")
         + _in(
             _INTERLOCK,
             "test_a_sleep_of_the_machine_ends_every_permit",

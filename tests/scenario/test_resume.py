@@ -15,10 +15,10 @@ from ess_can.bus.clock import Cycle, now, pause, until
 from ess_can.bus.station import StationLink
 from ess_can.campaign.monitors import Monitors, Violation
 from ess_can.cli.embedded import simulated_setup
-from ess_can.errors import NothingToResume, RolledBack
+from ess_can.errors import EmergencyStop, NodeMissing, NothingToResume, RolledBack
 from ess_can.gateway.config import Afterwards, GatewayConfig
 from ess_can.gateway.phases import Phase
-from ess_can.gateway.progress import Decided, Event
+from ess_can.gateway.progress import Decided, Event, Noted
 from ess_can.gateway.report import Report
 from ess_can.gateway.run import roll_back_station, upgrade_station
 from ess_can.identity import NodeAddress, NodeType, Version
@@ -378,6 +378,48 @@ def test_given_up(kind: Kind, deed: Deed, known: bool) -> None:
         return
     report = seen.require(Phase.ROLLED_BACK, NEW if deed is Deed.CLOSE else OLD)
     assert (report.exit_code, seen.entries[-1].text) == (100, "rolled_back")
+
+
+MUTE = replace(QUICK, behaviours={NEW: Behaviour.NO_HV_STATUS})
+
+
+@pytest.mark.parametrize("roll_back", [False, True])
+@pytest.mark.parametrize(("wait_s", "waits"), [(0.0, True), (30.0, True), (70.0, False)])
+def test_a_trial_whose_firmware_says_nothing_of_high_voltage_is_waited_for(
+    wait_s: float, waits: bool, roll_back: bool
+) -> None:
+    """A rack that does not say that high voltage is off is not restarted: it goes back by itself, after 60 s."""
+    seen = play(at_phase(Phase.TRIAL_BOOT, 1.5), spec=MUTE, wait_s=wait_s, roll_back=roll_back)
+    report = seen.require(Phase.ROLLED_BACK, OLD)
+    assert (len(seen.reports), report.resumable) == (1, False)
+    told = [event for event in seen.events if isinstance(event, Noted) and "which is waited for" in event.text]
+    written = [entry for entry in seen.entries if entry.kind is Kind.NOTE and "which is waited for" in entry.text]
+    assert (len(told), len(written)) == ((1, 1) if waits else (0, 0))
+    assert seen.decided_after_s <= (62.0 - wait_s if waits else DECISION_S)
+
+
+def test_a_rack_that_stays_silent_is_not_waited_for_longer_than_a_trial_lasts() -> None:
+    """Nor is it read as high voltage off: the attempt is refused, and may be made again."""
+
+    def silences(plant: Plant) -> None:
+        plant.nodes[BMU1].controller.detach()
+
+    seen = play(at_deed(Kind.RESULT, Deed.ACTIVATE), meanwhile=silences, settles_s=3.0)
+    (report,) = seen.reports
+    assert (report.result, type(report.error), report.resumable) == (Phase.REFUSED, NodeMissing, True)
+    assert 75.0 <= report.bus_time_s <= 85.0
+    assert seen.unfinished
+
+
+def test_other_reasons_are_not_waited_for() -> None:
+    def trouble(plant: Plant) -> None:
+        plant.nodes[BMU1].controller.detach()
+        plant.pcs.press_emergency_stop(now())
+
+    seen = play(at_deed(Kind.RESULT, Deed.ACTIVATE), meanwhile=trouble, settles_s=3.0)
+    (report,) = seen.reports
+    assert (report.result, type(report.error), report.resumable) == (Phase.REFUSED, EmergencyStop, True)
+    assert report.bus_time_s <= DECISION_S
 
 
 def test_killed_while_it_rolls_back_and_again_while_it_resumes() -> None:

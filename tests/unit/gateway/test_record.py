@@ -87,6 +87,40 @@ def test_intent_before_and_result_after(run: Callable[..., None]) -> None:
     assert disk.entries[-1].kind is Kind.ENDED
 
 
+@LOOPS
+def test_notes_from_before_are_recorded_once_there_is_a_record(run: Callable[..., None]) -> None:
+    disk, told = Disk(), list[Event]()
+
+    async def work() -> None:
+        log = log_on(disk, told.append)
+        log.note("one")
+        log.evidence("of nothing yet")
+        log.note("two")
+        await log.begin(begun)
+        log.note("three")
+        await log.end(closes)
+
+    run(work())
+    assert [entry.text for entry in disk.entries] == ["a release", "one", "two", "three", "done"]
+    assert [event.text for event in told if isinstance(event, Noted)] == ["one", "two", "three"]
+
+
+@LOOPS
+def test_notes_of_what_was_never_begun_are_told_only(run: Callable[..., None]) -> None:
+    disk, told = Disk(), list[Event]()
+
+    async def work() -> None:
+        log = log_on(disk, told.append)
+        log.note("one")
+        await log.begin(lambda _journal: False)
+        log.note("two")
+        await log.end(closes)
+
+    run(work())
+    assert disk.entries == []
+    assert len(told) == 2
+
+
 def test_nothing_is_done_before_its_intent_is_on_the_disk() -> None:
     disk, did = Disk(), list[str]()
 
@@ -233,7 +267,7 @@ def test_what_is_told_is_recorded_too() -> None:
 
     async def work() -> None:
         log = log_on(disk, heard.append)
-        log.note("too early to be recorded")
+        log.note("early")
         await log.begin(begun)
         log.enter(Phase.RAMP_DOWN, "because")
         log.note("so")
@@ -247,7 +281,7 @@ def test_what_is_told_is_recorded_too() -> None:
     assert [type(event) for event in heard] == [Noted, PhaseEntered, Noted, Estimated, Decided]
     texts = [entry.text for entry in disk.entries if entry.kind in (Kind.PHASE, Kind.NOTE, Kind.EVIDENCE)]
     expected = "expected: transfer 4.2 s, high voltage off 7.5 s"
-    assert texts == ["ramp-down (because)", "so", "measured", expected, "goes on"]
+    assert texts == ["early", "ramp-down (because)", "so", "measured", expected, "goes on"]
 
 
 def test_what_is_cancelled_while_its_intent_waits_for_the_disk_is_not_written_at_all() -> None:

@@ -371,6 +371,8 @@ class TestWholeStations:
         seen = play_killed(at_deed(Kind.RESULT, Deed.CLOSE), spec=ONE_RACK, roll_back=True)
         seen.require(Phase.DONE, NEW)
         assert any(isinstance(event, Noted) and "nothing to give up" in event.text for event in seen.events)
+        (note,) = [entry for entry in seen.entries if "nothing to give up" in entry.text]
+        assert (note.kind, note.upgrade) == (Kind.NOTE, "1")
 
     def test_half_confirmed_it_is_held_open_and_stays_to_be_resumed(self) -> None:
         seen = play_killed(when(mixed), roll_back=True)
@@ -390,9 +392,12 @@ class TestWholeStations:
         older = plant_release(version=OLD, kib=4)
         seen = play_killed(at_entry(1), spec=ONE_RACK, then=older)
         (report,) = seen.reports
-        assert (report.result, report.error, report.upgrade_id) == (Phase.NOTHING_TO_DO, None, "1")
+        assert (report.result, report.error, report.upgrade_id) == (Phase.NOTHING_TO_DO, None, "")
         assert (set(seen.versions.values()), seen.connected, seen.unfinished) == ({OLD}, True, False)
-        assert [entry.text for entry in seen.entries if entry.kind is Kind.ENDED] == ["superseded"]
+        assert [(entry.kind, entry.upgrade, entry.text) for entry in seen.entries[1:]] == [
+            (Kind.ENDED, "1", "superseded")
+        ]
+        assert seen.violations == []
 
     def test_a_trial_that_fails_ends_it_and_leaves_nothing_to_resume(self) -> None:
         spec = replace(QUICK, racks=1, behaviours={NEW: Behaviour.WRONG_SCALE})

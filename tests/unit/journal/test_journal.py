@@ -159,6 +159,26 @@ def test_only_an_unfinished_upgrade_is_superseded(make: Make) -> None:
     journal.close()
 
 
+def test_one_whose_place_is_taken_by_an_upgrade_with_nothing_to_do_ends_with_one_entry(make: Make) -> None:
+    journal = make()
+    begin(journal)
+    deed(journal, Deed.LOCK)
+    entries = recorded(journal)
+    journal = journal.survivor()
+    journal.on_entry.append(entries.append)
+    journal.supersede("1")
+    assert [(entry.kind, entry.upgrade, entry.text) for entry in entries] == [(Kind.ENDED, "1", "superseded")]
+    assert journal.unfinished() is None
+    with journal.reader() as reader:
+        assert [one.result for one in reader.upgrades()] == ["superseded"]
+        reader.verify()
+    with pytest.raises(NothingToResume):
+        journal.supersede("1")
+    with pytest.raises(NoSuchUpgrade):
+        journal.supersede("2")
+    journal.close()
+
+
 @pytest.mark.parametrize("fails_at", range(4))
 def test_half_a_takeover_is_none(tmp_path: Path, fails_at: int) -> None:
     statements: list[str] = []

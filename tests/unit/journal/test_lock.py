@@ -1,17 +1,14 @@
 from __future__ import annotations
 
 import os
-import runpy
 import signal
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
 from ess_can.errors import Locked
-from ess_can.journal import lock
 from ess_can.journal.lock import ProcessLock
 from tests.unit.journal.rig import begin, opened, stored
 
@@ -60,27 +57,6 @@ def test_an_old_longer_number_leaves_no_digits(tmp_path: Path) -> None:
     (tmp_path / "lock").write_bytes(b"12345678901234\n")
     held = ProcessLock(tmp_path / "lock")
     assert (tmp_path / "lock").read_text("ascii") == f"{os.getpid()}\n"
-    held.release()
-
-
-def test_where_files_are_locked_by_the_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    locked: set[int] = set()
-
-    class FakeMsvcrt(ModuleType):
-        LK_NBLCK = 2
-
-        @staticmethod
-        def locking(handle: int, mode: int, size: int) -> None:
-            inode = os.fstat(handle).st_ino
-            if (mode, size) != (2, 1) or inode in locked:
-                raise PermissionError(13, "Permission denied")
-            locked.add(inode)
-
-    monkeypatch.setattr(sys, "platform", "win32")
-    monkeypatch.setitem(sys.modules, "msvcrt", FakeMsvcrt("msvcrt"))
-    held = runpy.run_path(str(lock.__file__))["ProcessLock"](tmp_path / "lock")
-    with pytest.raises(Locked):
-        runpy.run_path(str(lock.__file__))["ProcessLock"](tmp_path / "lock")
     held.release()
 
 

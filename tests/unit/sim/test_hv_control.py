@@ -656,3 +656,33 @@ def test_the_table_reaches_every_state_and_closes_only_out_of_precharging() -> N
     assert {event for _, event in RACK_TRANSITIONS} == set(RackEvent)
     into_closed = [source for (source, _), target in RACK_TRANSITIONS.items() if target is RackState.CLOSED]
     assert into_closed == [RackState.PRECHARGING]
+
+
+# --- without its MCU ------------------------------------------------------------------------------
+
+
+def test_what_was_measured_while_it_was_off_proves_nothing_when_it_is_up_again() -> None:
+    station = isolated()
+    assert station.rack.hv_off(station.now)
+    station.rack.power_cycle(station.now)
+    station.rack.off = True
+    station.run(5.0)
+    station.rack.boot(station.now)
+    up_at = station.now
+    assert not station.rack.hv_off(station.now)
+    assert not station.rack.programming_allowed(station.now)
+    took_s = station.run_until(lambda: station.rack.hv_off(station.now), 2.0)
+    spec = station.rack.spec.evidence
+    assert took_s >= spec.contactor_timeout_s + spec.off_settling_s - 0.011
+    notice = station.rack.notice(7, station.now)
+    assert notice.off_duration_s <= station.now - up_at
+
+
+def test_a_sensor_that_failed_while_it_was_off_is_seen_before_anything_is_said() -> None:
+    station = isolated()
+    station.rack.power_cycle(station.now)
+    station.rack.off = True
+    station.run(1.0)
+    station.hardware[0].link_sensor = SensorFault()
+    station.rack.boot(station.now)
+    assert station.rack.hv_status(station.now).link_voltage_v is None
