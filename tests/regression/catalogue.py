@@ -166,8 +166,14 @@ def _bus() -> Iterator[Row]:
         "B10",
         "a node of high priority floods the bus",
         "refused before anything is erased; a pause if it begins later",
-        _in("unit/gateway/test_doctor_plant.py", "test_a_busy_bus"),
-        open="BUS_OVERLOADED as a refusal, and the pause",
+        _in(
+            "scenario/test_plant_faults.py",
+            "test_a_flooded_bus_is_refused_before_anything_is_sent",
+            "test_a_bus_that_is_flooded_for_a_while_is_a_pause",
+            "test_a_bus_that_is_flooded_meanwhile_pauses_and_aborts_with_nothing_activated",
+        )
+        + _in("unit/gateway/test_policy.py", "test_too_much_load_of_others_refuses")
+        + _in("unit/gateway/test_doctor_plant.py", "test_a_busy_bus"),
     )
     yield Row(
         "B11",
@@ -835,8 +841,14 @@ def _gateway() -> Iterator[Row]:
         + _in(
             "scenario/test_killed_plant.py",
             "test_killed_in_mid_transfer_it_boots_what_it_ran_and_takes_another_upgrade",
-        ),
-        open="kills at every entry of the journal",
+        )
+        + _in("scenario/test_resume.py", "test_killed_after_each_entry_of_the_journal_and_resumed")
+        + _in(
+            "campaign/test_every_kill.py",
+            "test_killed_at_every_entry_of_the_journal",
+            "test_killed_at_every_step",
+        )
+        + _in("campaign/test_real_kills.py", "test_whatever_is_killed_the_upgrade_is_done_in_the_end"),
     )
     yield Row(
         "G2",
@@ -972,10 +984,13 @@ def _attacks() -> Iterator[Row]:
     yield Row(
         "P4, P5",
         "freeze: an old release is offered for ever; fast-forward: one that uses up all numbers",
-        "a signed date of expiry; the counter rises by a bounded step",
+        "a signed date of expiry; nothing older than what a node runs; the counter rises by a bounded step",
         _in(_VERIFY, "test_expiry_counts_only_when_the_date_is_known")
-        + _in(_COMPATIBILITY, "test_the_counter_rises_by_a_bounded_step"),
-        open="the gateway remembers no release that it has seen: the nodes' own versions and counters stand for it",
+        + _in(_COMPATIBILITY, "test_refusals", "test_the_counter_rises_by_a_bounded_step"),
+        open=(
+            "the gateway remembers no release that it has seen: nodes remember those that they confirmed, and one that "
+            "failed on its trial must not lock out an older good one"
+        ),
     )
     yield Row(
         "P6, P7",
@@ -1063,7 +1078,10 @@ def _attacks() -> Iterator[Row]:
             "test_a_tail_that_was_cut_shows_against_a_head_that_was_noted",
         )
         + _in("unit/cli/test_history.py", "test_an_entry_that_was_changed", "test_a_head_noted_earlier"),
-        open="whoever may write the journal can make the whole chain anew: only a head kept elsewhere shows it",
+        open=(
+            "the head is not signed: whoever may write the journal can make the whole chain anew, and a key beside it "
+            "would sign that, too; only a head kept elsewhere shows it"
+        ),
     )
     yield Row(
         "P25",
@@ -1085,11 +1103,16 @@ def _operator() -> Iterator[Row]:
     yield Row(
         "O2",
         "an upgrade while the plant is needed",
-        "refused while a grid service is active; what to expect is told before it starts",
+        "refused while a grid service is active; how long it takes and what is lost is told before it starts",
         _in(_REFUSALS, "test_refused_without_a_trace")
         + _in("unit/cli/test_report_text.py", "test_a_dry_run_says_what_to_expect")
-        + _in("scenario/test_estimate.py", "test_what_was_expected_happens"),
-        open="which functions of the plant are lost meanwhile is not told",
+        + _in("scenario/test_estimate.py", "test_what_was_expected_happens")
+        + _in(
+            "unit/gateway/test_losses.py",
+            "test_what_is_lost_meanwhile",
+            "test_it_is_told_before_anything_is_changed_and_is_on_record",
+            "test_a_dry_run_tells_it_too",
+        ),
     )
     yield Row(
         "O3",
