@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.campaign import (
+    guards_access,
     guards_boot,
     guards_client,
     guards_database,
@@ -35,6 +36,7 @@ GUARDS: tuple[Guard, ...] = (
     *guards_node_gate.GUARDS,
     *guards_evidence.GUARDS,
     *guards_session.GUARDS,
+    *guards_access.GUARDS,
     *guards_memory.GUARDS,
     *guards_boot.GUARDS,
     *guards_rack.GUARDS,
