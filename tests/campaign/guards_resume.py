@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Final
@@ -15,9 +16,11 @@ from ess_can.campaign.releases import release
 from ess_can.campaign.station import Station
 from ess_can.gateway.config import GatewayConfig
 from ess_can.gateway.node_upgrade import NodeUpgrade
+from ess_can.gateway.phases import Phase
 from ess_can.gateway.plan import Plan
 from ess_can.gateway.plant_view import Connection, PlantView
 from ess_can.gateway.resume import Earlier
+from ess_can.gateway.settle import Settlement
 from ess_can.gateway.upgrade import Upgrade
 from ess_can.identity import NodeType
 from ess_can.sim.boot_records import ImageId
@@ -30,18 +33,20 @@ _AFTER_S: Final = 2.0
 _BOOTED_S: Final = 3.0
 
 
-def _roll_back(station: Station) -> None:
+def roll_back(station: Station) -> None:
+    """Somebody has what is unfinished given up."""
     station.start_resume(roll_back=True)
 
 
-async def _resumed(_station: Station, attempt: Attempt) -> str:
+async def resumed(_station: Station, attempt: Attempt) -> str:
+    """Somebody starts the gateway again, to go on."""
     await pause(_AFTER_S)
     await attempt(Station.start_resume)
     return ""
 
 
 def _resuming(*faults: str, ends: str = "DONE", long: bool = False) -> Course:
-    return Course(faults, ends, LONG if long else SMALLEST, then=_resumed)
+    return Course(faults, ends, LONG if long else SMALLEST, then=resumed)
 
 
 async def _next_boot(station: Station) -> str:
@@ -54,7 +59,7 @@ async def _next_boot(station: Station) -> str:
 
 async def _given_up(station: Station, attempt: Attempt) -> str:
     await pause(_AFTER_S)
-    await attempt(_roll_back)
+    await attempt(roll_back)
     boots = await _next_boot(station)
     return "" if boots == "1.0.0" else f"its next boot runs {boots}, which was given up"
 
@@ -68,7 +73,7 @@ async def _superseded(station: Station, attempt: Attempt) -> str:
 
 
 async def _left_as_found(station: Station, attempt: Attempt) -> str:
-    await _resumed(station, attempt)
+    await resumed(station, attempt)
     return "" if station.plant.circuit.pcs_contactor.closed else "it leaves open what was found connected"
 
 
@@ -76,14 +81,28 @@ async def _opened_meanwhile(station: Station, attempt: Attempt) -> str:
     await pause(_AFTER_S)
     await disconnect(station.plant)
     station.plant.pcs.locked = False  # by a switch on site
-    await _resumed(station, attempt)
+    await resumed(station, attempt)
     return "it closes what somebody opened" if station.plant.circuit.pcs_contactor.closed else ""
+
+
+async def _disk_fails(station: Station, attempt: Attempt) -> str:
+    """Once it is resumed nothing can be recorded: so nothing is ordered."""
+    resumed = station.disk.writes + 2  # and found
+
+    def fail(entry: int) -> None:
+        if entry >= resumed:
+            raise sqlite3.OperationalError("disk I/O error")
+
+    station.disk.before.append(fail)
+    await pause(_AFTER_S)
+    await attempt(Station.start_resume)
+    return ""
 
 
 async def _rots(station: Station, attempt: Attempt) -> str:
     flash = station.plant.nodes[BMU1].flash
     flash.inject_bit_rot(1, flash.geometry.slot_offset + 700, 1)
-    return await _resumed(station, attempt)
+    return await resumed(station, attempt)
 
 
 def _dies_with_activation(station: Station) -> None:
@@ -98,7 +117,7 @@ def _dies_with_activation(station: Station) -> None:
     node.bootloader.activate_on_trial = once  # type: ignore[method-assign]
 
 
-_KILLED_ACTIVATED: Final = Act("the gateway dies as bmu1 activates its image", "0", _dies_with_activation)
+KILLED_ACTIVATED: Final = Act("the gateway dies as bmu1 activates its image", "0", _dies_with_activation)
 
 
 # --- how they are switched off ------------------------------------------------------------------------------------
@@ -139,6 +158,16 @@ def _believes_held(original: Callable[..., object]) -> object:
             await original(node, client, offset, at_once)  # type: ignore[misc]
 
     return write
+
+
+def _left_alone(original: Callable[..., object]) -> object:
+    async def put_back(settlement: Settlement, found: Connection, error: object) -> None:
+        if settlement._master.orders.running:
+            await original(settlement, found, error)  # type: ignore[misc]
+        else:
+            settlement._log.enter(Phase.RECONNECT)
+
+    return put_back
 
 
 def _as_it_is(_earlier: Earlier, view: PlantView, config: GatewayConfig, at: float) -> Connection:
@@ -209,7 +238,7 @@ GUARDS: Final = (
         "a node that boots at its next restart what was given up",
         around(Earlier, "of", _activated_nothing),
         course(
-            Course((_KILLED_ACTIVATED,), "ROLLED_BACK", then=_given_up),
+            Course((KILLED_ACTIVATED,), "ROLLED_BACK", then=_given_up),
             "an upgrade that is killed when an image is activated, and given up",
         ),
         "its next boot runs 1.1.0",
@@ -220,9 +249,20 @@ GUARDS: Final = (
         "a node that boots at its next restart what another release replaced",
         by(run, "leftovers_of", lambda _earlier, _master, plan: plan),
         course(
-            Course((_KILLED_ACTIVATED,), "DONE", then=_superseded),
+            Course((KILLED_ACTIVATED,), "DONE", then=_superseded),
             "an upgrade that is killed when an image is activated, and superseded by another",
         ),
         "its next boot runs 1.1.0",
+    ),
+    _guard(
+        "says how the plant stands",
+        "gateway.settle:Settlement._put_back",
+        "a plant that stays locked, and of which nobody is told so",
+        around(Settlement, "_put_back", _left_alone),
+        course(
+            Course(("gateway:kill@PROGRAM+0",), "HELD_OPEN & as an earlier upgrade left it", then=_disk_fails),
+            "an upgrade that is killed, and resumed with a disk that fails",
+        ),
+        "not HELD_OPEN & as an earlier upgrade left it",
     ),
 )
