@@ -29,6 +29,9 @@ TELLING_S = 0.12
 OPENING = (PcsCommandCode.ZERO_POWER, PcsCommandCode.OPEN, PcsCommandCode.LOCK)
 """Orders on the way to open and locked, and there."""
 
+Act = Callable[[Plant], None]
+"""Something that is done to a plant."""
+
 
 class Course(Enum):
     """What is under way when it strikes."""
@@ -108,27 +111,27 @@ def _look_at(seen: Aftermath, frame: CanFrame, at: float, sender: str) -> None:
 
 def struck(
     strike: Strike,
-    act: Callable[[Plant], None],
+    act: Act,
     tells: NodeAddress | None = None,
     *,
     racks: int = 2,
-    over_after_s: float | None = None,
-    undo: Callable[[Plant], None] = lambda _: None,
+    over: tuple[float, Act] | None = None,
+    ahead: tuple[float, Act] | None = None,
 ) -> Aftermath:
     """Let it strike; `tells` is whose word it is that the gateway has to hear, None for the PCS's.
 
-    `undo` is called `over_after_s` later, if that is given.
+    `over` says how many seconds later what ends it, `ahead` how many seconds before it what else happens.
     """
-    return run_virtual(_struck(strike, act, tells, racks, over_after_s, undo))
+    return run_virtual(_struck(strike, act, tells, racks, over, ahead))
 
 
 async def _struck(
     strike: Strike,
-    act: Callable[[Plant], None],
+    act: Act,
     tells: NodeAddress | None,
     racks: int,
-    over_after_s: float | None,
-    undo: Callable[[Plant], None],
+    over: tuple[float, Act] | None,
+    ahead: tuple[float, Act] | None,
 ) -> Aftermath:
     bad = strike.course in (Course.BAD_FIRMWARE, Course.NODE_DIES)
     behaviours: Mapping[Version, Behaviour] = {NEW: Behaviour.WRONG_SCALE} if bad else {}
@@ -151,8 +154,8 @@ async def _struck(
     def happen() -> None:
         seen.struck_at = seen.told_at = now()
         act(station.plant)
-        if over_after_s is not None:
-            loop.call_later(over_after_s, undo, station.plant)
+        if over is not None:
+            loop.call_later(over[0], over[1], station.plant)
 
     def look(event: Event) -> None:
         if strike.course is Course.NODE_DIES and isinstance(event, PhaseEntered) and event.phase is Phase.ROLL_BACK:
@@ -160,6 +163,8 @@ async def _struck(
         if armed[0] and _is(event, strike.after):
             armed[0] = False
             loop.call_later(strike.seconds, happen)
+            if ahead is not None:
+                loop.call_later(strike.seconds - ahead[0], ahead[1], station.plant)
 
     station.on_event.append(look)
     if strike.course.is_second:
@@ -208,3 +213,17 @@ async def _until_told(plant: Plant, address: NodeAddress, seen: Aftermath) -> No
         await pause(0.001)
         if not node.running:
             seen.told_at = now()
+
+
+def require_aborted(seen: Aftermath, told: str = "EMERGENCY_STOP") -> None:
+    """Within 200 ms nothing is asked of a node any more but what it is, and only opening is ordered; and it is told."""
+    assert seen.report.error is not None
+    assert (seen.report.result, seen.report.error.name) == (Phase.HELD_OPEN, "HELD_OPEN"), seen.report.error
+    assert told in seen.report.error.why, seen.report.error
+    late = seen.told_at + 0.200
+    assert not seen.requests_since(late), seen.requests_since(late)
+    assert seen.orders_since(late) <= set(OPENING), seen.orders_since(late)
+    assert [at for at, order in seen.orders if seen.told_at < at <= late and order in OPENING], "nothing was ordered"
+    assert seen.entered_at(Phase.HOLD_OPEN) <= late
+    assert not seen.monitors.violations, "\n".join(map(str, seen.monitors.violations))
+    assert not any(contactor.closed for contactor in seen.plant.circuit.contactors)

@@ -22,7 +22,7 @@ from ess_can.sim.plant import Plant
 from ess_can.sim.process import SimulatedProcess
 from ess_can.sim.wire import WireFault
 from tests.campaign.scale import chosen
-from tests.scenario.emergencies import OPENING, Aftermath, Course, Strike, struck
+from tests.scenario.emergencies import Course, Strike, require_aborted, struck
 from tests.scenario.support import (
     BMU1,
     NEW,
@@ -101,20 +101,6 @@ MOMENTS: dict[str, Strike] = {
     "given up, closing": Strike(Phase.RECONNECT, 0.5, BACK),
 }
 EMERGENCIES = [(source, moment) for source in SOURCES for moment in MOMENTS]
-
-
-def require_aborted(seen: Aftermath, told: str = "EMERGENCY_STOP") -> None:
-    """Within 200 ms nothing is asked of a node any more but what it is, and only opening is ordered; and it is told."""
-    assert seen.report.error is not None
-    assert (seen.report.result, seen.report.error.name) == (Phase.HELD_OPEN, "HELD_OPEN"), seen.report.error
-    assert told in seen.report.error.why, seen.report.error
-    late = seen.told_at + 0.200
-    assert not seen.requests_since(late), seen.requests_since(late)
-    assert seen.orders_since(late) <= set(OPENING), seen.orders_since(late)
-    assert [at for at, order in seen.orders if seen.told_at < at <= late and order in OPENING], "nothing was ordered"
-    assert seen.entered_at(Phase.HOLD_OPEN) <= late
-    assert not seen.monitors.violations, "\n".join(map(str, seen.monitors.violations))
-    assert not any(contactor.closed for contactor in seen.plant.circuit.contactors)
 
 
 @pytest.mark.parametrize(("source", "moment"), chosen(EMERGENCIES, quick=60, slice_=90))
