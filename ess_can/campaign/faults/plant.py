@@ -239,8 +239,9 @@ def _closed_by_hand(station: Station, rack: RackHardware, fault: PlantFault) -> 
         circuit.place(contactor, closed=True)
 
     def undo() -> None:
-        if control.rack_state not in (RackState.PRECHARGING, RackState.CLOSED):
-            for contactor in by_hand:
+        wanted = {RackState.PRECHARGING: by_hand, RackState.CLOSED: [rack.rack.main_minus]}.get(control.rack_state, [])
+        for contactor in by_hand:
+            if contactor not in wanted:
                 circuit.place(contactor, closed=False)
 
     return undo

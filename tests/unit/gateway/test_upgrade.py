@@ -723,10 +723,14 @@ class TestRollback:
         async def later(bench: Bench) -> None:
             while C.RELEASE not in bench.plant.orders:
                 await pause(0.01)
+            struck.append(now())
             emergency(bench)
 
+        struck: list[float] = []
         bench = play(prepare=strike)
         assert bench.report.result is Phase.HELD_OPEN
+        held = next(e.at for e in bench.events if isinstance(e, PhaseEntered) and e.phase is Phase.HOLD_OPEN)
+        assert held - struck[0] <= 0.1
         assert "EMERGENCY_STOP" in str(bench.report.error)
         assert bench.plant.orders[-1] in (C.ZERO_POWER, C.LOCK)
 
