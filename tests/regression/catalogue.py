@@ -722,8 +722,8 @@ def _hv() -> Iterator[Row]:
     yield Row(
         "H9",
         "high voltage closes while flash is written",
-        "from the first proof on the upgrade ends, with a permit or without, is told, and nothing is written, activated "
-        "or restarted after it; the node itself stops its flash work",
+        "from the first proof on the upgrade ends, with a permit or without, is told, and nothing is written, activated"
+        " or restarted after it; the node itself stops its flash work",
         _in(
             _HIGH_VOLTAGE,
             "test_high_voltage_that_comes_back_at_any_moment_after_the_proof_ends_it_for_good",
