@@ -728,12 +728,21 @@ def _hv() -> Iterator[Row]:
     yield Row(
         "H9",
         "high voltage closes while flash is written",
-        "the upgrade ends, is told, and nothing is activated; the node itself stops its flash work",
+        "from the first proof on the upgrade ends, with a permit or without, is told, and nothing is written, activated"
+        " or restarted after it; the node itself stops its flash work",
         _in(
             _HIGH_VOLTAGE,
+            "test_high_voltage_that_comes_back_at_any_moment_after_the_proof_ends_it_for_good",
             "test_a_rack_closed_by_hand_ends_the_upgrade_for_good",
             "test_a_link_energised_from_outside_stops_all_flash_work",
+        )
+        + _in(
+            "unit/gateway/test_interlock.py",
+            "test_once_proved_off_whatever_says_on_is_told_with_the_first_status_permit_or_not",
+            "test_what_is_invalid_or_under_way_says_nothing_of_on",
+            "test_neither_silence_nor_a_failed_check_says_on",
         ),
+        open="what comes and goes between two statuses, or while every rack restarts, is not seen by the gateway",
     )
     yield Row(
         "H10",
@@ -757,8 +766,15 @@ def _hv() -> Iterator[Row]:
     yield Row(
         "H12",
         "emergency stop, insulation fault, fire, open HV interlock loop",
-        "the upgrade ends within 200 ms from any step, and nothing reconnects by itself",
+        "the upgrade, or its rollback, ends within 200 ms from any step, and nothing reconnects by itself",
         _in(
+            "scenario/test_plant_faults.py",
+            "test_an_emergency_at_any_moment_ends_it_within_200_ms_and_is_never_reconnected",
+            "test_an_emergency_stop_in_every_kind_of_rollback",
+            "test_an_emergency_does_not_wait_for_a_node_that_died_in_the_rollback",
+            "test_an_emergency_in_the_check_before_a_second_attempt_is_a_refusal",
+        )
+        + _in(
             _HIGH_VOLTAGE,
             "test_an_emergency_in_mid_transfer_ends_the_upgrade_within_200_ms",
             "test_an_emergency_in_any_phase_is_never_reconnected",
@@ -1141,7 +1157,11 @@ def _operator() -> Iterator[Row]:
         "O6",
         "high voltage is closed by hand meanwhile",
         "as H9",
-        _in(_HIGH_VOLTAGE, "test_a_rack_closed_by_hand_ends_the_upgrade_for_good"),
+        _in(
+            _HIGH_VOLTAGE,
+            "test_high_voltage_that_comes_back_at_any_moment_after_the_proof_ends_it_for_good",
+            "test_a_rack_closed_by_hand_ends_the_upgrade_for_good",
+        ),
     )
     yield Row(
         "O7",

@@ -75,6 +75,7 @@ EXAMPLES: tuple[str, ...] = (
     "plant:hv-status-lost:1@PROGRAM+0.2~2",
     "plant:hv-status-bad:1@PROGRAM+0.2~2",
     "plant:hv-closes@PROGRAM+0.2",
+    "plant:closed-by-hand:1@PROGRAM+0.2~2",
     "plant:heartbeat-unheard@PROGRAM+0.2~2",
     "plant:pcs-restarts@PROGRAM+0.2",
     "plant:emergency-stop:1@PROGRAM+0.2",
