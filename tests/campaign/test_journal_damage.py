@@ -13,7 +13,7 @@ import pytest
 from ess_can.errors import JournalCorrupt, JournalError
 from ess_can.journal.entries import Deed, Entry
 from ess_can.journal.store import DATABASE
-from tests.campaign.conftest import Count
+from tests.campaign.counts import Count
 from tests.campaign.scale import chosen
 from tests.unit.journal.rig import begin, deed, opened, outcome, recorded, whole_upgrade
 

@@ -20,7 +20,7 @@ from ess_can.cli.stopwatch import Stopwatch
 from ess_can.errors import Interrupted, Locked
 from ess_can.identity import NodeType, Version
 from tests.bench.releases import write_release
-from tests.campaign.conftest import Count
+from tests.campaign.counts import Count
 from tests.campaign.processes import Process, Site, patiently
 from tests.campaign.scale import SCALE, SEED, Scale
 

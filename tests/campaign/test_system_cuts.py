@@ -27,7 +27,7 @@ from ess_can.gateway.phases import Phase
 from ess_can.gateway.progress import PhaseEntered
 from ess_can.sim.power_cut import Admission, CutMode, PowerCut
 from tests.campaign.cases import BMU1
-from tests.campaign.conftest import Count
+from tests.campaign.counts import Count
 from tests.campaign.scale import chosen
 
 OFF_S = 1.5
