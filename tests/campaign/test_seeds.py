@@ -13,7 +13,7 @@ from tests.campaign.counts import Count
 from tests.campaign.scale import chosen
 
 FIRST = 1
-SEEDS = range(FIRST, FIRST + 12_000)
+SEEDS = range(FIRST, FIRST + 10_000)
 PARTS = 16
 
 
