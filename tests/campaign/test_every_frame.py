@@ -10,7 +10,7 @@ import pytest
 
 from ess_can.campaign.mixture import plain
 from tests.campaign.cases import found_wrong, undisturbed
-from tests.campaign.conftest import Count
+from tests.campaign.counts import Count
 from tests.campaign.scale import chosen
 
 WAYS = ("lost", "duplicated", "swapped", "corrupted", "delayed")

@@ -21,6 +21,7 @@ from ess_can.sim.loop import run_virtual
 from ess_can.sim.plant import Plant
 from ess_can.sim.process import SimulatedProcess
 from ess_can.sim.wire import WireFault
+from tests.campaign.counts import Count
 from tests.campaign.scale import chosen
 from tests.scenario.emergencies import Course, Strike, require_aborted, struck
 from tests.scenario.support import (
@@ -104,7 +105,10 @@ EMERGENCIES = [(source, moment) for source in SOURCES for moment in MOMENTS]
 
 
 @pytest.mark.parametrize(("source", "moment"), chosen(EMERGENCIES, quick=60, slice_=90))
-def test_an_emergency_at_any_moment_ends_it_within_200_ms_and_is_never_reconnected(source: str, moment: str) -> None:
+def test_an_emergency_at_any_moment_ends_it_within_200_ms_and_is_never_reconnected(
+    source: str, moment: str, count: Count
+) -> None:
+    count("emergencies at a moment of an upgrade", 1)
     press, rack = SOURCES[source]
     seen = struck(MOMENTS[moment], press, None if rack is None else replace(BMU1, index=rack + 1))
     require_aborted(seen)
@@ -282,9 +286,10 @@ STATUSES = [(message, nth, how) for message in (BmsHvStatus, PcsStatus) for nth 
 
 @pytest.mark.parametrize(("message", "nth", "how"), chosen(STATUSES, quick=16, slice_=40))
 def test_one_status_lost_or_bad_at_any_place_pauses_at_most(
-    message: type[BmsHvStatus | PcsStatus], nth: int, how: str
+    message: type[BmsHvStatus | PcsStatus], nth: int, how: str, count: Count
 ) -> None:
     """The `nth` from the begin of programming on: lost, it is one missed cycle; bad, the proof is renewed."""
+    count("one status of a rack or the PCS lost or bad while a node is written", 1)
     spoilt: list[float] = []
 
     async def script(scene: Scene) -> None:

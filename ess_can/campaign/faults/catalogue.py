@@ -128,6 +128,7 @@ def fault_help() -> str:
             *(f"{fault.text:{width}}  {fault.kind.value}" for fault in faults),
             "",
             "A moment is in seconds since the upgrade began, or since it entered a phase: 3.5, PROGRAM+0.5.",
+            "With an attempt before it, it is in that one only: 2:ROLL_BACK+0.1, and kill#2:40 for a step of it.",
             "With ~ it says how long something lasts: PROGRAM+0.5~2.  Without, it lasts until everything is healed.",
             f"Phases: {', '.join(phase.name for phase in Phase)}.",
             f"Frames go by their index on the wire since the upgrade began, or by class: {', '.join(CLASSES)};",
