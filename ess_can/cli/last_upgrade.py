@@ -58,6 +58,7 @@ class LastUpgrade:
 def last_upgrade(directory: Path, named: Path | None) -> LastUpgrade | None:
     """None if there was none, or if it ended well.  Raises the journal's errors."""
     with JournalReader.open(directory) as reader:
+        reader.verify()  # as whoever upgrades does
         records = reader.upgrades()
         if not records or (records[-1].finished and records[-1].error in _AS_WISHED):
             return None

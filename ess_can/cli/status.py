@@ -58,8 +58,8 @@ def status(
         for line in last.lines():
             click.echo(line)
     found = visit(bus, station, partial(_look, last is not None and last.is_under_way), sim=sim)
-    if journal_error is not None:  # no record, no upgrade
-        found.refusals.append(journal_error)
+    if journal_error is not None:  # no record, no upgrade: that is what `upgrade` says first
+        found.refusals.insert(0, journal_error)
     exit_code = found.refusals[0].exit_code if found.refusals else 0
     if as_json:
         refusals = [describe(error) | {"exit_code": error.exit_code} for error in found.refusals]

@@ -58,13 +58,13 @@ def _written(directory: Path) -> None:
 def _changed(directory: Path) -> None:
     _written(directory)
     _write_behind(directory, "UPDATE entries SET text = 'nothing' WHERE seq = 3")
-    refuses("a journal with an entry that was changed", lambda: _open(directory).close(), "JOURNAL_CORRUPT")
+    refuses("a journal with an entry that was changed", lambda: _open(directory).close(), "AUDIT_BROKEN")
 
 
 def _removed(directory: Path) -> None:
     _written(directory)
     _write_behind(directory, "DELETE FROM entries WHERE seq = 3")
-    refuses("a journal with a gap", lambda: _open(directory).close(), "JOURNAL_CORRUPT")
+    refuses("a journal with a gap", lambda: _open(directory).close(), "AUDIT_BROKEN")
 
 
 def _by_sql(directory: Path) -> None:
