@@ -943,13 +943,19 @@ def _gateway() -> Iterator[Row]:
     )
     yield Row(
         "G13",
-        "Ctrl-C, SIGTERM, the end of the terminal",
-        "the step under way is finished, the plant is put back, the command to go on with is said",
+        "Ctrl-C, SIGTERM, the end of the terminal; nobody reads the output any more",
+        "the step under way is finished, the plant is put back, the command to go on with is said; "
+        "a closed output stops nothing",
         _in(_INTERRUPTIONS, "test_an_interrupted_upgrade_puts_the_plant_back")
         + _in(
             "unit/cli/test_upgrade.py",
-            "test_ctrl_c_gives_the_plant_back_and_reports",
-            "test_the_end_of_a_service_or_terminal_stops_the_upgrade_as_ctrl_c_does",
+            "test_a_signal_gives_the_plant_back_and_says_what_to_type",
+            "test_a_signal_ends_the_demo_and_a_resume_the_same_way",
+            "test_a_closed_output_does_not_stop_an_upgrade",
+        )
+        + _in(
+            "unit/cli/test_stop_signals.py",
+            "test_a_signal_stops_the_upgrade_and_another_one_does_not_break_off_the_putting_back",
         ),
     )
     yield Row(
@@ -1115,7 +1121,7 @@ def _operator() -> Iterator[Row]:
         _in(_INTERRUPTIONS, "test_a_gateway_that_is_gone_leaves_the_plant_locked_and_another_run_resumes")
         + _in(
             "unit/cli/test_upgrade.py",
-            "test_the_end_of_a_service_or_terminal_stops_the_upgrade_as_ctrl_c_does",
+            "test_a_signal_gives_the_plant_back_and_says_what_to_type",
         ),
     )
     yield Row(
