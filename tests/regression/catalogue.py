@@ -1112,7 +1112,8 @@ def _operator() -> Iterator[Row]:
             "test_what_is_lost_meanwhile",
             "test_it_is_told_before_anything_is_changed_and_is_on_record",
             "test_a_dry_run_tells_it_too",
-        ),
+        )
+        + _in("unit/cli/test_image.py", "test_what_an_upgrade_with_it_costs_is_shown"),
     )
     yield Row(
         "O3",

@@ -145,6 +145,15 @@ def test_samples_are_shown_as_signed_by_test_keys() -> None:
     assert run("verify", sample, *trust, "--allow-test-keys").exit_code == 0
 
 
+def test_what_an_upgrade_with_it_costs_is_shown() -> None:
+    shown = run("show", FOLDER / "bmu-1.1.0.essup")
+    lost = document(run("show", FOLDER / "bmu-1.1.0.essup", "--json"))["unavailable"]
+    assert [line for line in shown.stdout.splitlines() if line.startswith("unavailable")] == lost
+    assert "high voltage is off and the PCS locked" in lost[0]
+    assert lost[1].endswith("for up to 15 s each, while they restart: all messages of every bmu")
+    assert "`ess-can upgrade --dry-run`" in shown.stdout
+
+
 def test_drafts_and_unsigned_images_are_shown_as_such(tmp_path: Path) -> None:
     (tmp_path / "draft.essup").write_bytes(small_upgrade(signer=None))
     (tmp_path / "unsigned.img").write_bytes(small_image(signer=None))
