@@ -148,7 +148,7 @@ def _print(found: _Status) -> None:
     for address, info in sorted(found.view.nodes.items()):
         click.echo(f"{address!s:<14}runs {info.value.version} ({info.value.image_state.name.lower()})")
     if not found.refusals:
-        click.echo("It could be gone on with now." if found.resumes else "An upgrade could start now.")
+        click.echo("The upgrade could be gone on with now." if found.resumes else "An upgrade could start now.")
     for error in found.refusals:
         click.echo(f"refused {error.name}: {error}", err=True)
         click.echo(f"what to do: {error.remedy}", err=True)

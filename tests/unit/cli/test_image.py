@@ -107,7 +107,14 @@ def test_json_documents(folder: Path) -> None:
     image = document(verify(folder, "bmu.img", "--json"))
     assert (image["verified"], image["image"]["version"]) == (True, "1.2.0")
     key = document(run("keys", "show", folder / "release.pub.pem", "--json"))
-    assert key == {"result": "ok", "key_id": built["key_id"], "algorithm": "Ed25519", "test_key": False}
+    assert key == {
+        "result": "ok",
+        "exit_code": 0,
+        "error": None,
+        "key_id": built["key_id"],
+        "algorithm": "Ed25519",
+        "test_key": False,
+    }
 
 
 def test_an_error_is_one_json_document_too(folder: Path) -> None:

@@ -95,11 +95,12 @@ def test_an_upgrade_that_did_not_end_is_told_with_what_to_type(
     assert (told["result"], told["exit_code"], told["allowed"]) == ("ok", 0, True)
     command = f"ess-can resume --journal {unfinished}"
     assert (told["upgrade"]["release"], told["upgrade"]["next_command"]) == ("bmu 1.2.0", command)
-    assert told["upgrade"]["last_deed"].startswith("lock (no result")
+    assert told["upgrade"]["last_deed"].startswith("lock (begun, how it ended is not on record")
     lines = run("status", "--sim", "--journal", unfinished).stdout.splitlines()
     assert lines[0].startswith("upgrade 1, bmu 1.2.0, began 2031-05-04T03:02:")
-    assert lines[2] == f"resume: {command}"
-    assert lines[-1] == "It could be gone on with now."
+    assert lines[1] == "it came as far as: the check; the last thing done: lock (begun, how it ended is not on record)"
+    assert lines[2] == f"to go on with it, unless it is running now: {command}"
+    assert lines[-1] == "The upgrade could be gone on with now."
 
 
 def test_a_journal_that_was_changed_is_told_in_the_same_words_by_every_command(unfinished: Path) -> None:
