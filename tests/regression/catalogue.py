@@ -142,7 +142,8 @@ def _bus() -> Iterator[Row]:
             "test_many_bad_frames_do_no_harm",
             "test_a_data_frame_that_is_changed_unseen_never_becomes_an_image",
             "test_a_bus_on_which_every_tenth_frame_is_lost_ends_in_a_defined_state",
-        ),
+        )
+        + _in("campaign/test_every_frame.py", "test_every_frame"),
     )
     yield Row(
         "B9",
@@ -526,7 +527,8 @@ def _flash() -> Iterator[Row]:
         "an erase is cut off, cells read unstably",
         "the sector counts as dirty and is erased again",
         _in(_FLASH, "test_power_loss_in_erasing_leaves_a_dirty_sector")
-        + _in(_MEMORY, "test_power_loss_while_erasing_ahead"),
+        + _in(_MEMORY, "test_power_loss_while_erasing_ahead")
+        + _in("campaign/test_flash_cuts.py", "test_power_is_cut_at_every_operation"),
     )
     yield Row(
         "F4",
@@ -762,6 +764,10 @@ def _hv() -> Iterator[Row]:
             _HIGH_VOLTAGE,
             "test_an_emergency_in_mid_transfer_ends_the_upgrade_within_200_ms",
             "test_an_emergency_in_any_phase_is_never_reconnected",
+        )
+        + _in(
+            "scenario/test_plant_faults.py",
+            "test_an_emergency_at_any_moment_ends_it_within_200_ms_and_is_never_reconnected",
         ),
     )
     yield Row(
@@ -848,6 +854,7 @@ def _gateway() -> Iterator[Row]:
             "test_killed_at_every_entry_of_the_journal",
             "test_killed_at_every_step",
         )
+        + _in("campaign/test_system_cuts.py", "test_every_operation")
         + _in("campaign/test_real_kills.py", "test_whatever_is_killed_the_upgrade_is_done_in_the_end"),
     )
     yield Row(
