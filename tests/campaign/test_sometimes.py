@@ -65,6 +65,7 @@ DIRECTED: tuple[tuple[str, ...], ...] = (
     ("firmware:bmu1:mute", "gateway:kill@TRIAL_BOOT+1.5"),
     ("plant:emergency-stop:1@CONFIRM+0",),
     ("gateway:unplugged@CONFIRM+0",),
+    ("plant:fire:1@PROGRAM+0.2", "node:bmu1:reset@HOLD_OPEN+0.1"),
 )
 """Beside an example of each kind of fault."""
 
