@@ -202,7 +202,7 @@ def _not_stored(control: RackControl, latch: Latch) -> None:
     control._latches |= {latch}
 
 
-def _no_latch(*latches: Latch) -> Off:
+def no_latch(*latches: Latch) -> Off:
     def make(original: Callable[..., object]) -> object:
         def latch(control: RackControl, which: Latch) -> None:
             if which not in latches:
@@ -261,7 +261,7 @@ GUARDS: Final = (
         "rack, precharge tries",
         "sim.hv_control:RackControl._precharging",
         "burning the precharge resistor",
-        _no_latch(Latch.PRECHARGE_FAILED),
+        no_latch(Latch.PRECHARGE_FAILED),
         by_hand("a precharge that fails for half a minute", _tries),
         "it precharges again and again",
     ),
