@@ -29,7 +29,7 @@ from ess_can.errors import (
 from ess_can.gateway.config import Afterwards
 from ess_can.gateway.node_upgrade import NodeUpgrade
 from ess_can.gateway.phases import Phase
-from ess_can.gateway.plan import ask_state
+from ess_can.gateway.plan import Leftover, ask_state
 from ess_can.gateway.plant_view import Connection
 from ess_can.gateway.policy import reconnect_refusal
 from ess_can.gateway.record import UpgradeLog
@@ -48,15 +48,20 @@ _BUS_GONE = (AdapterLost, BusOff, InterfaceDown)
 class Settlement:
     """The end of one upgrade.  `settle` is called once.
 
+    `leftovers` are nodes that an earlier attempt may have left activated, and that were not taken back: with them high
+    voltage is not reconnected.
     `proved_safe` says of a plant that is held open whether it was proved open and locked.
     """
 
-    def __init__(self, master: StationMaster, nodes: Sequence[NodeUpgrade], log: UpgradeLog) -> None:
+    def __init__(
+        self, master: StationMaster, nodes: Sequence[NodeUpgrade], log: UpgradeLog, leftovers: Sequence[Leftover] = ()
+    ) -> None:
         self.proved_safe = False
         self._master = master
         self._config = master.config
         self._times = master.config.times
         self._nodes = nodes
+        self._leftovers = leftovers
         self._log = log
 
     async def settle(self, cause: EssCanError | None, found: Connection) -> EssCanError | None:
@@ -71,6 +76,8 @@ class Settlement:
             forbidden = cause if isinstance(cause, _KEEP_OPEN) else self._master.watch.forbids_reconnect
             if forbidden is not None:
                 return await self._hold_open(forbidden, cause)
+            if self._leftovers and self._master.orders.running:
+                return await self._hold_open(self._not_taken_back(cause), cause)
             await self._put_back(found, error)
         except EssCanError as failure:
             return await self._hold_open(failure, cause)
@@ -101,6 +108,10 @@ class Settlement:
         revert_s = self._times.revert_s
         await together(node.see_it_run(ImageState.CONFIRMED, revert_s, reverted=True) for node in self._nodes)
         return RolledBack("every node runs its old firmware again", why=str(cause))
+
+    def _not_taken_back(self, cause: EssCanError | None) -> HeldOpen:
+        names = ", ".join(str(leftover.address) for leftover in self._leftovers)
+        return HeldOpen("a node may still boot what an earlier attempt left", why=f"one of {names}; {cause}")
 
     async def _put_back(self, found: Connection, error: EssCanError | None) -> None:
         """Leave high voltage as it is to be left, if every rule allows it; then hand the plant back.

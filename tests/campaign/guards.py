@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from tests.campaign import (
     guards_boot,
+    guards_client,
+    guards_database,
     guards_evidence,
     guards_file,
     guards_gateway,
@@ -29,6 +31,7 @@ GUARDS: tuple[Guard, ...] = (
     *guards_upgrade.GUARDS,
     *guards_gateway.GUARDS,
     *guards_resume.GUARDS,
+    *guards_client.GUARDS,
     *guards_node_gate.GUARDS,
     *guards_evidence.GUARDS,
     *guards_session.GUARDS,
@@ -38,6 +41,7 @@ GUARDS: tuple[Guard, ...] = (
     *guards_latches.GUARDS,
     *guards_pcs.GUARDS,
     *guards_journal.GUARDS,
+    *guards_database.GUARDS,
     *guards_file.GUARDS,
 )
 

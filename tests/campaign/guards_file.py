@@ -10,19 +10,21 @@ from typing import Final
 from unittest.mock import patch
 
 import ess_can.trust.verify as verify
+from ess_can.errors import EssCanError
 from ess_can.gateway.streamed_image import StreamedImage
 from ess_can.identity import NodeType, Version
-from ess_can.image.content import as_content
-from ess_can.image.manifest import Manifest
-from ess_can.image.upgrade_file import Content, build_upgrade_file
+from ess_can.image.content import ImageContent, as_content
+from ess_can.image.manifest import ImageEntry, Manifest, encode_manifest
+from ess_can.image.node_image import parse_node_image
+from ess_can.image.upgrade_file import Content, assemble, build_upgrade_file, describe_image
 from ess_can.sim.plant import BMU_HARDWARE_ID
 from ess_can.trust.keys import KeyRing, PublicKey, SigningKey
-from ess_can.trust.verify import open_upgrade_file
+from ess_can.trust.verify import VerifiedImage, open_upgrade_file
 from tests.campaign.guard import Guard, Off, Run, around, by, refuses, script
 from tests.firmware_images import FIRMWARE, RELEASE, small_image
 
 
-def _image(signer: SigningKey = FIRMWARE) -> bytes:
+def _image(signer: SigningKey | None = FIRMWARE) -> bytes:
     return small_image(
         payload=bytes(range(256)) * 4,
         version=Version(1, 1, 0),
@@ -85,6 +87,85 @@ def _for_ever(original: Callable[..., object]) -> object:
     return parse
 
 
+# --- manifest and image -------------------------------------------------------------------------------------------
+
+
+def _manifest(image: ImageEntry) -> Manifest:
+    return Manifest(
+        release_name="Release",
+        release_version=Version(1, 1, 0),
+        created=date(2026, 1, 1),
+        expires=None,
+        images=(image,),
+    )
+
+
+def _lying(**entry: object) -> Callable[[], bytes]:
+    """A file whose signed manifest says something else of its image."""
+
+    def make() -> bytes:
+        image = _image()
+        described = replace(describe_image(image), **entry)  # type: ignore[arg-type]
+        manifest = _manifest(described)
+        return assemble(encode_manifest(manifest), [image], RELEASE)
+
+    return make
+
+
+def _believing(name: str) -> Off:
+    """An image is not refused for this."""
+
+    def make(original: Callable[..., object]) -> object:
+        def check(entry: ImageEntry, image: ImageContent, *rest: object) -> object:
+            try:
+                return original(entry, image, *rest)
+            except EssCanError as error:
+                if error.name != name:
+                    raise
+                return VerifiedImage(image, parse_node_image(image), bytes(32), 0, FIRMWARE.public)
+
+        return check
+
+    return around(verify, "_check_entry", make)
+
+
+def _unsigned_trusted(original: Callable[..., object]) -> object:
+    def check(what: str, key_id: bytes, signature: bytes | None, *rest: object) -> object:
+        return RELEASE.public if signature is None else original(what, key_id, signature, *rest)
+
+    return check
+
+
+def _unsigned_file() -> bytes:
+    manifest = _manifest(describe_image(_image()))
+    return assemble(encode_manifest(manifest), [_image()], None)
+
+
+def _disagreement(what: str, error: str, **entry: object) -> Guard:
+    return _file_guard(
+        f"manifest and image agree on {what}",
+        "trust.verify:_check_entry",
+        "bringing to a node what its release does not say",
+        _believing(error),
+        opening(f"a manifest with another {what} than its image", _lying(**entry), error),
+    )
+
+
+_DISAGREEMENTS: Final = (
+    ("CRC", "IMAGE_CORRUPT", {"crc32": 1}),
+    ("hash", "IMAGE_CORRUPT", {"sha256": bytes(32)}),
+    ("node type", "WRONG_NODE_TYPE", {"node_type": NodeType.COMM_GATEWAY}),
+    ("hardware", "WRONG_HARDWARE", {"hardware_ids": (0x77,)}),
+    ("version", "MANIFEST_INVALID", {"version": Version(9, 9, 9)}),
+    ("security counter", "MANIFEST_INVALID", {"security_counter": 9}),
+)
+
+
+_STRANGER_TRUSTED: Final = around(
+    KeyRing, "find", lambda was: lambda ring, key_id: was(ring, key_id) or _STRANGER.public
+)
+
+
 def _file_guard(name: str, where: str, prevents: str, off: Off, run: Run) -> Guard:
     return Guard(f"file, {name}", where, prevents, off, run, "is not refused")
 
@@ -95,7 +176,7 @@ def _published() -> None:
     known = {**trusted, _STRANGER.public.key_id: "published"} if trusted else {}
     with patch.object(verify, "TEST_KEYS", known):
         file, ring = _file(signer=_STRANGER), KeyRing.of(_STRANGER.public)
-        refuses("the file", lambda: open_upgrade_file(file, ring), "TEST_KEY_REFUSED")
+        refuses("the file", lambda: open_upgrade_file(file, ring, firmware_keyring=_FIRMWARE_RING), "TEST_KEY_REFUSED")
 
 
 def _changing() -> None:
@@ -124,14 +205,14 @@ GUARDS: Final = (
         "trusted key",
         "trust.keys:KeyRing.find",
         "a release of somebody else",
-        by(KeyRing, "find", lambda _ring, key_id: _STRANGER.public),
+        _STRANGER_TRUSTED,
         opening("a file that a stranger signed", lambda: _file(signer=_STRANGER), "UNKNOWN_KEY"),
     ),
     _file_guard(
         "trusted firmware key",
         "trust.verify:_verify",
         "firmware of somebody else in a good release",
-        around(KeyRing, "find", lambda was: lambda ring, key_id: was(ring, key_id) or _STRANGER.public),
+        _STRANGER_TRUSTED,
         opening("an image that a stranger signed", lambda: _file(_image(signer=_STRANGER)), "UNKNOWN_KEY"),
     ),
     _file_guard(
@@ -160,5 +241,20 @@ GUARDS: Final = (
         by(StreamedImage, "require_whole", lambda _: None),
         script("an image that changes after it was checked", _changing),
         "is not refused",
+    ),
+    *(_disagreement(what, error, **entry) for what, error, entry in _DISAGREEMENTS),
+    _file_guard(
+        "signed at all",
+        "trust.verify:_check_signature",
+        "a draft that nobody answers for",
+        around(verify, "_check_signature", _unsigned_trusted),
+        opening("a file without a signature", _unsigned_file, "SIGNATURE_MISSING"),
+    ),
+    _file_guard(
+        "image signed at all",
+        "trust.verify:_verify",
+        "firmware that nobody answers for",
+        _believing("SIGNATURE_MISSING"),
+        opening("an image without a signature", lambda: _file(_image(None)), "SIGNATURE_MISSING"),
     ),
 )

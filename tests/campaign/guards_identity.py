@@ -12,14 +12,19 @@ from ess_can.campaign.station import Station
 from ess_can.errors import EssCanError
 from ess_can.gateway.config import GatewayConfig
 from ess_can.gateway.node_client import NodeIdentity
-from ess_can.identity import NodeAddress, Version
+from ess_can.identity import NodeAddress, NodeType, Version
+from ess_can.image.manifest import Dependency
+from ess_can.image.node_image import build_node_image
 from ess_can.signals.messages import (
     NodeInfo,
 )
+from ess_can.sim.plant import BMU_HARDWARE_ID
 from ess_can.trust.compatibility import Compatibility
+from ess_can.trust.verify import VerifiedUpgrade, open_upgrade_file
 from ess_can.uds.target import Did
-from tests.campaign.guard import Act, Course, Guard, Off, around, course, says, upgrade
+from tests.campaign.guard import Act, Course, Guard, Off, around, by, course, says, upgrade
 from tests.campaign.guards_policy import BMU1, COMM_GATEWAY
+from tests.firmware_images import FIRMWARE, RING, small_upgrade
 
 
 def altered(did: Did, value: bytes, moment: str = "0", node: NodeAddress = COMM_GATEWAY) -> Act:
@@ -75,6 +80,28 @@ def _only_these(*names: str) -> Off:
         return check
 
     return around(plan, "check_compatibility", make)
+
+
+def _needing(site: Site, version: Version) -> VerifiedUpgrade:
+    """A BMU image that needs a newer comm gateway."""
+    return _signed(site, version, 2, (Dependency(NodeType.COMM_GATEWAY, Version(2, 0, 0)),))
+
+
+def _jumping(site: Site, version: Version) -> VerifiedUpgrade:
+    """A BMU image whose security counter is as good as the last."""
+    return _signed(site, version, 1 << 31)
+
+
+def _signed(site: Site, version: Version, counter: int, depends: tuple[Dependency, ...] = ()) -> VerifiedUpgrade:
+    image = build_node_image(
+        bytes(site.payload_bytes),
+        version=version,
+        node_type=NodeType.BMU,
+        hardware_ids=(BMU_HARDWARE_ID,),
+        security_counter=counter,
+        signer=FIRMWARE,
+    )
+    return open_upgrade_file(small_upgrade(image, depends=depends), RING)
 
 
 _OLDER: Final = Course((), "REFUSED VERSION_DOWNGRADE", version=Version(0, 9, 0))
@@ -139,5 +166,27 @@ GUARDS: Final = (
             ends="REFUSED WRONG_HARDWARE",
         ),
         "not REFUSED WRONG_HARDWARE",
+    ),
+    Guard(
+        "release, dependencies",
+        "trust.compatibility:check_dependencies",
+        "firmware beside other firmware that it does not work with",
+        by(plan, "check_dependencies", lambda *_: None),
+        course(
+            Course((), "REFUSED DEPENDENCY_UNMET", brings=_needing),
+            "an upgrade to an image that needs a newer comm gateway",
+        ),
+        "not REFUSED DEPENDENCY_UNMET",
+    ),
+    Guard(
+        "release, security counter jump",
+        "gateway.plan:make_plan",
+        "using up a node's counter, so that it takes no release after this one",
+        _only_these("SECURITY_COUNTER_JUMP"),
+        course(
+            Course((), "REFUSED SECURITY_COUNTER_JUMP", brings=_jumping),
+            "an upgrade to an image whose counter is as good as the last",
+        ),
+        "not REFUSED SECURITY_COUNTER_JUMP",
     ),
 )

@@ -32,11 +32,13 @@ def records(text: str, act: Callable[[Path], None]) -> Run:
     return script(text, in_directory)
 
 
-def _open(directory: Path) -> Journal:
+def open_journal(directory: Path) -> Journal:
+    """As the gateway does."""
     return Journal.open(directory, WallClock())
 
 
-def _write_behind(directory: Path, *statements: str) -> None:
+def write_behind(directory: Path, *statements: str) -> None:
+    """Change a database as somebody can who has the right to write it."""
     connection = sqlite3.connect(directory / DATABASE)
     triggers = list(connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'"))
     for name, _ in triggers:
@@ -49,26 +51,27 @@ def _write_behind(directory: Path, *statements: str) -> None:
     connection.close()
 
 
-def _written(directory: Path) -> None:
-    journal = _open(directory)
+def written(directory: Path) -> None:
+    """A journal with a whole upgrade."""
+    journal = open_journal(directory)
     whole_upgrade(journal)
     journal.close()
 
 
 def _changed(directory: Path) -> None:
-    _written(directory)
-    _write_behind(directory, "UPDATE entries SET text = 'nothing' WHERE seq = 3")
-    refuses("a journal with an entry that was changed", lambda: _open(directory).close(), "JOURNAL_CORRUPT")
+    written(directory)
+    write_behind(directory, "UPDATE entries SET text = 'nothing' WHERE seq = 3")
+    refuses("a journal with an entry that was changed", lambda: open_journal(directory).close(), "JOURNAL_CORRUPT")
 
 
 def _removed(directory: Path) -> None:
-    _written(directory)
-    _write_behind(directory, "DELETE FROM entries WHERE seq = 3")
-    refuses("a journal with a gap", lambda: _open(directory).close(), "JOURNAL_CORRUPT")
+    written(directory)
+    write_behind(directory, "DELETE FROM entries WHERE seq = 3")
+    refuses("a journal with a gap", lambda: open_journal(directory).close(), "JOURNAL_CORRUPT")
 
 
 def _by_sql(directory: Path) -> None:
-    _written(directory)
+    written(directory)
     connection = sqlite3.connect(directory / DATABASE)
     try:
         connection.execute("UPDATE entries SET text = 'nothing' WHERE seq = 3")
@@ -80,15 +83,15 @@ def _by_sql(directory: Path) -> None:
 
 
 def _two(directory: Path) -> None:
-    first = _open(directory)
+    first = open_journal(directory)
     try:
-        refuses("a second writer", lambda: _open(directory).close(), "LOCKED")
+        refuses("a second writer", lambda: open_journal(directory).close(), "LOCKED")
     finally:
         first.close()
 
 
 def _kept(directory: Path) -> None:
-    journal = _open(directory)
+    journal = open_journal(directory)
     begin(journal)
     path = next((directory / "files").iterdir())
     data = bytearray(path.read_bytes())
@@ -101,7 +104,7 @@ def _kept(directory: Path) -> None:
 
 
 def _copied(directory: Path) -> None:
-    journal = _open(directory)
+    journal = open_journal(directory)
     try:
         other = hashlib.sha256(FILE + b"x").digest()
         require(other != SHA256, "the same")
@@ -156,7 +159,8 @@ def _believes_chain(original: Callable[..., object]) -> object:
     return take
 
 
-def _journal(name: str, where: str, prevents: str, off: Off, run: Run, seen: str = "is not refused") -> Guard:
+def journal_guard(name: str, where: str, prevents: str, off: Off, run: Run, seen: str = "is not refused") -> Guard:
+    """A guard of the journal alone."""
     return Guard(f"journal, {name}", where, prevents, off, run, seen)
 
 
@@ -193,21 +197,21 @@ GUARDS: Final = (
         upgrade("gateway:disk%20:error"),
         Invariant.RECORDED,
     ),
-    _journal(
+    journal_guard(
         "chain",
         "journal.store:Chain.take",
         "a history that was rewritten",
         around(Chain, "take", _believes_chain),
         records("a journal of which an entry was changed", _changed),
     ),
-    _journal(
+    journal_guard(
         "no gap",
         "journal.store:Chain.take",
         "a history from which something was taken",
         around(Chain, "take", _believes_chain),
         records("a journal of which an entry is gone", _removed),
     ),
-    _journal(
+    journal_guard(
         "entries stay",
         "journal.schema:STEPS",
         "changing an entry by mistake",
@@ -215,21 +219,21 @@ GUARDS: Final = (
         records("an entry is changed by SQL", _by_sql),
         "an entry can be changed",
     ),
-    _journal(
+    journal_guard(
         "one writer",
         "journal.lock:ProcessLock",
         "two gateways that write one journal",
         by(lock, "lock_file", lambda _: True),
         records("a journal is opened twice", _two),
     ),
-    _journal(
+    journal_guard(
         "kept file",
         "journal.kept_files:DiskFiles.open",
         "going on with another file than it began with",
         by(kept_files, "_hash", lambda _: SHA256),
         records("a kept file is changed", _kept),
     ),
-    _journal(
+    journal_guard(
         "copy of what was checked",
         "journal.kept_files:_require_same",
         "keeping another file than was checked",

@@ -6,13 +6,17 @@ import zlib
 from collections.abc import Callable
 from typing import Final
 
+import ess_can.sim.image_verdict as image_verdict
 from ess_can.campaign.monitors import Invariant
+from ess_can.errors import EssCanError
+from ess_can.identity import NodeType
 from ess_can.sim.boot_records import ImageId
 from ess_can.sim.bootloader import Bootloader
 from ess_can.sim.flash import Flash, FlashError, SectorDefect
 from ess_can.sim.flash_queue import FlashQueue
 from ess_can.sim.image_verdict import FailureReason, MemoryFailure
 from ess_can.sim.programming import ProgrammingMemory
+from ess_can.trust.compatibility import Compatibility
 from ess_can.uds.target import Nrc
 from tests.campaign.guard import Guard, Off, Run, around, both, by, require, upgrade
 from tests.campaign.memory_runs import NEW, rig
@@ -120,6 +124,38 @@ def _guard(name: str, where: str, prevents: str, off: Off, run: Run, seen: str, 
 
 _BAD: Final = NEW[:60] + bytes([NEW[60] ^ 1]) + NEW[61:]
 _JUDGE: Final = "sim.image_verdict:judge"
+
+
+def _compatible(what: str, error: str, content: bytes) -> Guard:
+    def make(original: Callable[..., object]) -> object:
+        def check(*args: object) -> object:
+            try:
+                return original(*args)
+            except EssCanError as refusal:
+                if refusal.name != error:
+                    raise
+                return Compatibility.NEWER
+
+        return check
+
+    return _guard(
+        f"{what} of an image",
+        _JUDGE,
+        "activating what is not for this node",
+        around(image_verdict, "check_compatibility", make),
+        rig(f"an image of another {what}", _must_not_verify(content)),
+        "it verifies",
+    )
+
+
+_INCOMPATIBLE: Final = (
+    ("node type", "WRONG_NODE_TYPE", make_image("3.0.0", 5, node_type=NodeType.COMM_GATEWAY)),
+    ("hardware", "WRONG_HARDWARE", make_image("3.0.0", 5, hardware_id=8)),
+    ("version (older)", "VERSION_DOWNGRADE", make_image("1.0.0", 5)),
+    ("security counter (lower)", "SECURITY_DOWNGRADE", make_image("3.0.0", 1)),
+    ("security counter (used up)", "SECURITY_COUNTER_JUMP", make_image("3.0.0", 3 + (1 << 24) + 1)),
+)
+
 GUARDS: Final = (
     _guard(
         "CRC read back",
@@ -153,14 +189,7 @@ GUARDS: Final = (
         rig("an image whose signature does not match", _must_not_verify(_BAD)),
         "it verifies",
     ),
-    _guard(
-        "hardware, version and counter",
-        _JUDGE,
-        "activating what is not for this node",
-        _without(FailureReason.INCOMPATIBLE),
-        rig("an older image", _must_not_verify(make_image("1.0.0", 3))),
-        "it verifies",
-    ),
+    *(_compatible(*row) for row in _INCOMPATIBLE),
     _guard(
         "the only confirmed image",
         "sim.programming:ProgrammingMemory._holds_only_confirmed",

@@ -165,8 +165,8 @@ async def _open_under_load(rig: Rig) -> None:
     rig.command(PcsCommandCode.OPEN)
     await pause(4.0)
     contactor = rig.plant.circuit.pcs_contactor
-    require(not contactor.closed, "the PCS does not open at all")
     require(not contactor.broken_a, "the PCS opens under load")
+    require(not contactor.closed, "the PCS does not open at all")
 
 
 async def _sensor_lies(rig: Rig) -> None:

@@ -30,18 +30,20 @@ _AFTER_S: Final = 2.0
 _BOOTED_S: Final = 3.0
 
 
-def _roll_back(station: Station) -> None:
+def roll_back(station: Station) -> None:
+    """Somebody has what is unfinished given up."""
     station.start_resume(roll_back=True)
 
 
-async def _resumed(_station: Station, attempt: Attempt) -> str:
+async def resumed(_station: Station, attempt: Attempt) -> str:
+    """Somebody starts the gateway again, to go on."""
     await pause(_AFTER_S)
     await attempt(Station.start_resume)
     return ""
 
 
 def _resuming(*faults: str, ends: str = "DONE", long: bool = False) -> Course:
-    return Course(faults, ends, LONG if long else SMALLEST, then=_resumed)
+    return Course(faults, ends, LONG if long else SMALLEST, then=resumed)
 
 
 async def _next_boot(station: Station) -> str:
@@ -54,7 +56,7 @@ async def _next_boot(station: Station) -> str:
 
 async def _given_up(station: Station, attempt: Attempt) -> str:
     await pause(_AFTER_S)
-    await attempt(_roll_back)
+    await attempt(roll_back)
     boots = await _next_boot(station)
     return "" if boots == "1.0.0" else f"its next boot runs {boots}, which was given up"
 
@@ -68,7 +70,7 @@ async def _superseded(station: Station, attempt: Attempt) -> str:
 
 
 async def _left_as_found(station: Station, attempt: Attempt) -> str:
-    await _resumed(station, attempt)
+    await resumed(station, attempt)
     return "" if station.plant.circuit.pcs_contactor.closed else "it leaves open what was found connected"
 
 
@@ -76,14 +78,14 @@ async def _opened_meanwhile(station: Station, attempt: Attempt) -> str:
     await pause(_AFTER_S)
     await disconnect(station.plant)
     station.plant.pcs.locked = False  # by a switch on site
-    await _resumed(station, attempt)
+    await resumed(station, attempt)
     return "it closes what somebody opened" if station.plant.circuit.pcs_contactor.closed else ""
 
 
 async def _rots(station: Station, attempt: Attempt) -> str:
     flash = station.plant.nodes[BMU1].flash
     flash.inject_bit_rot(1, flash.geometry.slot_offset + 700, 1)
-    return await _resumed(station, attempt)
+    return await resumed(station, attempt)
 
 
 def _dies_with_activation(station: Station) -> None:
@@ -98,7 +100,7 @@ def _dies_with_activation(station: Station) -> None:
     node.bootloader.activate_on_trial = once  # type: ignore[method-assign]
 
 
-_KILLED_ACTIVATED: Final = Act("the gateway dies as bmu1 activates its image", "0", _dies_with_activation)
+KILLED_ACTIVATED: Final = Act("the gateway dies as bmu1 activates its image", "0", _dies_with_activation)
 
 
 # --- how they are switched off ------------------------------------------------------------------------------------
@@ -209,7 +211,7 @@ GUARDS: Final = (
         "a node that boots at its next restart what was given up",
         around(Earlier, "of", _activated_nothing),
         course(
-            Course((_KILLED_ACTIVATED,), "ROLLED_BACK", then=_given_up),
+            Course((KILLED_ACTIVATED,), "ROLLED_BACK", then=_given_up),
             "an upgrade that is killed when an image is activated, and given up",
         ),
         "its next boot runs 1.1.0",
@@ -220,7 +222,7 @@ GUARDS: Final = (
         "a node that boots at its next restart what another release replaced",
         by(run, "leftovers_of", lambda _earlier, _master, plan: plan),
         course(
-            Course((_KILLED_ACTIVATED,), "DONE", then=_superseded),
+            Course((KILLED_ACTIVATED,), "DONE", then=_superseded),
             "an upgrade that is killed when an image is activated, and superseded by another",
         ),
         "its next boot runs 1.1.0",

@@ -184,6 +184,9 @@ class TestLeftovers:
         bench = play({"take back": raising(TrialBootFailed("bmu1 stays"))}, plan=self.LEFT)
         assert bench.report.error is not None
         assert "bmu1 stays" in str(bench.report.error)
+        assert "may still boot what an earlier attempt left" in str(bench.report.error)
+        assert bench.report.result is Phase.HELD_OPEN
+        assert C.CLOSE not in bench.plant.orders
         assert not [step for step in bench.steps if step.startswith("program")]
 
     def test_a_rack_that_does_not_measure_afterwards_ends_it(self) -> None:
