@@ -132,7 +132,7 @@ class Run:
             partial(make_plant, bank=site.bank),
         )
         self._edges = Edges(station.plant)
-        self._monitors = Monitors(station.plant)
+        self._monitors = Monitors(station.plant, attempts=site.config().times.program_attempts)
         lines = None if self._timeline is None else PlantLines(station.plant, self._timeline)
         for fault in self._faults:
             station.arm(fault)

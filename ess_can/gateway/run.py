@@ -23,6 +23,7 @@ from ess_can.errors import EssCanError, HeldOpenByChoice, Interrupted, NothingTo
 from ess_can.gateway.bus_load import BusLoad
 from ess_can.gateway.config import Afterwards, GatewayConfig
 from ess_can.gateway.estimate import Estimate, StationState, Target, TargetGroup, estimate
+from ess_can.gateway.losses import losses
 from ess_can.gateway.phases import Phase
 from ess_can.gateway.plan import NodePlan, Plan, hear, make_plan, require_allowed
 from ess_can.gateway.plant_view import Connection
@@ -289,6 +290,8 @@ class _Attempt:
         report, plan = self._report, self._plan
         report.nodes = [node.record() for node in (*plan.nodes, *plan.up_to_date)]
         report.expected = _expected(plan, master, self._setup, self._load)
+        for loss in losses(plan, master.config, report.expected):
+            self._log.note(loss)
         if report.dry_run:
             self._log.enter(Phase.CHECKED if plan.has_work else Phase.NOTHING_TO_DO)
         elif not self._has_work(master):

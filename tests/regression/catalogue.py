@@ -166,8 +166,14 @@ def _bus() -> Iterator[Row]:
         "B10",
         "a node of high priority floods the bus",
         "refused before anything is erased; a pause if it begins later",
-        _in("unit/gateway/test_doctor_plant.py", "test_a_busy_bus"),
-        open="BUS_OVERLOADED as a refusal, and the pause",
+        _in(
+            "scenario/test_plant_faults.py",
+            "test_a_flooded_bus_is_refused_before_anything_is_sent",
+            "test_a_bus_that_is_flooded_for_a_while_is_a_pause",
+            "test_a_bus_that_is_flooded_meanwhile_pauses_and_aborts_with_nothing_activated",
+        )
+        + _in("unit/gateway/test_policy.py", "test_too_much_load_of_others_refuses")
+        + _in("unit/gateway/test_doctor_plant.py", "test_a_busy_bus"),
     )
     yield Row(
         "B11",
@@ -835,8 +841,14 @@ def _gateway() -> Iterator[Row]:
         + _in(
             "scenario/test_killed_plant.py",
             "test_killed_in_mid_transfer_it_boots_what_it_ran_and_takes_another_upgrade",
-        ),
-        open="kills at every entry of the journal",
+        )
+        + _in("scenario/test_resume.py", "test_killed_after_each_entry_of_the_journal_and_resumed")
+        + _in(
+            "campaign/test_every_kill.py",
+            "test_killed_at_every_entry_of_the_journal",
+            "test_killed_at_every_step",
+        )
+        + _in("campaign/test_real_kills.py", "test_whatever_is_killed_the_upgrade_is_done_in_the_end"),
     )
     yield Row(
         "G2",
@@ -1085,11 +1097,16 @@ def _operator() -> Iterator[Row]:
     yield Row(
         "O2",
         "an upgrade while the plant is needed",
-        "refused while a grid service is active; what to expect is told before it starts",
+        "refused while a grid service is active; how long it takes and what is lost is told before it starts",
         _in(_REFUSALS, "test_refused_without_a_trace")
         + _in("unit/cli/test_report_text.py", "test_a_dry_run_says_what_to_expect")
-        + _in("scenario/test_estimate.py", "test_what_was_expected_happens"),
-        open="which functions of the plant are lost meanwhile is not told",
+        + _in("scenario/test_estimate.py", "test_what_was_expected_happens")
+        + _in(
+            "unit/gateway/test_losses.py",
+            "test_what_is_lost_meanwhile",
+            "test_it_is_told_before_anything_is_changed_and_is_on_record",
+            "test_a_dry_run_tells_it_too",
+        ),
     )
     yield Row(
         "O3",

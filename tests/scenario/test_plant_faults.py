@@ -220,6 +220,27 @@ def test_a_flooded_bus_is_refused_before_anything_is_sent(share: float, error: s
         assert not outcome.scene.frames
 
 
+def test_a_bus_that_is_flooded_for_a_while_is_a_pause() -> None:
+    """High voltage is not proved off any more: nothing is written until it is again, and then the transfer goes on."""
+    times: list[float] = []
+
+    async def script(scene: Scene) -> None:
+        await scene.verified()
+        babbler = asyncio.ensure_future(babble(scene, 2.0))
+        times.append(now())
+        await pause(3.0)
+        babbler.cancel()
+        times.append(now())
+
+    outcome = play(script)
+    outcome.require(Phase.DONE)
+    outcome.require_confirmed(NEW)
+    began_at, ended_at = times
+    scene = outcome.scene
+    assert not [sent for sent in writes(scene.diagnostic_requests) if began_at + 0.5 <= sent.at <= ended_at]
+    assert [step.detail for step in scene.steps(NodeStep.TRANSFER)][-1].startswith("resumed at")
+
+
 def test_a_bus_that_is_flooded_meanwhile_pauses_and_aborts_with_nothing_activated() -> None:
     async def script(scene: Scene) -> None:
         await scene.verified()

@@ -10,11 +10,12 @@ from ess_can.campaign.monitors.invariants import Invariant, Ledger, Violation
 from ess_can.campaign.monitors.memory import MemoryMonitor, Verified
 from ess_can.campaign.monitors.outcome import OutcomeMonitor
 from ess_can.campaign.monitors.permission import PermissionMonitor
-from ess_can.campaign.monitors.records import RecordsMonitor
+from ess_can.campaign.monitors.records import RecordsMonitor, most_entries
 from ess_can.campaign.monitors.sessions import SessionMonitor
 from ess_can.campaign.monitors.times import TimesMonitor
 from ess_can.campaign.monitors.truth import HvTruth
 from ess_can.campaign.monitors.wire_view import WireView
+from ess_can.gateway.config import TimeLimits
 from ess_can.gateway.report import Report
 from ess_can.identity import NodeAddress
 from ess_can.journal.journal import Journal
@@ -27,10 +28,14 @@ GATEWAYS = frozenset({"EMS"})
 class Monitors:
     """Watches a plant from now on.  `gateways` is what gateways' controllers are called on its wire.
 
+    `attempts` is how often one of them may program a node (`TimeLimits.program_attempts`).
+
     `operations` are the flash operations that began, with their nodes; `notes` what excused something.
     """
 
-    def __init__(self, plant: Plant, *, gateways: frozenset[str] = GATEWAYS) -> None:
+    def __init__(
+        self, plant: Plant, *, gateways: frozenset[str] = GATEWAYS, attempts: int = TimeLimits().program_attempts
+    ) -> None:
         self.plant = plant
         self.operations: list[tuple[NodeAddress, FlashOperation]] = []
         self._ledger = Ledger()
@@ -43,9 +48,9 @@ class Monitors:
         self._memories = [MemoryMonitor(node, verified, self._ledger, clock) for node in plant.nodes.values()]
         PermissionMonitor(plant.wire, view, evidence, self._truth, self._memories, self._ledger, gateways)
         self._high_voltage = HighVoltageMonitor(plant, view, self._memories, self._ledger)
-        SessionMonitor(view, plant.nodes, self._ledger, gateways)
+        SessionMonitor(view, plant.nodes, self._ledger, gateways, attempts)
         TimesMonitor(plant, view, self._ledger, gateways)
-        self._records = RecordsMonitor(view, self._ledger, gateways, clock)
+        self._records = RecordsMonitor(view, self._ledger, gateways, clock, most_entries(len(plant.nodes), attempts))
         self._outcome = OutcomeMonitor(plant, view, self._memories, self._records, self._ledger)
         for address, node in plant.nodes.items():
             node.flash.on_start.append(self._operation_observer(address))

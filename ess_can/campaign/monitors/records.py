@@ -1,4 +1,4 @@
-"""The journal against the wire: invariants 16, 21 and 22."""
+"""The journal against the wire: invariants 16, 21 and 22, and of 24 how much it grows."""
 
 from __future__ import annotations
 
@@ -50,14 +50,32 @@ ROUTINES: Mapping[int, frozenset[Deed]] = MappingProxyType(
 _FORWARD = frozenset({Deed.ANNOUNCE, Deed.TRANSFER, Deed.VERIFY, Deed.ACTIVATE, Deed.CONFIRM})
 """What is never done without a journal; all else may be needed to leave the plant safe."""
 _LAST_COUNTER = 255
+_ENTRIES = 100
+"""Of a run of a gateway: phases, evidence, what is ordered of PCS and racks, warnings of the bus."""
+_ENTRIES_PER_ATTEMPT = 24
+"""Of one attempt at one node: an intent and a result of each of its steps, evidence, notes."""
+_ENTRY_BYTES = 512
+"""On average: an entry is a sentence, the last one the report."""
+
+
+def most_entries(nodes: int, attempts: int) -> int:
+    """How many entries one run of a gateway may add to its journal."""
+    return _ENTRIES + _ENTRIES_PER_ATTEMPT * nodes * attempts
 
 
 class RecordsMonitor:
     """Watches the journals of a station's gateway, one after the other.  `attached` says whether there is one, `begun`
     whether an upgrade was begun or resumed in it, `ended` is the last upgrade's last entry, and `stopped` the note that
-    stands in its place if it is to be gone on with."""
+    stands in its place if it is to be gone on with.  One run may add `most_entries`."""
 
-    def __init__(self, view: WireView, ledger: Ledger, gateways: frozenset[str], clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        view: WireView,
+        ledger: Ledger,
+        gateways: frozenset[str],
+        clock: Callable[[], float],
+        most_entries: int,
+    ) -> None:
         self.attached = False
         self.ended: Entry | None = None
         self.stopped: Entry | None = None
@@ -71,6 +89,8 @@ class RecordsMonitor:
         self._over: list[tuple[Entry, float]] = []
         self._head = CHAIN_START
         self._length = 0
+        self._most_entries = most_entries
+        self._added = self._added_bytes = 0
         self._order: PcsCommandCode | None = None
         self._counter: int | None = None
         view.on_command.append(self._on_command)
@@ -113,6 +133,7 @@ class RecordsMonitor:
         elif entry.chained(self._head) != entry.digest:
             self._broken(Invariant.AUDIT_CHAIN, f"entry {entry.seq} is not chained to the one before")
         self._head, self._length = entry.digest, entry.seq
+        self._count(entry)
         now = self._clock()
         match entry.kind:
             case Kind.BEGAN | Kind.RESUMED:
@@ -134,6 +155,16 @@ class RecordsMonitor:
                 self.stopped = entry
             case _:
                 pass
+
+    def _count(self, entry: Entry) -> None:
+        if entry.kind in (Kind.BEGAN, Kind.RESUMED):
+            self._added = self._added_bytes = 0
+        self._added += 1
+        self._added_bytes += len(entry.text) + len(entry.facts)
+        if self._added > self._most_entries:
+            self._broken(Invariant.BOUNDED, f"one run added {self._added} entries to the journal")
+        if self._added_bytes > self._most_entries * _ENTRY_BYTES:
+            self._broken(Invariant.BOUNDED, f"one run added {self._added_bytes} bytes to the journal")
 
     def _on_failure(self) -> None:
         self.failed = True

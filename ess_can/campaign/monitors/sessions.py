@@ -14,15 +14,15 @@ from ess_can.signals.messages import EmsPcsCommand
 from ess_can.sim.flash import FlashOperation
 from ess_can.sim.flash_cells import FlashAction
 from ess_can.sim.node import SimulatedNode
+from ess_can.uds.exchange import MAX_BLOCK_DATA
 from ess_can.uds.rules import RESPONSE_FLAG, Sid
 from ess_can.uds.target import Rid
 
 S3_S = 5.0
 NOTICED_S = 0.5
 """In how much time a gateway notices another that commands its plant."""
-ATTEMPTS = 4
-"""How often a gateway programs a node before it gives up; what does not verify may be sent twice each time."""
-_TIMES = 2 * ATTEMPTS
+_LONGEST_REQUEST = MAX_BLOCK_DATA + 2
+"""Bytes of the longest TransferData: what a request takes of anybody's memory."""
 _FRAMES_PER_BYTE = 1 / 4
 """A frame of ISO-TP carries six or seven bytes; some are sent twice."""
 _FRAMES_MORE = 400
@@ -47,17 +47,24 @@ class _Work:
 class SessionMonitor:
     """A run of a gateway begins with the first order whose E2E counter does not go on from the last one.
 
-    `run_began_at` is when that was; `reads` is when each node last answered a ReadDataByIdentifier.
+    `run_began_at` is when that was; `reads` is when each node last answered a ReadDataByIdentifier.  `attempts` is how
+    often a gateway programs a node before it gives up; what does not verify may be sent twice each time.
     """
 
     def __init__(
-        self, view: WireView, nodes: Mapping[NodeAddress, SimulatedNode], ledger: Ledger, gateways: frozenset[str]
+        self,
+        view: WireView,
+        nodes: Mapping[NodeAddress, SimulatedNode],
+        ledger: Ledger,
+        gateways: frozenset[str],
+        attempts: int,
     ) -> None:
         self.run_began_at = -inf
         self.reads: dict[NodeAddress, float] = {}
         self._nodes = nodes
         self._ledger = ledger
         self._gateways = gateways
+        self._times = 2 * attempts
         self._counters: dict[str, int] = {}
         self._deed_at = -inf
         self._before_run = -inf
@@ -100,11 +107,13 @@ class SessionMonitor:
             self._ledger.broken(request.at, Invariant.READ_FIRST, text)
         self._judge_rivals(request.at, request.sender)
         self._deed_at = request.at
+        if request.size > _LONGEST_REQUEST:
+            self._ledger.broken(request.at, Invariant.BOUNDED, f"{request.node}: a request of {request.size} bytes")
         work = self._work[request.node]
         work.announced += request.routine == Rid.ERASE_MEMORY
         work.downloads += request.service == Sid.REQUEST_DOWNLOAD
         for what, count in (("announced", work.announced), ("download begun", work.downloads)):
-            if count > _TIMES:
+            if count > self._times:
                 self._ledger.broken(request.at, Invariant.BOUNDED, f"{request.node}: {what} {count} times in one run")
 
     # --- 19: one writer -------------------------------------------------------------------------------
@@ -148,7 +157,7 @@ class SessionMonitor:
     def _most_frames(self, node: NodeAddress) -> float:
         record = self._nodes[node].records.resume.load()
         size = 0 if record is None else record.image.size
-        return _TIMES * (size * _FRAMES_PER_BYTE + _FRAMES_MORE)
+        return self._times * (size * _FRAMES_PER_BYTE + _FRAMES_MORE)
 
     def _flash_observer(self, address: NodeAddress) -> Callable[[FlashOperation], None]:
         def on_start(operation: FlashOperation) -> None:
@@ -156,7 +165,7 @@ class SessionMonitor:
                 return
             erased = self._work[address].erased
             erased[operation.offset] += 1
-            if erased[operation.offset] > _TIMES:
+            if erased[operation.offset] > self._times:
                 text = f"{address}: the sector at {operation.offset:#x} was erased {erased[operation.offset]} times"
                 self._ledger.broken(operation.started, Invariant.BOUNDED, text)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from math import inf
 
+from ess_can.bus.port import BULK_IN_FLIGHT
 from ess_can.campaign.monitors.invariants import Invariant, Ledger
 from ess_can.campaign.monitors.wire_view import Request, WireView
 from ess_can.can.frame import CanFrame
@@ -34,7 +35,7 @@ class TimesMonitor:
         self._order: object = None
         self._phase: UpgradePhase | None = None
         self._streamed = 0
-        self._streamed_at = -inf
+        self._streamed_late = 0  # while an order was overdue
         self._streamed_before = 0
         codec = plant.codec
         self._cycle_s: dict[int, float] = {}
@@ -72,7 +73,7 @@ class TimesMonitor:
         if sender not in self._gateways:
             return
         self._streamed += 1
-        self._streamed_at = at
+        self._streamed_late += at > self._commanded_at + 2 * self._command_s + _ROUNDING_S
         self._progress_at = at
         for controller in self._controllers:
             if controller.waiting:
@@ -101,9 +102,8 @@ class TimesMonitor:
             return
         gap_s = at - self._commanded_at
         streamed = self._streamed - self._streamed_before
-        late_at = self._commanded_at + 2 * self._command_s + _ROUNDING_S
-        # A transfer that had ended by then, as with bus-off, is not what made it late.
-        if late_at < min(at, self._streamed_at) and gap_s < inf and streamed > _QUEUED:
+        # A transfer that had ended by then, as with bus-off, or that found no room either, is not what made it late.
+        if self._streamed_late > BULK_IN_FLIGHT and gap_s < inf and streamed > _QUEUED:
             text = f"EMS_PcsCommand is {gap_s - self._command_s:.3f} s late while {streamed} frames of a transfer went"
             self._ledger.broken(at, Invariant.SAFETY_FRAMES, text)
         if gap_s > COMMANDING_S or command.command is not self._order:
@@ -111,6 +111,7 @@ class TimesMonitor:
         self._order = command.command
         self._commanded_at = at
         self._streamed_before = self._streamed
+        self._streamed_late = 0
 
     def _on_notice(self, notice: EmsUpgradeNotice, at: float, sender: str) -> None:
         if sender in self._gateways and notice.phase is not self._phase:

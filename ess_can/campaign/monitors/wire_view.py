@@ -24,11 +24,15 @@ _WRITING_ROUTINES = frozenset({Rid.ERASE_MEMORY, Rid.ACTIVATE_ON_TRIAL, Rid.CONF
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A diagnostic request that began to be sent.  `head` are its first bytes; `routine` 0 unless it is service 31."""
+    """A diagnostic request that began to be sent: its first bytes, and how many it is to have.
+
+    `routine` is 0 unless it is service 31.
+    """
 
     node: NodeAddress
     sender: str
     head: bytes
+    size: int
     at: float
 
     @property
@@ -80,13 +84,16 @@ class _Channel:
             return
         if kind == 0:
             head = data[1 : 1 + data[0]] if data[0] else data[2 : 2 + data[1]] if len(data) > 2 else b""
+            size = len(head)
         elif kind == 1:
-            head = data[6:] if not (data[0] & 0x0F or data[1]) else data[2:]
+            size, head = (data[0] & 0x0F) << 8 | data[1], data[2:]
+            if not size:
+                size, head = int.from_bytes(data[2:6], "big"), data[6:]
         else:
             return  # flow control
         if not head:
             return
-        request = self._request = Request(self._node, sender, head, at)
+        request = self._request = Request(self._node, sender, head, size, at)
         self._writing.discard(sender)
         if request.writes:
             self._writing.add(sender)

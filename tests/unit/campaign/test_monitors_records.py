@@ -10,6 +10,7 @@ import pytest
 from ess_can.bus.clock import pause
 from ess_can.campaign.monitors import Invariant
 from ess_can.campaign.monitors.outcome import accepted, came_to_an_end, repeated
+from ess_can.campaign.monitors.records import most_entries
 from ess_can.errors import EssCanError, HeldOpen, HeldOpenByChoice, PcsFault
 from ess_can.gateway.phases import Phase
 from ess_can.gateway.plant_view import Connection
@@ -280,3 +281,39 @@ def test_28_the_good_upgrade_does_not_go_in(report: Report | None) -> None:
 def test_all_28_have_a_number_and_a_sentence() -> None:
     assert [invariant.number for invariant in Invariant] == list(range(1, 29))
     assert all(invariant.sentence.endswith(".") for invariant in Invariant)
+
+
+# --- 24 -----------------------------------------------------------------------------------------------
+
+MOST = most_entries(nodes=2, attempts=4)
+
+
+@pytest.mark.parametrize(("notes", "broken"), [(MOST - 1, set()), (MOST, {I.BOUNDED})])
+def test_24_a_journal_that_grows_without_end(notes: int, broken: set[Invariant]) -> None:
+    async def script(rig: Rig) -> None:
+        journal = begun(rig)
+        for _ in range(notes):
+            journal.note("again")
+
+    assert seen(script) == broken
+
+
+def test_24_each_run_has_its_own_entries() -> None:
+    async def script(rig: Rig) -> None:
+        journal = begun(rig)
+        for _ in range(3):
+            for _ in range(MOST - 1):
+                journal.note("again")
+            journal.resume("1")
+
+    assert seen(script) == set()
+
+
+@pytest.mark.parametrize(("size", "broken"), [(512, set()), (1024, {I.BOUNDED})])
+def test_24_entries_that_are_too_long(size: int, broken: set[Invariant]) -> None:
+    async def script(rig: Rig) -> None:
+        journal = begun(rig)
+        for _ in range(MOST - 2):
+            journal.note("x" * size)
+
+    assert seen(script) == broken

@@ -6,7 +6,7 @@ import pytest
 
 from ess_can.bus.clock import Cycle, pause
 from ess_can.bus.station import StationLink
-from ess_can.campaign.monitors import Invariant
+from ess_can.campaign.monitors import Invariant, Monitors
 from ess_can.can.frame import CanFrame, arbitration_field
 from ess_can.signals.messages import BmsHvStatus, EmsPcsCommand, PcsCommandCode
 from ess_can.sim.controller import Controller
@@ -162,12 +162,34 @@ def test_24_a_sector_is_erased_again_and_again(times: int, broken: set[Invariant
     assert seen(script) == broken
 
 
+def test_24_as_often_as_the_gateway_may_try() -> None:
+    async def script(rig: Rig) -> None:
+        once = Monitors(rig.plant, attempts=1)
+        await rig.isolate()
+        for _ in range(3):
+            rig.raw("043101ff00")
+            await pause(0.05)
+        assert once.broken == {I.BOUNDED}
+
+    assert seen(script) == set()
+
+
 def test_24_frames_without_end() -> None:
     async def script(rig: Rig) -> None:
         await rig.isolate()
         await stream(rig, frames=4200)
 
     assert seen(script) == {I.BOUNDED}
+
+
+@pytest.mark.parametrize(("size", "broken"), [(65538, set()), (65539, {I.BOUNDED})])
+def test_24_a_request_as_long_as_no_memory_needs_to_be(size: int, broken: set[Invariant]) -> None:
+    async def script(rig: Rig) -> None:
+        await rig.isolate()
+        rig.raw(f"1000{size:08x}3601")
+        await pause(0.01)
+
+    assert seen(script) == broken
 
 
 # --- 25 -----------------------------------------------------------------------------------------------
