@@ -231,7 +231,7 @@ class Run:
             self._say("gateway", "died")
             return False
         if self._monitors is not None:
-            self._monitors.ended(report)
+            self._monitors.ended(report, station.afterwards)
         if not last:
             self._ended = report.result.name
             self._note_errors(report, events)

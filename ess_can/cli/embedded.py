@@ -161,7 +161,7 @@ def upgrade_simulated_plant(
                 report = await upgrade_station(
                     bus, upgrade, setup, journal=kept, options=options, on_progress=on_progress, dry_run=dry_run
                 )
-            monitors.ended(report)
+            monitors.ended(report, setup.config.afterwards)
             await pause(1.0)  # what the plant does with its own control again belongs to the trace
             monitors.finish()
             plant.stop()

@@ -308,7 +308,7 @@ class Course:
             except TimeoutError:
                 pass
             if station.report is not None:
-                monitors.ended(station.report)
+                monitors.ended(station.report, station.afterwards)
 
         await attempt(self.go)
         if self.then is not None and (finding := await self.then(station, attempt)):

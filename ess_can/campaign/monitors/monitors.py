@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ess_can.campaign.monitors.evidence import WireEvidence
+from ess_can.campaign.monitors.found import FoundMonitor
 from ess_can.campaign.monitors.high_voltage import HighVoltageMonitor
 from ess_can.campaign.monitors.invariants import Invariant, Ledger, Violation
 from ess_can.campaign.monitors.memory import MemoryMonitor, Verified
@@ -15,7 +16,7 @@ from ess_can.campaign.monitors.sessions import SessionMonitor
 from ess_can.campaign.monitors.times import TimesMonitor
 from ess_can.campaign.monitors.truth import HvTruth
 from ess_can.campaign.monitors.wire_view import WireView
-from ess_can.gateway.config import TimeLimits
+from ess_can.gateway.config import Afterwards, TimeLimits
 from ess_can.gateway.report import Report
 from ess_can.identity import NodeAddress
 from ess_can.journal.journal import Journal
@@ -51,7 +52,8 @@ class Monitors:
         SessionMonitor(view, plant.nodes, self._ledger, gateways, attempts)
         TimesMonitor(plant, view, self._ledger, gateways)
         self._records = RecordsMonitor(view, self._ledger, gateways, clock, most_entries(len(plant.nodes), attempts))
-        self._outcome = OutcomeMonitor(plant, view, self._memories, self._records, self._ledger)
+        self._found = FoundMonitor(plant, view, gateways)
+        self._outcome = OutcomeMonitor(plant, view, self._memories, self._records, self._found, self._ledger)
         for address, node in plant.nodes.items():
             node.flash.on_start.append(self._operation_observer(address))
 
@@ -99,15 +101,15 @@ class Monitors:
         """
         self._records.attach(journal, another=another)
         self._evidence.gateway_started(self.plant.wire.loop.time())
+        self._found.attempt_begins(unfinished=journal.unfinished() is not None)
 
-    def ended(self, report: Report) -> None:
-        """An upgrade has ended just now: what it says of itself must be true."""
-        self._outcome.ended(report)
+    def ended(self, report: Report, afterwards: Afterwards = Afterwards.AS_FOUND) -> None:
+        """An upgrade has ended just now: what it says of itself must be true, and the plant be left as the site has it
+        (`afterwards`)."""
+        self._outcome.ended(report, afterwards)
 
-    def finish(self, report: Report | None = None) -> None:
-        """What must hold at the end.  `report` is that of the last upgrade, if it has ended."""
-        if report is not None:
-            self.ended(report)
+    def finish(self) -> None:
+        """What must hold at the end."""
         self._records.finish()
         for memory in self._memories:
             memory.finish(self.plant.wire.loop.time())

@@ -12,6 +12,7 @@ from ess_can.campaign.monitors import Invariant
 from ess_can.campaign.monitors.outcome import accepted, came_to_an_end, repeated
 from ess_can.campaign.monitors.records import most_entries
 from ess_can.errors import EssCanError, HeldOpen, HeldOpenByChoice, PcsFault
+from ess_can.gateway.config import Afterwards
 from ess_can.gateway.phases import Phase
 from ess_can.gateway.plant_view import Connection
 from ess_can.gateway.report import Report
@@ -175,9 +176,9 @@ def test_22_the_next_process_finds_less_than_was_written() -> None:
 # --- 20 and 21: a report that lies ------------------------------------------------------------------------
 
 
-def ended_with(report: Report) -> set[Invariant]:
+def ended_with(report: Report, afterwards: Afterwards = Afterwards.AS_FOUND) -> set[Invariant]:
     async def script(rig: Rig) -> None:
-        rig.monitors.ended(report)
+        rig.monitors.ended(report, afterwards)
 
     return seen(script)
 
@@ -191,13 +192,13 @@ def test_20_success_that_was_none() -> None:
 
 def test_20_held_open_by_choice_and_it_is_not() -> None:
     report = Report(result=Phase.HELD_OPEN, error=HeldOpenByChoice("as asked"))
-    assert ended_with(report) == {I.SUCCESS}
+    assert ended_with(report, Afterwards.HOLD_OPEN) == {I.SUCCESS}
 
 
 def test_20_success_but_high_voltage_is_not_back() -> None:
     async def script(rig: Rig) -> None:
         await rig.isolate()
-        rig.monitors.ended(Report(result=Phase.DONE, hv_before=Connection.CONNECTED, hv_after=Connection.CONNECTED))
+        rig.monitors.ended(Report(result=Phase.DONE, hv_after=Connection.OPEN))
 
     assert seen(script) == {I.SUCCESS}
 
