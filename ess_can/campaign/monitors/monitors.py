@@ -49,7 +49,7 @@ class Monitors:
         self._memories = [MemoryMonitor(node, verified, self._ledger, clock) for node in plant.nodes.values()]
         PermissionMonitor(plant.wire, view, evidence, self._truth, self._memories, self._ledger, gateways)
         self._high_voltage = HighVoltageMonitor(plant, view, self._memories, self._ledger)
-        SessionMonitor(view, plant.nodes, self._ledger, gateways, attempts)
+        SessionMonitor(view, plant.nodes, self._ledger, gateways, attempts, clock())
         TimesMonitor(plant, view, self._ledger, gateways)
         self._records = RecordsMonitor(view, self._ledger, gateways, clock, most_entries(len(plant.nodes), attempts))
         self._found = FoundMonitor(plant, view, gateways)

@@ -53,6 +53,7 @@ class OutcomeMonitor:
         self._records = records
         self._ledger = ledger
         self._verified: dict[NodeAddress, float] = {}
+        self._proved: dict[NodeAddress, float] = {}
         self._confirmed: dict[NodeAddress, float] = {}
         self._states: dict[NodeAddress, tuple[BootState, float]] = {}
         self._valid_at: dict[int, float] = dict.fromkeys((rack.index for rack in plant.racks), -inf)
@@ -88,6 +89,7 @@ class OutcomeMonitor:
         def on_selection(at: float, before: BootRecord, after: BootRecord) -> None:
             if (after.confirmed, after.active_bank) != (before.confirmed, before.active_bank):
                 self._confirmed[address] = at
+                self._proved[address] = self._verified.pop(address, inf)  # each confirmation takes one of its own
 
         return on_selection
 
@@ -161,7 +163,7 @@ class OutcomeMonitor:
             self._broken(Invariant.SUCCESS, f"success, but {name} runs {runs}, confirmed: {confirmed}")
         if record.from_version == record.to_version:
             return
-        verified_at = self._verified.get(record.address, inf)
+        verified_at = self._proved.get(record.address, inf)
         confirmed_at = self._confirmed.get(record.address, inf)
         state, read_at = self._states.get(record.address, (None, -inf))
         if not verified_at <= confirmed_at < inf:

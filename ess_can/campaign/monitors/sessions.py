@@ -58,7 +58,9 @@ class SessionMonitor:
         ledger: Ledger,
         gateways: frozenset[str],
         attempts: int,
+        began_at: float,
     ) -> None:
+        self._began_at = began_at
         self.run_began_at = -inf
         self.reads: dict[NodeAddress, float] = {}
         self._nodes = nodes
@@ -87,6 +89,8 @@ class SessionMonitor:
             return
         before = self._counters.get(sender)
         self._counters[sender] = counter
+        if before is None and counter:  # it was at work before we came, and what it has read then nobody can say
+            self.reads = dict.fromkeys(self._nodes, at)
         if counter == 0 and before not in (0, _LAST_COUNTER):
             self._begin_run(at)
             self._judge_rivals(at, sender)
@@ -102,7 +106,8 @@ class SessionMonitor:
     def _on_request(self, request: Request) -> None:
         if request.sender not in self._gateways or not is_deed(request):
             return
-        if self.reads.get(request.node, -inf) <= self._before_run:
+        known = request.sender in self._counters or request.at - self._began_at > NOTICED_S
+        if known and self.reads.get(request.node, -inf) <= self._before_run:
             text = f"{request.head.hex()} to {request.node}, which was not read since the gateway started"
             self._ledger.broken(request.at, Invariant.READ_FIRST, text)
         self._judge_rivals(request.at, request.sender)

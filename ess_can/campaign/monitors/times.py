@@ -30,7 +30,7 @@ class TimesMonitor:
         self._plant = plant
         self._ledger = ledger
         self._gateways = gateways
-        self._progress_at = 0.0
+        self._progress_at = plant.wire.loop.time()
         self._commanded_at = -inf
         self._order: object = None
         self._phase: UpgradePhase | None = None
@@ -86,7 +86,8 @@ class TimesMonitor:
             cycle_s = self._cycle_s.get(can_id)
             if cycle_s is None:
                 continue
-            waited_s = at - self._waits_since.setdefault(can_id, at)
+            # What waited before it, and was lost in bus-off, is not what waits now.
+            waited_s = at - max(self._waits_since.setdefault(can_id, at), transmission.offered_at)
             if waited_s > cycle_s:
                 text = f"{controller.name}: {can_id:#x} has waited for {waited_s:.3f} s while a transfer goes on"
                 self._ledger.broken(at, Invariant.SAFETY_FRAMES, text)
