@@ -1,4 +1,4 @@
-"""What an end must mean: invariants 20 and 21 at the end of an upgrade, 26 to 28 at the end of runs."""
+"""What the end of an upgrade must mean: invariants 20 and 21."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from math import inf
 
 from ess_can.campaign.monitors.found import FoundMonitor
-from ess_can.campaign.monitors.invariants import Invariant, Ledger, Violation
+from ess_can.campaign.monitors.invariants import Invariant, Ledger
 from ess_can.campaign.monitors.memory import MemoryMonitor
 from ess_can.campaign.monitors.records import RecordsMonitor
 from ess_can.campaign.monitors.wire_view import Answer, WireView
@@ -210,29 +210,3 @@ class OutcomeMonitor:
             self._broken(Invariant.TYPED_FAILURE, "the upgrade ended, and the journal does not say how")
         elif name not in said or result not in said:
             self._broken(Invariant.TYPED_FAILURE, f"the journal's last word is not {result} {name}".strip())
-
-
-# --- the end of runs -----------------------------------------------------------------------------------
-
-
-def repeated(seed: int, first: str, second: str) -> Violation | None:
-    """26: two runs of one seed have the same trace hash."""
-    if first == second:
-        return None
-    return Violation(0.0, Invariant.REPEATABLE, f"seed {seed} gave {first[:16]} and then {second[:16]}")
-
-
-def came_to_an_end(report: Report | None, took_s: float, within_s: float) -> Violation | None:
-    """27: an upgrade without faults has ended, in at most `within_s`; None as report stands for one that has not."""
-    if report is not None and report.result in FINAL and took_s <= within_s:
-        return None
-    stands = "nowhere" if report is None else report.result.value
-    return Violation(took_s, Invariant.LIVENESS, f"after {took_s:.0f} s of {within_s:.0f} s it stands at {stands}")
-
-
-def accepted(report: Report | None, at_s: float) -> Violation | None:
-    """28: the good upgrade of a plant in which nothing is wrong any more went in."""
-    if report is not None and report.result in (Phase.DONE, Phase.NOTHING_TO_DO):
-        return None
-    why = "did not end" if report is None else f"ended {report.result.value}: {report.error}"
-    return Violation(at_s, Invariant.AVAILABILITY, f"the good upgrade afterwards {why}")

@@ -1,4 +1,4 @@
-"""Invariants 16, 20 to 22 and 26 to 28: the journal, and what an end says of itself."""
+"""Invariants 16 and 20 to 22: the journal, and what an end says of itself."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import pytest
 
 from ess_can.bus.clock import pause
 from ess_can.campaign.monitors import Invariant
-from ess_can.campaign.monitors.outcome import accepted, came_to_an_end, repeated
 from ess_can.campaign.monitors.records import most_entries
 from ess_can.errors import EssCanError, HeldOpen, HeldOpenByChoice, PcsFault
 from ess_can.gateway.config import Afterwards
@@ -239,41 +238,6 @@ def test_21_the_journal_says_what_it_ended_with(error: str, broken: set[Invarian
         rig.monitors.ended(Report(result=Phase.FAILED, error=PcsFault("tripped")))
 
     assert seen(script) == broken
-
-
-# --- 26 to 28 ---------------------------------------------------------------------------------------------
-
-
-def test_26_two_runs_of_a_seed_that_differ() -> None:
-    found = repeated(7, "a" * 64, "b" * 64)
-    assert found is not None
-    assert found.invariant is I.REPEATABLE
-    assert repeated(7, "a" * 64, "a" * 64) is None
-
-
-def test_26_the_hash_is_that_of_the_wire_and_monitors_do_not_change_it() -> None:
-    first, second = play(), play()
-    assert repeated(1, first.trace_hash, second.trace_hash) is None
-    assert first.scene.monitors.trace_hash == first.trace_hash
-
-
-@pytest.mark.parametrize(
-    ("report", "took_s"),
-    [(None, 10.0), (Report(result=Phase.PROGRAM), 10.0), (Report(result=Phase.DONE), 101.0)],
-)
-def test_27_no_end_in_time(report: Report | None, took_s: float) -> None:
-    found = came_to_an_end(report, took_s, 100.0)
-    assert found is not None
-    assert found.invariant is I.LIVENESS
-    assert came_to_an_end(Report(result=Phase.HELD_OPEN), 99.0, 100.0) is None
-
-
-@pytest.mark.parametrize("report", [None, Report(result=Phase.HELD_OPEN, error=HeldOpen("held"))])
-def test_28_the_good_upgrade_does_not_go_in(report: Report | None) -> None:
-    found = accepted(report, 5.0)
-    assert found is not None
-    assert found.invariant is I.AVAILABILITY
-    assert accepted(Report(result=Phase.DONE), 5.0) is None
 
 
 # --- the enumeration ----------------------------------------------------------------------------------------
