@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.campaign import (
+    guards_access,
     guards_boot,
     guards_client,
     guards_database,
@@ -10,6 +11,7 @@ from tests.campaign import (
     guards_file,
     guards_gateway,
     guards_identity,
+    guards_isolation,
     guards_journal,
     guards_latches,
     guards_memory,
@@ -28,6 +30,7 @@ GUARDS: tuple[Guard, ...] = (
     *guards_proof.GUARDS,
     *guards_policy.GUARDS,
     *guards_identity.GUARDS,
+    *guards_isolation.GUARDS,
     *guards_upgrade.GUARDS,
     *guards_gateway.GUARDS,
     *guards_resume.GUARDS,
@@ -35,6 +38,7 @@ GUARDS: tuple[Guard, ...] = (
     *guards_node_gate.GUARDS,
     *guards_evidence.GUARDS,
     *guards_session.GUARDS,
+    *guards_access.GUARDS,
     *guards_memory.GUARDS,
     *guards_boot.GUARDS,
     *guards_rack.GUARDS,

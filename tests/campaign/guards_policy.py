@@ -8,6 +8,7 @@ from typing import Final
 
 import ess_can.gateway.plan as plan
 import ess_can.gateway.policy as policy
+import ess_can.gateway.run as run
 from ess_can.campaign.moments import Moment
 from ess_can.campaign.plants import SMALLEST, Site
 from ess_can.campaign.station import Fault, Station
@@ -127,6 +128,20 @@ def _guards() -> Iterator[Guard]:
         function="_cells",
     )
     yield _refused(
+        "cell temperatures unknown",
+        "an upgrade of cells that nobody feels",
+        "CELL_TEMPERATURE_OUT_OF_BAND",
+        says("cell temperature invalid", BmsCellSummary, "0", cell_temperature_max_degc=None),
+        function="_cells (invalid)",
+    )
+    yield _refused(
+        "current of a rack unknown",
+        "opening without knowing what a rack carries",
+        "CURRENT_MISMATCH",
+        says("rack current invalid", BmsHvStatus, "0", current_a=None),
+        function="_currents_agree (invalid)",
+    )
+    yield _refused(
         "active alarm",
         "an upgrade of a rack that reports a fault",
         "BMS_FAULT",
@@ -239,6 +254,14 @@ def _guards() -> Iterator[Guard]:
         function="_other_gateway",
     )
     yield Guard(
+        "policy, once more before the first order",
+        "gateway.run:_Attempt._check",
+        "opening on what was true before the nodes were asked",
+        around(run, "require_allowed", _asked_once),
+        upgrade("node:bmu1:slow=0.1@0~5", "plant:grid-service@1.1", ends="REFUSED DISPATCH_ACTIVE"),
+        "not REFUSED DISPATCH_ACTIVE",
+    )
+    yield Guard(
         "policy, foreign orders",
         "gateway.policy:_masters",
         "speaking where somebody else speaks with our identifiers",
@@ -266,6 +289,17 @@ def _guards() -> Iterator[Guard]:
         upgrade("bus:babbler=83@0", ends="REFUSED BUS_OVERLOADED"),
         "not REFUSED BUS_OVERLOADED",
     )
+
+
+def _asked_once(original: Callable[..., object]) -> object:
+    asked: list[object] = []
+
+    def require(master: object, start: object) -> None:
+        if master not in asked:
+            asked.append(master)
+            original(master, start)
+
+    return require
 
 
 def _one_rack(site: Site) -> GatewayConfig:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Final
@@ -15,9 +16,11 @@ from ess_can.campaign.releases import release
 from ess_can.campaign.station import Station
 from ess_can.gateway.config import GatewayConfig
 from ess_can.gateway.node_upgrade import NodeUpgrade
+from ess_can.gateway.phases import Phase
 from ess_can.gateway.plan import Plan
 from ess_can.gateway.plant_view import Connection, PlantView
 from ess_can.gateway.resume import Earlier
+from ess_can.gateway.settle import Settlement
 from ess_can.gateway.upgrade import Upgrade
 from ess_can.identity import NodeType
 from ess_can.sim.boot_records import ImageId
@@ -84,6 +87,20 @@ async def _opened_meanwhile(station: Station, attempt: Attempt) -> str:
     return "it closes what somebody opened" if station.plant.circuit.pcs_contactor.closed else ""
 
 
+async def _disk_fails(station: Station, attempt: Attempt) -> str:
+    """Once it is resumed nothing can be recorded: so nothing is ordered."""
+    resumed = station.disk.writes + 2  # and found
+
+    def fail(entry: int) -> None:
+        if entry >= resumed:
+            raise sqlite3.OperationalError("disk I/O error")
+
+    station.disk.before.append(fail)
+    await pause(_AFTER_S)
+    await attempt(Station.start_resume)
+    return ""
+
+
 async def _rots(station: Station, attempt: Attempt) -> str:
     flash = station.plant.nodes[BMU1].flash
     flash.inject_bit_rot(1, flash.geometry.slot_offset + 700, 1)
@@ -143,6 +160,16 @@ def _believes_held(original: Callable[..., object]) -> object:
             await original(node, client, offset, at_once)  # type: ignore[misc]
 
     return write
+
+
+def _left_alone(original: Callable[..., object]) -> object:
+    async def put_back(settlement: Settlement, found: Connection, error: object) -> None:
+        if settlement._master.orders.running:
+            await original(settlement, found, error)  # type: ignore[misc]
+        else:
+            settlement._log.enter(Phase.RECONNECT)
+
+    return put_back
 
 
 def _as_it_is(_earlier: Earlier, view: PlantView, config: GatewayConfig, at: float) -> Connection:
@@ -238,5 +265,16 @@ GUARDS: Final = (
             "an upgrade that is killed when an image is activated, and superseded by another",
         ),
         "its next boot runs 1.1.0",
+    ),
+    _guard(
+        "says how the plant stands",
+        "gateway.settle:Settlement._put_back",
+        "a plant that stays locked, and of which nobody is told so",
+        around(Settlement, "_put_back", _left_alone),
+        course(
+            Course(("gateway:kill@PROGRAM+0",), "HELD_OPEN & as an earlier upgrade left it", then=_disk_fails),
+            "an upgrade that is killed, and resumed with a disk that fails",
+        ),
+        "not HELD_OPEN & as an earlier upgrade left it",
     ),
 )

@@ -984,10 +984,13 @@ def _attacks() -> Iterator[Row]:
     yield Row(
         "P4, P5",
         "freeze: an old release is offered for ever; fast-forward: one that uses up all numbers",
-        "a signed date of expiry; the counter rises by a bounded step",
+        "a signed date of expiry; nothing older than what a node runs; the counter rises by a bounded step",
         _in(_VERIFY, "test_expiry_counts_only_when_the_date_is_known")
-        + _in(_COMPATIBILITY, "test_the_counter_rises_by_a_bounded_step"),
-        open="the gateway remembers no release that it has seen: the nodes' own versions and counters stand for it",
+        + _in(_COMPATIBILITY, "test_refusals", "test_the_counter_rises_by_a_bounded_step"),
+        open=(
+            "the gateway remembers no release that it has seen: nodes remember those that they confirmed, and one that "
+            "failed on its trial must not lock out an older good one"
+        ),
     )
     yield Row(
         "P6, P7",
@@ -1075,7 +1078,10 @@ def _attacks() -> Iterator[Row]:
             "test_a_tail_that_was_cut_shows_against_a_head_that_was_noted",
         )
         + _in("unit/cli/test_history.py", "test_an_entry_that_was_changed", "test_a_head_noted_earlier"),
-        open="whoever may write the journal can make the whole chain anew: only a head kept elsewhere shows it",
+        open=(
+            "the head is not signed: whoever may write the journal can make the whole chain anew, and a key beside it "
+            "would sign that, too; only a head kept elsewhere shows it"
+        ),
     )
     yield Row(
         "P25",

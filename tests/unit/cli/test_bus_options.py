@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 import can
@@ -8,6 +9,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from ess_can.bus.adapter import PythonCanBus
 from ess_can.bus.kernel_isotp import UserIsoTp
 from ess_can.bus.load_limit import LoadLimit
 from ess_can.can.frame import CanFrame
@@ -158,6 +160,45 @@ def test_a_bus_is_opened_and_closed() -> None:
             bus.send(CanFrame(0x123, b""))
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("error", [ValueError("a defect"), asyncio.CancelledError(), KeyboardInterrupt()])
+def test_a_bus_is_closed_whatever_ends_its_use(error: BaseException, tmp_path: Path) -> None:
+    trace = tmp_path / "run.log"
+
+    async def run() -> None:
+        with pytest.raises(type(error)) as caught:
+            async with replace(options(), trace=trace).opened() as bus:
+                raise error
+        assert caught.value is error
+        with pytest.raises(AdapterLost):
+            bus.send(CanFrame(0x123, b""))
+
+    asyncio.run(run())
+    assert trace.exists()
+
+
+def test_a_bus_that_does_not_start_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed: list[PythonCanBus] = []
+    close = PythonCanBus.close
+
+    def fails(_self: PythonCanBus) -> None:
+        raise InterfaceUnavailable("it does not start")
+
+    def closes(self: PythonCanBus) -> None:
+        closed.append(self)
+        close(self)
+
+    monkeypatch.setattr(PythonCanBus, "start", fails)
+    monkeypatch.setattr(PythonCanBus, "close", closes)
+
+    async def run() -> None:
+        with pytest.raises(InterfaceUnavailable):
+            async with options().opened():
+                raise AssertionError
+
+    asyncio.run(run())
+    assert len(closed) == 1
 
 
 def test_a_bus_is_opened() -> None:
