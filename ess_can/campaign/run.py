@@ -148,7 +148,7 @@ class Run:
             partial(make_plant, bank=site.bank),
         )
         self._edges = Edges(station.plant)
-        self._monitors = Monitors(station.plant, attempts=site.config().times.program_attempts)
+        self._monitors = Monitors(station.plant, times=site.config().times)
         lines = None if self._timeline is None else PlantLines(station.plant, self._timeline)
         for fault in self._faults:
             station.arm(fault)
@@ -268,7 +268,7 @@ class Run:
 
     def _watch_journal(self, station: Station) -> None:
         if self._monitors is not None:
-            self._monitors.attach_journal(station.journal)
+            self._monitors.attach_journal(station.journal, works=lambda: station.works)
         if self._timeline is not None:
             station.journal.on_entry.append(lambda entry: self._say("journal", entry_text(entry)))
 

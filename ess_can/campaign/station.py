@@ -132,6 +132,11 @@ class Station:
         return self._process is not None and not self._over.is_set()
 
     @property
+    def works(self) -> bool:
+        """Whether the gateway runs, and its computer lets it."""
+        return self.running and not self.process.starved
+
+    @property
     def unfinished(self) -> bool:
         """Whether the journal has an upgrade that did not end."""
         return self.journal.unfinished() is not None

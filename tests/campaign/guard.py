@@ -300,7 +300,7 @@ class Course:
         found = []
 
         async def attempt(start: Start) -> None:
-            monitors.attach_journal(station.journal)
+            monitors.attach_journal(station.journal, works=lambda: station.works)
             start(station)
             try:
                 async with asyncio.timeout(LONGEST_S):

@@ -25,19 +25,20 @@ from ess_can.sim.plant import Plant
 
 GATEWAYS = frozenset({"EMS"})
 
+_TIMES = TimeLimits()
+
 
 class Monitors:
     """Watches a plant from now on.  `gateways` is what gateways' controllers are called on its wire.
 
-    `attempts` is how often one of them may program a node (`TimeLimits.program_attempts`).
+    `times` are their deadlines, and how often one of them may program a node.
 
     `operations` are the flash operations that began, with their nodes; `notes` what excused something.
     """
 
-    def __init__(
-        self, plant: Plant, *, gateways: frozenset[str] = GATEWAYS, attempts: int = TimeLimits().program_attempts
-    ) -> None:
+    def __init__(self, plant: Plant, *, gateways: frozenset[str] = GATEWAYS, times: TimeLimits = _TIMES) -> None:
         self.plant = plant
+        attempts = times.program_attempts
         self.operations: list[tuple[NodeAddress, FlashOperation]] = []
         self._ledger = Ledger()
         clock = plant.wire.loop.time
@@ -50,7 +51,7 @@ class Monitors:
         PermissionMonitor(plant.wire, view, evidence, self._truth, self._memories, self._ledger, gateways)
         self._high_voltage = HighVoltageMonitor(plant, view, self._memories, self._ledger)
         SessionMonitor(view, plant.nodes, self._ledger, gateways, attempts, clock())
-        TimesMonitor(plant, view, self._ledger, gateways)
+        self._times = TimesMonitor(plant, view, self._ledger, gateways, times)
         self._records = RecordsMonitor(view, self._ledger, gateways, clock, most_entries(len(plant.nodes), attempts))
         self._found = FoundMonitor(plant, view, gateways)
         self._outcome = OutcomeMonitor(plant, view, self._memories, self._records, self._found, self._ledger)
@@ -94,13 +95,16 @@ class Monitors:
         """The hash of everything that was on the wire: the same for every run of a seed."""
         return self.plant.trace.hexdigest()
 
-    def attach_journal(self, journal: Journal, *, another: bool = False) -> None:
+    def attach_journal(
+        self, journal: Journal, *, another: bool = False, works: Callable[[], bool] | None = None
+    ) -> None:
         """Compare with this journal from now on; again with what the next process finds of it, or with `another`.
 
-        Call it as that process starts: it has heard nobody yet.
+        Call it as that process starts: it has heard nobody yet.  `works` says whether it lives, and is let do anything.
         """
         self._records.attach(journal, another=another)
         self._evidence.gateway_started(self.plant.wire.loop.time())
+        self._times.gateway_started(works)
         self._found.attempt_begins(unfinished=journal.unfinished() is not None)
 
     def ended(self, report: Report, afterwards: Afterwards = Afterwards.AS_FOUND) -> None:

@@ -15,8 +15,8 @@ from ess_can.sim.flash import FlashOperation
 from ess_can.sim.flash_cells import FlashAction
 from ess_can.sim.node import SimulatedNode
 from ess_can.uds.exchange import MAX_BLOCK_DATA
-from ess_can.uds.rules import RESPONSE_FLAG, Sid
-from ess_can.uds.target import Rid
+from ess_can.uds.rules import NEGATIVE_RESPONSE, RESPONSE_FLAG, Sid
+from ess_can.uds.target import Nrc, Rid
 
 S3_S = 5.0
 NOTICED_S = 0.5
@@ -26,6 +26,8 @@ _LONGEST_REQUEST = MAX_BLOCK_DATA + 2
 _FRAMES_PER_BYTE = 1 / 4
 """A frame of ISO-TP carries six or seven bytes; some are sent twice."""
 _FRAMES_MORE = 400
+_BUSY_TIMES = 20
+"""How often an announcement is repeated that a node which is still at work asks to repeat."""
 _LAST_COUNTER = 255
 
 
@@ -40,6 +42,7 @@ class _Work:
 
     frames: int = 0
     announced: int = 0
+    busy: int = 0
     downloads: int = 0
     erased: Counter[int] = field(default_factory=Counter)
 
@@ -138,6 +141,8 @@ class SessionMonitor:
 
     def _on_answer(self, answer: Answer) -> None:
         request = answer.request
+        if request is not None and answer.data == bytes((NEGATIVE_RESPONSE, request.service, Nrc.BUSY_REPEAT_REQUEST)):
+            self._asked_again(request)
         if request is None or answer.data[0] != request.service | RESPONSE_FLAG:
             return
         if request.service == Sid.READ_DATA_BY_IDENTIFIER:
@@ -150,6 +155,17 @@ class SessionMonitor:
                 self._ledger.broken(answer.at, Invariant.ONE_WRITER, text)
 
     # --- 24: bounded ----------------------------------------------------------------------------------
+
+    def _asked_again(self, request: Request) -> None:
+        """The node was busy and has done nothing: what is repeated then is counted apart."""
+        work = self._work[request.node]
+        if request.sender not in self._gateways or request.routine != Rid.ERASE_MEMORY:
+            return
+        work.announced -= 1
+        work.busy += 1
+        if work.busy > _BUSY_TIMES * self._times:
+            text = f"{request.node}: asked {work.busy} times to repeat an announcement, and it was"
+            self._ledger.broken(request.at, Invariant.BOUNDED, text)
 
     def _on_writing(self, node: NodeAddress, at: float, sender: str) -> None:
         if sender not in self._gateways:
