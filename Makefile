@@ -20,6 +20,9 @@ PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 # Whole upgrades and foreign tools: the cores' coverage has to come from the cores' own tests, and costs time here.
 WHOLE  := tests/campaign tests/interop tests/regression tests/scenario tests/unit/campaign tests/unit/cli
 
+# A campaign is what asks how much of it to run, wherever it stands (tests/campaign/counts.py).
+CAMPAIGN = tests/campaign $(shell grep -rl --include='test_*.py' 'tests.campaign.scale import' tests | grep -v ^tests/campaign/)
+
 .DEFAULT_GOAL := help
 # Which cases the slice has changes with the commit.
 DRAWN_BY = $(shell git rev-parse --short=12 HEAD 2>/dev/null)
@@ -48,10 +51,10 @@ test: $(VENV)/.installed-dev ## Run all tests, and see that they reach the cores
 	@$(BIN)/coverage report --include='$(subst $(SPACE),$(COMMA),$(strip $(WHOLLY)))' --skip-covered --show-missing --fail-under=100
 
 campaign: $(VENV)/.installed-dev ## Every fault at every place, all of it: hours become minutes in virtual time
-	ESS_CAN_CAMPAIGN=whole $(PYTEST) tests/campaign
+	ESS_CAN_CAMPAIGN=whole $(PYTEST) $(CAMPAIGN)
 
 campaign-slice: $(VENV)/.installed-dev ## A part of the campaign that changes with the commit
-	ESS_CAN_CAMPAIGN=slice ESS_CAN_CAMPAIGN_SEED=$(DRAWN_BY) $(PYTEST) tests/campaign
+	ESS_CAN_CAMPAIGN=slice ESS_CAN_CAMPAIGN_SEED=$(DRAWN_BY) $(PYTEST) $(CAMPAIGN)
 
 test-vcan: $(VENV)/.installed-dev ## Between processes over vcan, in User-Mode Linux where the kernel has no CAN
 	$(BIN)/python tests/bench/run_vcan.py

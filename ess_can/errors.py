@@ -748,7 +748,11 @@ class AuditBroken(JournalError):
     """The chain of the journal's entries does not verify: an entry was changed, removed or added."""
 
     exit_code = 117
-    default_remedy = "Treat the record as evidence of tampering or of a damaged disk: keep a copy, and find out which."
+    default_remedy = (
+        "Somebody tampered with it, or the disk is damaged: find out which. Nothing is upgraded with it: "
+        "move its directory away (keep it: it is evidence) and run the upgrade again: "
+        "what the nodes hold is read from the nodes."
+    )
 
 
 # --- 120-129 campaigns ------------------------------------------------------------------------

@@ -6,6 +6,10 @@ from itertools import count
 
 import pytest
 
+from tests.campaign.counts import count_cases, pytest_configure, pytest_terminal_summary
+
+__all__ = ["count_cases", "pytest_configure", "pytest_terminal_summary"]
+
 _NUMBER = count(1)
 
 

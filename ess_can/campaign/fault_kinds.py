@@ -59,6 +59,7 @@ class FaultKind(Enum):
     HV_STATUS_LOST = "nobody hears a rack's HV status"
     HV_STATUS_BAD = "a rack's HV status fails its end-to-end check"
     HV_CLOSES = "somebody energises the link by hand"
+    CLOSED_BY_HAND = "somebody closes a rack's contactors by hand, main- and precharge"
     HEARTBEAT_UNHEARD = "nobody hears the gateway's orders"
     PCS_RESTARTS = "the PCS restarts"
     EMERGENCY_STOP = "somebody presses an emergency stop"

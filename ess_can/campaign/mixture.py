@@ -8,23 +8,33 @@ has more than can be told apart.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
 
-from ess_can.campaign.faults import FaultKind, parse_fault
+from ess_can.campaign.faults import Fault, FaultKind, parse_fault
 from ess_can.campaign.faults.bus import NAMES as BUS
+from ess_can.campaign.faults.bus import BusFault
 from ess_can.campaign.faults.frames import CLASSES, WAYS
-from ess_can.campaign.faults.gateway import AT_ENTRY
+from ess_can.campaign.faults.gateway import AT_ENTRY, GatewayFault, KillAtStep
 from ess_can.campaign.faults.gateway import NAMES as GATEWAY
 from ess_can.campaign.faults.memories import CUTS, DAMAGE
 from ess_can.campaign.faults.named import name_of
-from ess_can.campaign.faults.nodes import FIRMWARE
+from ess_can.campaign.faults.nodes import FIRMWARE, NodeFault
 from ess_can.campaign.faults.nodes import NAMES as NODE
 from ess_can.campaign.faults.plant import NAMES as PLANT
-from ess_can.campaign.faults.plant import OF_A_RACK
+from ess_can.campaign.faults.plant import OF_A_RACK, PlantFault
 from ess_can.campaign.plants import SMALLEST, Site, random_site
 from ess_can.gateway.phases import Phase
 from ess_can.identity import NodeAddress
+
+
+class Comeback(Enum):
+    """What somebody does who finds an upgrade unfinished, in words."""
+
+    RESUME = "resumes the upgrade"
+    ROLL_BACK = "gives the upgrade up"
+    TAKE_OVER = "starts the upgrade of another file"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,17 +43,27 @@ class Mixture:
 
     `faults` are texts that `parse_fault` reads.  Each of `restarts` is after how many seconds a gateway that died is
     started again, while the faults last; if it dies once more after the last, it stays dead until they are over.
+    `restarted_by` is what somebody does each time, `healed_by` what is done first about what is unfinished when they
+    are over.
     """
 
     seed: int
     site: Site
     faults: tuple[str, ...] = ()
     restarts: tuple[float, ...] = (2.0,)
+    restarted_by: Comeback = Comeback.RESUME
+    healed_by: Comeback = Comeback.RESUME
 
 
-def plain(*faults: str, site: Site = SMALLEST, seed: int = 1, restarts: tuple[float, ...] = (2.0,)) -> Mixture:
+def plain(
+    *faults: str,
+    site: Site = SMALLEST,
+    seed: int = 1,
+    restarts: tuple[float, ...] = (2.0,),
+    restarted_by: Comeback = Comeback.RESUME,
+) -> Mixture:
     """These faults on the smallest plant."""
-    return Mixture(seed, site, faults, restarts)
+    return Mixture(seed, site, faults, restarts, restarted_by)
 
 
 def mixture_of(seed: int) -> Mixture:
@@ -53,7 +73,26 @@ def mixture_of(seed: int) -> Mixture:
     how_many = chance.choices((0, 1, 2, 3, 4), (1, 6, 6, 4, 3))[0]
     faults = [random_fault(kind, chance, site) for kind in chance.sample(_BY_CHANCE, how_many)]
     restarts = tuple(round(chance.uniform(0.05, 20.0), 3) for _ in range(chance.randrange(1, 4)))
-    return Mixture(seed, site, tuple(faults), restarts)
+    restarted_by, healed_by = chance.choices(list(Comeback), (6, 2, 2), k=2)
+    return Mixture(seed, site, tuple(_some_later(faults, chance)), restarts, restarted_by, healed_by)
+
+
+def _some_later(faults: Sequence[str], chance: random.Random) -> Iterator[str]:
+    """Where the gateway dies, and so comes back: some of what else is wrong not before its second attempt."""
+    armed = [parse_fault(text) for text in faults]
+    death = next((fault for fault in armed if fault.kind in _DEATHS), None)
+    for fault in armed:
+        later = death is not None and fault is not death and chance.random() < _LATER
+        yield (_in_the_second_attempt(fault) if later else fault).text
+
+
+def _in_the_second_attempt(fault: Fault) -> Fault:
+    """The same fault then, if its text can say so."""
+    if isinstance(fault, KillAtStep):
+        return replace(fault, attempt=2)
+    if isinstance(fault, BusFault | NodeFault | PlantFault | GatewayFault):
+        return replace(fault, at=replace(fault.at, attempt=2))
+    return fault
 
 
 # --- faults -----------------------------------------------------------------------------------------
@@ -83,6 +122,18 @@ _OF_A_CLASS = 60
 _OPERATIONS = 1500
 _STEPS = 600
 _ENTRIES = 70
+
+
+_DEATHS = frozenset(
+    {
+        FaultKind.KILL_AT_TIME,
+        FaultKind.GATEWAY_POWER_LOST,
+        FaultKind.KILL_AT_STEP,
+        FaultKind.KILL_BEFORE_COMMIT,
+        FaultKind.KILL_AFTER_COMMIT,
+    }
+)
+_LATER = 0.4
 
 
 NOT_BY_CHANCE = frozenset({FaultKind.FLASH_ROT_RUNNING})

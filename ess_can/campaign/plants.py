@@ -19,6 +19,8 @@ T = TypeVar("T")
 
 NEW = Version(1, 1, 0)
 """The release that is brought in under faults."""
+OTHER = Version(1, 1, 1)
+"""A release that somebody begins where that one is unfinished."""
 NEXT = Version(1, 2, 0)
 """The release after it, which must always be accepted."""
 

@@ -1,8 +1,8 @@
 """One run: an upgrade under faults, then everything healed and brought to an end, then a good upgrade.
 
 While the faults last, a gateway that dies is started again and resumes, a few times.  Then nothing is wrong any more:
-what is unfinished is resumed, and must come to an end in bounded time.  Whatever the end was, the release after it must
-then go in.  The monitors watch all of it.
+what is unfinished is resumed, given up, or taken over by the upgrade of another file, and must come to an end in
+bounded time.  Whatever the end was, the release after it must then go in.  The monitors watch all of it.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from functools import cache, partial
 
 from ess_can.bus.clock import now, pause
 from ess_can.campaign.faults import Fault, parse_fault
-from ess_can.campaign.mixture import Mixture, mixture_of
+from ess_can.campaign.mixture import Comeback, Mixture, mixture_of
 from ess_can.campaign.monitors import Monitors, Violation
 from ess_can.campaign.monitors.runs import accepted, came_to_an_end, repeated
 from ess_can.campaign.operator import disconnect, partly_connected
-from ess_can.campaign.plants import NEW, NEXT
+from ess_can.campaign.plants import NEW, NEXT, OTHER
 from ess_can.campaign.releases import make_plant, release
 from ess_can.campaign.result import RunResult
 from ess_can.campaign.station import Station
@@ -180,7 +180,16 @@ class Run:
             if finished or self.stuck:
                 return
             await pause(after_s)
-            finished = await self._attempt(station, station.start_resume)
+            finished = await self._attempt(station, partial(self._come_back, station, self._mixture.restarted_by))
+
+    def _come_back(self, station: Station, comeback: Comeback) -> None:
+        """Start the gateway for whoever finds an upgrade unfinished."""
+        self._say("somebody", comeback.value)
+        if comeback is Comeback.TAKE_OVER:
+            site = self._mixture.site
+            station.start_upgrade(release(site.release, OTHER, site.payload_bytes))
+        else:
+            station.start_resume(roll_back=comeback is Comeback.ROLL_BACK)
 
     async def _healed(self, station: Station) -> None:
         """Nothing is wrong any more: what is unfinished ends, and the next release goes in."""
@@ -212,8 +221,7 @@ class Run:
             await pause(after_s)
             if not station.unfinished:
                 return True
-            self._say("somebody", "resumes the upgrade")
-            ended = await self._attempt(station, station.start_resume)
+            ended = await self._attempt(station, partial(self._come_back, station, self._mixture.healed_by))
             if self.stuck:
                 return False
             if ended and station.report is not None and station.report.result is not Phase.REFUSED:

@@ -18,6 +18,7 @@ from ess_can.campaign.releases import make_plant
 from ess_can.can.frame import CanFrame
 from ess_can.errors import UsageError
 from ess_can.gateway.config import GatewayConfig
+from ess_can.gateway.phases import Phase
 from ess_can.gateway.progress import Event, PhaseEntered
 from ess_can.gateway.report import Report
 from ess_can.gateway.run import GatewaySetup, roll_back_station, upgrade_station
@@ -92,6 +93,7 @@ class Station:
         self.on_start: list[Callable[[SimulatedProcess], None]] = []
         self.report: Report | None = None
         self.begun_at: float | None = None
+        self._attempt_at = 0.0
         self.kills = 0
         self.attempts = 0
         self._process: SimulatedProcess | None = None
@@ -172,10 +174,11 @@ class Station:
         process = self._process = SimulatedProcess(f"gateway {self.attempts}")
         for tell in self.on_start:
             tell(process)
+        self._attempt_at = now()
         if self.begun_at is None:
             self.begun_at = now()
             self._first_transmission = self.plant.wire.transmissions
-            self._release(lambda moment: moment.phase is None)
+        self._release(None)
         task = process.start(self._run(process, upgrade, config, roll_back=roll_back, dry_run=dry_run))
         task.add_done_callback(partial(self._ended, process))
 
@@ -214,7 +217,7 @@ class Station:
         for tell in self.on_event:
             tell(event)
         if isinstance(event, PhaseEntered):
-            self._release(lambda moment: moment.phase is event.phase)
+            self._release(event.phase)
 
     def _ended(self, process: SimulatedProcess, task: asyncio.Task[Report]) -> None:
         outside(self._take_end, process, task)
@@ -270,18 +273,23 @@ class Station:
         """Call `act` at a moment of the upgrade, unless everything is healed before."""
         self._pending.append((moment, act))
         if self.begun_at is not None:
-            self._release(lambda pending: pending.phase is None)
+            self._release(None)
 
     def later(self, seconds: float, act: Callable[[], None]) -> None:
         """Call `act` in so many seconds from now, unless everything is healed before."""
         self._timers.append(outside(asyncio.get_running_loop().call_later, seconds, act))
 
-    def _release(self, due: Callable[[Moment], bool]) -> None:
+    def _release(self, phase: Phase | None) -> None:
+        """Set what counts from here: from the entry of this phase or, without, from the begin."""
+
+        def due(moment: Moment) -> bool:
+            return moment.phase is phase and moment.attempt in (None, self.attempts)
+
         released = [(moment, act) for moment, act in self._pending if due(moment)]
         self._pending = [each for each in self._pending if not due(each[0])]
         for moment, act in released:
-            begun_at = now() if moment.phase is not None or self.begun_at is None else self.begun_at
-            self.later(begun_at + moment.seconds - now(), act)
+            begun_at = self._attempt_at if self.begun_at is None or moment.attempt is not None else self.begun_at
+            self.later((begun_at if phase is None else now()) + moment.seconds - now(), act)
 
     def to_heal(self, heal: Callable[[], None]) -> None:
         """Have `heal` called when everything is healed, the newest first."""

@@ -15,6 +15,7 @@ from ess_can.campaign.monitors import Monitors
 from ess_can.can.frame import CanFrame
 from ess_can.can.timing import BitTiming
 from ess_can.cli.station_options import load_codec
+from ess_can.cli.stop_signals import stopped_by_signals
 from ess_can.cli.trace_file import SIMULATED_START_S, trace_file
 from ess_can.errors import InvariantViolated
 from ess_can.gateway.config import GatewayConfig
@@ -140,7 +141,8 @@ def upgrade_simulated_plant(
 
     `prepare` may bring the plant into a state before the gateway comes; for `firmware_keys` see `make_plant`, for
     `trace` see `plant_trace`; `codec` is the built-in one unless given, `journal` one that goes with the process,
-    `options` what it keeps for whoever resumes.  Raises UsageError if the DBC has fewer racks than the plant, and
+    `options` what it keeps for whoever resumes.  Signals stop it as they stop one on a real bus.  Raises UsageError if
+    the DBC has fewer racks than the plant, Interrupted if it was stopped before the gateway came, and
     InvariantViolated if the monitors, which watch the plant itself, saw a rule broken.
     """
 
@@ -149,7 +151,7 @@ def upgrade_simulated_plant(
         if prepare is not None:
             prepare(plant)
         monitors = Monitors(plant)
-        with plant_trace(plant, trace):
+        with stopped_by_signals() as report_is_there, plant_trace(plant, trace):
             plant.start()
             await pause(SETTLED_S)
             bus, setup = plant.gateway_controller(), simulated_setup(plant, config)
@@ -161,6 +163,7 @@ def upgrade_simulated_plant(
                 report = await upgrade_station(
                     bus, upgrade, setup, journal=kept, options=options, on_progress=on_progress, dry_run=dry_run
                 )
+            report_is_there()
             monitors.ended(report, setup.config.afterwards)
             await pause(1.0)  # what the plant does with its own control again belongs to the trace
             monitors.finish()

@@ -5,11 +5,13 @@ from __future__ import annotations
 import functools
 import traceback
 from collections.abc import Callable
+from functools import partial
 from typing import ParamSpec, TypeVar
 
 import click
 
 from ess_can.cli.image_text import print_json
+from ess_can.cli.output import OUTPUT_CLOSED, abandon_closed_output, printed
 from ess_can.cli.trace_file import print_trace
 from ess_can.errors import EssCanError, Interrupted
 
@@ -21,7 +23,7 @@ def handle_errors(command: Callable[P, R]) -> Callable[P, R]:
     """Turn an error into a message and its exit code; a Ctrl-C into INTERRUPTED, a defect of ours into exit code 1.
 
     For people two lines on stderr; if the command's parameter `as_json` is true, one JSON document on stdout.  However
-    the command ends, people are told of its trace.
+    the command ends, people are told of its trace.  One whose output was closed ends with OUTPUT_CLOSED, and no word.
     """
     return _wrap(command, error_document)
 
@@ -49,14 +51,20 @@ def _wrap(command: Callable[P, R], document: Callable[[EssCanError], dict[str, o
         except (click.exceptions.Exit, click.exceptions.Abort, click.ClickException):
             raise
         except Exception as bug:  # whatever it is: scripts still get their document and their exit code
-            click.echo(traceback.format_exc(), err=True)
+            if isinstance(bug, BrokenPipeError) and abandon_closed_output():
+                raise click.exceptions.Exit(OUTPUT_CLOSED) from bug
+            text = traceback.format_exc()
+            printed(lambda: click.echo(text, err=True))
             error = EssCanError("internal error", why=f"{type(bug).__name__}: {bug}")
-        if kwargs.get("as_json"):
+        printed(partial(tell, error, as_json=bool(kwargs.get("as_json"))))
+        raise click.exceptions.Exit(error.exit_code)
+
+    def tell(error: EssCanError, *, as_json: bool) -> None:
+        if as_json:
             print_json(document(error))
         else:
             click.echo(f"error {error.name}: {error}", err=True)
             click.echo(f"what to do: {error.remedy}", err=True)
-        raise click.exceptions.Exit(error.exit_code)
 
     @functools.wraps(command)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -64,7 +72,7 @@ def _wrap(command: Callable[P, R], document: Callable[[EssCanError], dict[str, o
             return run(*args, **kwargs)
         finally:
             if not kwargs.get("as_json"):
-                print_trace()
+                printed(print_trace)
 
     return wrapper
 

@@ -55,7 +55,7 @@ def history(journal: Path | None, verify: bool, head: str, as_json: bool) -> Non
         click.echo(
             f"verified {entries} entries: each is as it was written{', the head given among them' if head else ''}"
         )
-    click.echo(f"head {newest}")
+    click.echo(f"head {newest} (keep it elsewhere: `--verify --head` checks the journal against it)")
 
 
 def _check_head(head: str, verify: bool) -> None:
@@ -66,7 +66,7 @@ def _check_head(head: str, verify: bool) -> None:
 
 
 def _print(records: list[UpgradeRecord], named: Path | None, directory: Path) -> None:
-    from ess_can.cli.journal_text import nodes_text, printable, resume_command, time_of
+    from ess_can.cli.journal_text import going_on, nodes_text, printable, resume_command, time_of
 
     if not records:
         click.echo(f"The journal {directory} has no upgrades.")
@@ -81,7 +81,7 @@ def _print(records: list[UpgradeRecord], named: Path | None, directory: Path) ->
             f"{printable(record.result) or '-':<15}{printable(record.error) or '-':<22}{nodes_text(record)}".rstrip()
         )
     if not records[-1].finished:
-        click.echo(f"upgrade {records[-1].id} has not ended: {resume_command(named)}")
+        click.echo(f"upgrade {records[-1].id} has not ended; {going_on(resume_command(named))}")
 
 
 def upgrade_document(record: UpgradeRecord, named: Path | None) -> dict[str, object]:

@@ -197,6 +197,7 @@ def build(
 @handle_errors
 def show(file: Path, slot_kib: int, as_json: bool) -> None:
     """Tell what an upgrade file or a node image says of itself.  Proves nothing: see `image verify`."""
+    from ess_can.gateway.losses import losses_of_any
     from ess_can.image.files import copy_limited
     from ess_can.image.manifest import parse_manifest
     from ess_can.image.node_image import parse_node_image
@@ -215,6 +216,7 @@ def show(file: Path, slot_kib: int, as_json: bool) -> None:
     manifest = parse_manifest(envelope.manifest)
     split_images(content, envelope, manifest)
     key_id = None if envelope.signature is None else envelope.key_id.hex()
+    meanwhile = losses_of_any(entry.node_type for entry in manifest.images)
     if as_json:
         print_json(
             {
@@ -224,6 +226,7 @@ def show(file: Path, slot_kib: int, as_json: bool) -> None:
                 "size": content.size,
                 "key_id": key_id,
                 "manifest": json.loads(envelope.manifest),
+                "unavailable": meanwhile,
             }
         )
         return
@@ -234,6 +237,9 @@ def show(file: Path, slot_kib: int, as_json: bool) -> None:
     click.echo(f"signed by   {'nobody' if key_id is None else f'key {key_id}'}{key_note(envelope.key_id)}")
     for number, entry in enumerate(manifest.images, 1):
         print_entry(number, entry)
+    for loss in meanwhile:
+        click.echo(loss)
+    click.echo("For how long, `ess-can upgrade --dry-run` says of a station.")
     click.echo("Nothing of this was verified; `ess-can image verify` does.")
 
 

@@ -59,5 +59,6 @@ def key_note(key_id: bytes) -> str:
 
 
 def print_json(document: dict[str, object]) -> None:
-    """The one document of a command under --json, with what is known of its trace if it wrote one."""
-    click.echo(json.dumps({**document, **trace_document()}, indent=2))
+    """The one document of a command under --json: no error unless it names one, and its trace if it wrote one."""
+    whole = {"result": document.get("result"), "exit_code": 0, "error": None, **document, **trace_document()}
+    click.echo(json.dumps(whole, indent=2))

@@ -15,6 +15,11 @@ def resume_command(journal: Path | None) -> str:
     return "ess-can resume" if journal is None else f"ess-can resume --journal {shlex.quote(str(journal))}"
 
 
+def going_on(command: str | None) -> str:
+    """How the command for an upgrade that has not ended is told."""
+    return f"to go on with it, unless it is running now: {command}"
+
+
 def time_of(at: datetime) -> str:
     """To the second, in UTC."""
     return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ess_can.cli.journal_text import printable, resume_command, time_of
+from ess_can.cli.journal_text import going_on, printable, resume_command, time_of
 from ess_can.errors import EssCanError, HeldOpenByChoice
 from ess_can.journal.entries import Entry, Kind, UpgradeRecord
 from ess_can.journal.reader import JournalReader
@@ -50,14 +50,23 @@ class LastUpgrade:
         began = f"upgrade {record.id}, {printable(record.release)}, began {time_of(record.began_at)}"
         if record.ended_at is not None:
             return [f"{began} and ended as {record.result} ({record.error})"]
-        came = f"it came to: {self.phase or 'nothing was changed'}; last: {self.last_deed or 'nothing'}"
+        if self.last_deed:
+            came = f"it came as far as: {self.phase or 'the check'}; the last thing done: {self.last_deed}"
+        else:
+            came = "it has not changed anything yet"
         stopped = [self.stopped] if self.stopped else []
-        return [f"{began} and has not ended", came, *stopped, f"resume: {self.next_command}"]
+        return [
+            f"{began} and has not ended",
+            came,
+            *stopped,
+            going_on(self.next_command),
+        ]
 
 
 def last_upgrade(directory: Path, named: Path | None) -> LastUpgrade | None:
     """None if there was none, or if it ended well.  Raises the journal's errors."""
     with JournalReader.open(directory) as reader:
+        reader.verify()  # as whoever upgrades does
         records = reader.upgrades()
         if not records or (records[-1].finished and records[-1].error in _AS_WISHED):
             return None
@@ -77,8 +86,8 @@ def last_upgrade(directory: Path, named: Path | None) -> LastUpgrade | None:
 
 def _deed(entry: Entry) -> str:
     name = "" if entry.deed is None else entry.deed.value.replace("_", " ")
-    state = {True: "done", False: "not done", None: "no result"}[entry.ok]
-    return f"{name}{f' {entry.node}' if entry.node else ''} ({state}{f', {entry.text}' if entry.text else ''})"
+    state = {True: "done", False: "failed", None: "begun, how it ended is not on record"}[entry.ok]
+    return f"{name}{f' {entry.node}' if entry.node else ''} ({state}{f'; {entry.text}' if entry.text else ''})"
 
 
 def journal_says(directory: Path, named: Path | None) -> tuple[LastUpgrade | None, EssCanError | None]:

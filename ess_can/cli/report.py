@@ -59,7 +59,7 @@ def report(name: str, journal: Path | None, as_json: bool) -> None:
 
 
 def _print(record: UpgradeRecord, entries: list[Entry], journal: Path | None) -> None:
-    from ess_can.cli.journal_text import entry_text, nodes_text, printable, resume_command, time_of
+    from ess_can.cli.journal_text import entry_text, going_on, nodes_text, printable, resume_command, time_of
 
     click.echo(f"upgrade    {record.id}, {printable(record.release)}")
     click.echo(f"file       SHA-256 {record.file_sha256.hex()}")
@@ -73,7 +73,7 @@ def _print(record: UpgradeRecord, entries: list[Entry], journal: Path | None) ->
         if nodes := nodes_text(record):
             click.echo(f"nodes      {nodes}")
     else:
-        click.echo(f"result     not ended: {resume_command(journal)}")
+        click.echo(f"result     not ended; {going_on(resume_command(journal))}")
 
 
 def _document(entry: Entry) -> dict[str, object]:

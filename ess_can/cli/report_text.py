@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -37,9 +38,9 @@ class ProgressPrinter:
         self._estimate: Estimate | None = None
 
     def __enter__(self) -> Self:
-        from rich.console import Console
+        from ess_can.cli.console import SteadyConsole
 
-        console = Console()
+        console = SteadyConsole()
         if not self._silent and console.is_terminal:
             from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
@@ -58,7 +59,8 @@ class ProgressPrinter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._live is not None:
-            self._live.stop()
+            with suppress(OSError):  # a terminal that was closed
+                self._live.stop()
 
     def __call__(self, event: Event) -> None:
         """Show one event."""
@@ -137,8 +139,8 @@ def _headline(report: Report) -> str:
 _COLUMNS = f"  {'node':<14}{'before':<10}{'after':<10}{'image':>9}{'transfer':>10}{'rate':>12}{'of wire limit':>15}"
 
 
-def print_report(report: Report, *, wall_time_s: float, trace_hash: str | None, resume: str | None = None) -> None:
-    """The report that a site engineer reads, on stdout; errors, and the command that goes on, go to stderr."""
+def print_report(report: Report, *, wall_time_s: float, trace_hash: str | None) -> None:
+    """The report that a site engineer reads, on stdout; for its errors see `print_errors`."""
     click.echo()
     click.echo(_headline(report))
     click.echo()
@@ -160,6 +162,10 @@ def print_report(report: Report, *, wall_time_s: float, trace_hash: str | None, 
     if trace_hash:
         again = "" if isinstance(report.error, Interrupted) else " (the same seed gives the same)"
         click.echo(f"  trace                {trace_hash[:16]}{again}")
+
+
+def print_errors(report: Report, *, resume: str | None = None) -> None:
+    """Errors, and the command `resume` that goes on with what is left, on stderr."""
     if report.error is not None:
         click.echo(f"\nerror {report.error.name}: {report.error}", err=True)
         click.echo(f"what to do: {report.error.remedy}", err=True)

@@ -148,9 +148,9 @@ class _Progress:
         self._task: TaskID | None = None
 
     def __enter__(self) -> Self:
-        from rich.console import Console
+        from ess_can.cli.console import SteadyConsole
 
-        console = Console()
+        console = SteadyConsole()
         if not self._silent and console.is_terminal:
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 

@@ -58,8 +58,8 @@ def status(
         for line in last.lines():
             click.echo(line)
     found = visit(bus, station, partial(_look, last is not None and last.is_under_way), sim=sim)
-    if journal_error is not None:  # no record, no upgrade
-        found.refusals.append(journal_error)
+    if journal_error is not None:  # no record, no upgrade: that is what `upgrade` says first
+        found.refusals.insert(0, journal_error)
     exit_code = found.refusals[0].exit_code if found.refusals else 0
     if as_json:
         refusals = [describe(error) | {"exit_code": error.exit_code} for error in found.refusals]
@@ -148,7 +148,7 @@ def _print(found: _Status) -> None:
     for address, info in sorted(found.view.nodes.items()):
         click.echo(f"{address!s:<14}runs {info.value.version} ({info.value.image_state.name.lower()})")
     if not found.refusals:
-        click.echo("It could be gone on with now." if found.resumes else "An upgrade could start now.")
+        click.echo("The upgrade could be gone on with now." if found.resumes else "An upgrade could start now.")
     for error in found.refusals:
         click.echo(f"refused {error.name}: {error}", err=True)
         click.echo(f"what to do: {error.remedy}", err=True)

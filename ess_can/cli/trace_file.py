@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ess_can.cli.output import printed
+
 if TYPE_CHECKING:
     from ess_can.bus.trace import TraceWriter
     from ess_can.errors import TraceUnwritable
@@ -41,7 +43,7 @@ def trace_file(path: Path | None, started_at_wall_s: float) -> Iterator[TraceWri
 
 
 def _warn(error: TraceUnwritable) -> None:
-    click.echo(f"warning {error.name}: {error}; the command goes on without it", err=True)
+    printed(lambda: click.echo(f"warning {error.name}: {error}; the command goes on without it", err=True))
 
 
 def trace_document() -> dict[str, object]:

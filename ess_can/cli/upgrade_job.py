@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
-import signal
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -24,6 +22,7 @@ from ess_can.cli.station_options import (
     load_access,
     station_options,
 )
+from ess_can.cli.stop_signals import stopped_by_signals
 from ess_can.errors import UsageError
 
 if TYPE_CHECKING:
@@ -105,13 +104,16 @@ class UpgradeJob:
         async def on_bus() -> Report:
             from ess_can.gateway.run import roll_back_station, upgrade_station
 
-            stop_on_signals()
-            async with self.bus.opened() as bus:
-                if roll_back or release is None:
-                    return await roll_back_station(bus, release, setup, journal=journal, on_progress=progress)
-                return await upgrade_station(
-                    bus, release, setup, journal=journal, options=options, on_progress=progress, dry_run=dry_run
-                )
+            with stopped_by_signals() as report_is_there:
+                async with self.bus.opened() as bus:
+                    if roll_back or release is None:
+                        report = await roll_back_station(bus, release, setup, journal=journal, on_progress=progress)
+                    else:
+                        report = await upgrade_station(
+                            bus, release, setup, journal=journal, options=options, on_progress=progress, dry_run=dry_run
+                        )
+                    report_is_there()
+                    return report
 
         return asyncio.run(on_bus()), None
 
@@ -267,16 +269,6 @@ def _recordable(value: object) -> object:
     if isinstance(value, Path):
         return str(value.absolute())
     return [_recordable(each) for each in value] if isinstance(value, tuple) else value
-
-
-def stop_on_signals() -> None:
-    """Have Ctrl-C, the end of a service and of a terminal stop the upgrade: the plant is put back, however often."""
-    loop, task = asyncio.get_running_loop(), asyncio.current_task()
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-        number = getattr(signal, name, None)  # Windows has no SIGHUP, and its loops no handlers
-        if number is not None and task is not None:
-            with suppress(NotImplementedError):
-                loop.add_signal_handler(number, task.cancel)
 
 
 def _test_access() -> CmacAccess:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
 from enum import Enum
+from typing import Final
 
 from ess_can.bus.load_limit import YIELD_SHARE, LoadLimit
 from ess_can.errors import UsageError
 from ess_can.identity import NodeAddress, NodeType
+
+SILENT_UP_TO_S: Final = 15.0
+"""What EMS_UpgradeNotice announces for a node's restart, unless a station says otherwise."""
 
 
 class Afterwards(Enum):
@@ -179,7 +183,7 @@ class GatewayConfig:
     bus: BusLimits = field(default_factory=BusLimits)
     physics: StationPhysics = field(default_factory=StationPhysics)
     afterwards: Afterwards = Afterwards.AS_FOUND
-    silent_up_to_s: float = 15.0
+    silent_up_to_s: float = SILENT_UP_TO_S
     serials: tuple[tuple[NodeAddress, str], ...] = ()
 
     racks: tuple[int, ...] = field(init=False)

@@ -121,6 +121,25 @@ class _Evidence:
         return ""
 
 
+def rack_sign_of_on(status: BmsHvStatus, limits: HvLimits) -> str:
+    """What in a rack's status says that high voltage is on; empty if nothing does.  What is invalid says nothing."""
+    contactors = (("main+", status.main_plus), ("main-", status.main_minus), ("precharge", status.precharge))
+    signs = [f"{name} is CLOSED" for name, state in contactors if state is ContactorState.CLOSED]
+    if status.link_voltage_v is not None and status.link_voltage_v >= limits.link_voltage_off_v:
+        signs.append(f"link at {status.link_voltage_v:.1f} V")
+    if status.current_a is not None and abs(status.current_a) >= limits.current_off_a:
+        signs.append(f"{status.current_a:.1f} A flow")
+    return ", ".join(signs)
+
+
+def pcs_sign_of_on(status: PcsStatus, limits: HvLimits) -> str:
+    """What in the PCS's status says that high voltage is on; empty if nothing does."""
+    signs = ["its contactors are CLOSED"] if status.contactors is ContactorState.CLOSED else []
+    if status.dc_current_a is not None and abs(status.dc_current_a) >= limits.current_off_a:
+        signs.append(f"{status.dc_current_a:.1f} A flow")
+    return ", ".join(signs)
+
+
 def rack_objection(status: BmsHvStatus, limits: HvLimits) -> Objection | None:
     """What in a rack's status speaks against "HV off", the worse evidence counting; None if nothing does."""
     contactors = (("main+", status.main_plus), ("main-", status.main_minus), ("precharge", status.precharge))

@@ -2,6 +2,9 @@
 
 `Interlock` feeds the HV-off gate from the bus and polls the racks; `Interlock.prove_off` gives a `Permit`.  Work runs
 inside ``async with permit:`` and is cancelled the moment the evidence is lost.
+
+From the first proof on high voltage has to stay off, permit or not.  A valid status that says that it is on ends more
+than a permit: `on_return` is told.  Silence and what is invalid say nothing; they only end the permit.
 """
 
 from __future__ import annotations
@@ -11,9 +14,9 @@ from collections.abc import Callable, Iterable
 
 from ess_can.bus.clock import Cycle, Guard, now, pause, suspended_s
 from ess_can.bus.station import Received, Rejected, StationLink
-from ess_can.errors import BusError, BusInterrupted, EssCanError, HvPermitRevoked, TransmitQueueFull
+from ess_can.errors import BusError, BusInterrupted, EssCanError, HvClosed, HvPermitRevoked, TransmitQueueFull
 from ess_can.gateway.config import HvLimits
-from ess_can.gateway.hv_gate import HvGate, Source
+from ess_can.gateway.hv_gate import HvGate, Source, pcs_sign_of_on, rack_sign_of_on
 from ess_can.gateway.orders import POLL_PHASE_S
 from ess_can.signals.messages import BmsHvNotice, BmsHvStatus, EmsHvStatusPoll, PcsStatus
 
@@ -44,7 +47,8 @@ class Permit(Guard):
 class Interlock:
     """Watches the evidence for "HV off" and grants permits on it.
 
-    `slept_s` tells for how many seconds the machine has slept so far.
+    `slept_s` tells for how many seconds the machine has slept so far.  `on_return` is told when high voltage comes back
+    after it was proved off, until `expect_return`.
     """
 
     def __init__(
@@ -55,11 +59,14 @@ class Interlock:
         entropy: random.Random,
         *,
         slept_s: Callable[[], float] = suspended_s,
+        on_return: Callable[[HvClosed], None] | None = None,
     ) -> None:
         self._link = link
         self._limits = limits
         self._entropy = entropy
         self._permits: list[Permit] = []
+        self._on_return = on_return
+        self._stays_off = False
         cycle_s = link.codec.route(BmsHvStatus).cycle_s
         if cycle_s is None:
             raise ValueError("BMS_HvStatus has no cycle time in the DBC")
@@ -99,9 +106,18 @@ class Interlock:
                 raise self.gate.not_proved(now())
             await pause(_WATCH_PERIOD_S)
         permit = Permit(now())
+        self._stays_off = True
         self._permits.append(permit)
         self._watch.start()
         return permit
+
+    def expect_return(self) -> None:
+        """From now on high voltage may come back: it is ordered to, or the plant gets its own control back."""
+        self._stays_off = False
+
+    def _require_off(self, source: str, sign: str) -> None:
+        if sign and self._stays_off and self._on_return is not None:
+            self._on_return(HvClosed("high voltage came back, and nobody ordered it", why=f"{source}: {sign}"))
 
     def _check(self, at: float) -> None:
         if not self._permits:
@@ -175,11 +191,13 @@ class Interlock:
         self._poll.stop()
 
     def _on_rack_status(self, received: Received[BmsHvStatus]) -> None:
+        self._require_off(f"rack {received.index}", rack_sign_of_on(received.message, self._limits))
         self._check_now(received.at)  # a gap ends the permit even if nobody could look before this frame closed it
         self.gate.on_rack_status(received.index, received.message, received.verdict, received.at)
         self._check_now(received.at)
 
     def _on_pcs_status(self, received: Received[PcsStatus]) -> None:
+        self._require_off("PCS", pcs_sign_of_on(received.message, self._limits))
         self._check_now(received.at)
         self.gate.on_pcs_status(received.message, received.verdict, received.at)
         self._check_now(received.at)

@@ -21,6 +21,7 @@ from ess_can.errors import (
     ReconnectFailed,
 )
 from ess_can.gateway.config import GatewayConfig
+from ess_can.gateway.hv_gate import pcs_sign_of_on, rack_sign_of_on
 from ess_can.gateway.orders import Orders
 from ess_can.gateway.plant_view import PlantView
 from ess_can.signals.messages import (
@@ -81,15 +82,10 @@ class Isolation:
 
     def signs_of_closed(self) -> str:
         """What says now that high voltage is on, as text; empty if nothing does.  Silence is no sign."""
-        pcs = self._pcs()
-        signs = ["the PCS is closed"] if pcs is not None and pcs.contactors is ContactorState.CLOSED else []
-        signs += [
-            f"rack {rack} is closed or carries {status.current_a} A"
-            for rack, status in self._racks().items()
-            if ContactorState.CLOSED in (status.main_plus, status.main_minus, status.precharge)
-            or not self._is_off(status.current_a, invalid=True)
-        ]
-        return "; ".join(signs)
+        pcs, limits = self._pcs(), self._config.hv
+        signs = {"PCS": "" if pcs is None else pcs_sign_of_on(pcs, limits)}
+        signs |= {f"rack {rack}": rack_sign_of_on(status, limits) for rack, status in self._racks().items()}
+        return "; ".join(f"{source}: {sign}" for source, sign in signs.items() if sign)
 
     async def ramp_down(self) -> None:
         """Order zero power and wait until PCS and racks agree that no current flows.
@@ -115,8 +111,8 @@ class Isolation:
             )
             raise CurrentMismatch("the PCS reports no current but the racks do not confirm it", why=currents)
 
-    def _is_off(self, current_a: float | None, *, invalid: bool = False) -> bool:
-        return invalid if current_a is None else abs(current_a) < self._config.hv.current_off_a
+    def _is_off(self, current_a: float | None) -> bool:
+        return current_a is not None and abs(current_a) < self._config.hv.current_off_a
 
     def _pcs_stopped(self) -> bool:
         """The PCS hears us, obeys us, rests, and carries no current."""

@@ -76,6 +76,16 @@ class NodeUpgrade:
         sample = self._master.view.nodes.get(self.address)
         return None if sample is None or now() - sample.at > FRESH_S else sample.value.version
 
+    @property
+    def may_be_on_trial(self) -> bool:
+        """Whether it may run, or boot next, an image on trial, by what it was told and what it last said."""
+        if not self.activated:
+            return False
+        sample = self._master.view.nodes.get(self.address)
+        if sample is None or now() - sample.at > FRESH_S or sample.value.image_state is not ImageState.CONFIRMED:
+            return True
+        return not self._gave_up_trial and not _same(sample.value.version, self.record.to_version)
+
     def _step(self, step: NodeStep, detail: str = "") -> None:
         self._log.tell(NodeStepEntered(now(), self.address, step, detail))
 

@@ -52,6 +52,7 @@ class Report:
 
     `proved_safe` says of a plant that is held open whether it was proved open and locked.  `expected` is what the check
     let expect of an upgrade in which nothing goes wrong; None without a known bit timing, or with nothing to do.
+    `losses` is what was told before of what is not available meanwhile.
     `upgrade_id` names it in the journal; empty if nothing was begun there.  `journal_error` is why not all is on
     record.  `cause` is what ended the work; `error` also says what came of it.  `resumable` says that something is left
     to do, which another attempt goes on with.
@@ -68,6 +69,7 @@ class Report:
     bus_time_s: float = 0.0
     dry_run: bool = False
     expected: Estimate | None = None
+    losses: list[str] = field(default_factory=list)
     upgrade_id: str = ""
     journal_error: EssCanError | None = None
     cause: EssCanError | None = None

@@ -36,6 +36,7 @@ def report_document(
         "hv_off_s": round(report.hv_off_s, 3),
         "transfer_s": round(report.transfer_s, 3),
         **_expected_document(report),
+        "unavailable": list(report.losses),
         "bus_time_s": round(report.bus_time_s, 3),
         "wall_time_s": None if wall_time_s is None else round(wall_time_s, 3),
         "trace_hash": trace_hash,

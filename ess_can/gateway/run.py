@@ -290,7 +290,8 @@ class _Attempt:
         report, plan = self._report, self._plan
         report.nodes = [node.record() for node in (*plan.nodes, *plan.up_to_date)]
         report.expected = _expected(plan, master, self._setup, self._load)
-        for loss in losses(plan, master.config, report.expected):
+        report.losses = losses(plan, master.config, report.expected)
+        for loss in report.losses:
             self._log.note(loss)
         if report.dry_run:
             self._log.enter(Phase.CHECKED if plan.has_work else Phase.NOTHING_TO_DO)

@@ -93,6 +93,10 @@ class Settlement:
         self._log.enter(Phase.ROLL_BACK, str(cause))
         if isinstance(cause, _BUS_GONE):
             return cause
+        async with self._master.watch.emergency:  # nothing is restarted or written after one
+            return await self._take_back(cause)
+
+    async def _take_back(self, cause: EssCanError) -> EssCanError | None:
         if any(node.confirm_sent for node in self._nodes):  # then only the plant knows
             confirmed = await asyncio.gather(*(node.is_confirmed() for node in self._nodes))
             if all(confirmed):
@@ -104,7 +108,7 @@ class Settlement:
         live = self._master.isolation.signs_of_closed()
         if live:  # restarting a BMU drops its contactors, whatever they carry
             return HeldOpen("no node is restarted while high voltage is on", why=f"{live}; {cause}")
-        await asyncio.gather(*(node.revert() for node in self._nodes if node.activated))
+        await together(node.revert() for node in self._nodes if node.activated)
         revert_s = self._times.revert_s
         await together(node.see_it_run(ImageState.CONFIRMED, revert_s, reverted=True) for node in self._nodes)
         return RolledBack("every node runs its old firmware again", why=str(cause))
@@ -146,29 +150,52 @@ class Settlement:
                 raise HeldOpenByChoice(asked) if error is None else HeldOpen(asked, why=f"{error.name}: {error}")
             if self._config.afterwards is Afterwards.AS_FOUND and found not in (Connection.CONNECTED, Connection.OPEN):
                 raise HeldOpen("nobody could tell how the plant was found", why=f"high voltage was {found.value}")
+            self._master.interlock.expect_return()
             if close:
                 async with self._log.doing(Deed.UNLOCK), self._log.doing(Deed.CLOSE):
                     await isolation.reconnect()
-        async with self._log.doing(Deed.HAND_BACK, text=Connection.CONNECTED.value if close else Connection.OPEN.value):
+        left = Connection.CONNECTED if close else Connection.OPEN
+        async with self._master.watch.emergency, self._log.doing(Deed.HAND_BACK, text=left.value):
             await isolation.hand_back(connected=close)  # another master may speak as soon as this is done
 
     async def _hold_open(self, reason: EssCanError, cause: EssCanError | None) -> EssCanError:
         """Leave the plant open and locked: the PCS keeps its lock without our heartbeat."""
         self._log.enter(Phase.HOLD_OPEN, str(reason))
-        why = f"{reason.name}: {reason}"
-        if cause is not None and cause is not reason and str(cause) not in why:
-            why = f"{why}; after {cause.name}: {cause}"
+        failure = await self._hold()
+        why, forbidden = self._why(reason, cause), self._master.watch.forbids_reconnect
+        if failure is not None:
+            unproved = "high voltage is held, but not proved open and locked: treat the plant as live"
+            return HeldOpen(unproved, why=f"{why}; {failure.name}: {failure}")
+        if isinstance(reason, BusError) and forbidden is not None:
+            reason.why = f"{reason.why}; {forbidden.name}: {forbidden}"
+        if isinstance(reason, BusError) or (isinstance(reason, HeldOpen) and forbidden is None):
+            return reason
+        return HeldOpen("the plant is held safe with high voltage open", why=why)
+
+    async def _hold(self) -> EssCanError | None:
+        """Order it; why it is not proved, None if it is or if nobody can be ordered."""
         if self._master.orders.running and not isinstance(self._master.watch.error, _BUS_GONE):
             try:
                 async with self._log.doing(Deed.HOLD_OPEN):
                     await self._master.isolation.hold_open()
+                    came_back = isinstance(self._master.watch.forbids_reconnect, HvClosed)
+                    if came_back and (live := self._master.isolation.signs_of_closed()):
+                        raise HvClosed("high voltage is still on", why=live)
                 self.proved_safe = True
             except EssCanError as failure:
-                unproved = "high voltage is held, but not proved open and locked: treat the plant as live"
-                return HeldOpen(unproved, why=f"{why}; {failure.name}: {failure}")
-        if isinstance(reason, HeldOpen | BusError):
-            return reason
-        return HeldOpen("the plant is held safe with high voltage open", why=why)
+                return failure
+        return None
+
+    def _why(self, reason: EssCanError, cause: EssCanError | None) -> str:
+        """The reason, what was the matter before it, an emergency whatever came of it, and what is not done yet."""
+        why = f"{reason.name}: {reason}"
+        if cause is not None and cause is not reason and str(cause) not in why:
+            why = f"{why}; after {cause.name}: {cause}"
+        forbidden = self._master.watch.forbids_reconnect
+        if forbidden is not None and forbidden.name not in why:
+            why = f"{forbidden.name}: {forbidden}; {why}"
+        trials = ", ".join(str(node.address) for node in self._nodes if node.may_be_on_trial)
+        return f"{why}; perhaps still on trial, which a node gives up by itself: {trials}" if trials else why
 
 
 def internal(bug: Exception) -> EssCanError:

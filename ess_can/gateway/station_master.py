@@ -70,7 +70,9 @@ class StationMaster:
         self._stop_listening = self.view.attach(self.link)
         self.watch = PlantWatch(self.link)
         self.orders = Orders(self.link, entropy.getrandbits(16), self.watch.trip)
-        self.interlock = Interlock(self.link, config.racks, config.hv, entropy, slept_s=slept_s)
+        self.interlock = Interlock(
+            self.link, config.racks, config.hv, entropy, slept_s=slept_s, on_return=self.watch.on_emergency
+        )
         if guard is not None:
             guard.may_go_on = self.interlock.may_go_on
         self.isolation = Isolation(self.view, self.orders, config)

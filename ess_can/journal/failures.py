@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ess_can.errors import JournalCorrupt, JournalError, JournalUnwritable, Locked
+from ess_can.errors import AuditBroken, JournalCorrupt, JournalError, JournalUnwritable, Locked
 
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT, sqlite3.SQLITE_TOOBIG}
 _DAMAGED |= {sqlite3.SQLITE_ERROR, sqlite3.SQLITE_SCHEMA, sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH}
@@ -44,5 +44,10 @@ def unwritable(place: str | Path, error: OSError) -> JournalUnwritable:
 
 
 def damaged(place: str | Path, why: str) -> JournalCorrupt:
-    """The journal is not what was written."""
+    """The journal's database or a file of it cannot be made sense of."""
     return JournalCorrupt(f"the journal {place} is damaged", why=why)
+
+
+def not_as_written(place: str | Path, why: str) -> AuditBroken:
+    """The database can be read, but an entry does not match the chain of digests."""
+    return AuditBroken(f"the journal {place} is not as it was written (changed by somebody, or damaged)", why=why)

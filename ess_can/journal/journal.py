@@ -14,7 +14,7 @@ from typing import Final, Self
 
 from ess_can.errors import EssCanError, JournalError, JournalUnwritable, NoSuchUpgrade, NothingToResume
 from ess_can.journal.entries import Deed, Entry, Kind, UpgradeRecord, storable
-from ess_can.journal.failures import damaged, told_as_ours
+from ess_can.journal.failures import not_as_written, told_as_ours
 from ess_can.journal.history import BeganFacts, EndedFacts
 from ess_can.journal.kept_files import Content, DiskFiles, KeptFiles, MemoryFiles, size_of, sync_directory
 from ess_can.journal.lock import ProcessLock
@@ -50,7 +50,7 @@ class Journal:
         directory: Path | None,
         lock: ProcessLock | None,
     ) -> None:
-        """For `open` and `in_memory`.  Raises JournalCorrupt, sqlite3.Error."""
+        """For `open` and `in_memory`.  Raises AuditBroken, sqlite3.Error."""
         self.on_entry: list[Callable[[Entry], None]] = []
         self.on_failure: list[Callable[[], None]] = []
         self.directory = directory
@@ -65,14 +65,14 @@ class Journal:
             try:
                 self._chain.take(row)
             except ValueError as error:
-                raise damaged(self._place, str(error)) from error
+                raise not_as_written(self._place, str(error)) from error
         self._tidy()
 
     @classmethod
     def open(cls, directory: Path, clock: Clock, *, connect: Connect = sqlite3.connect) -> Self:
         """The journal in `directory`, which is made if it does not exist.  What a crash left is recovered.
 
-        Raises JournalUnwritable, JournalCorrupt, JournalVersionUnknown, Locked.
+        Raises JournalUnwritable, JournalCorrupt, AuditBroken, JournalVersionUnknown, Locked.
         """
         with told_as_ours(str(directory)):
             if not directory.is_dir():

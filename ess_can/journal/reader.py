@@ -11,10 +11,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
 
-from ess_can.errors import AuditBroken, NoSuchUpgrade
+from ess_can.errors import NoSuchUpgrade
 from ess_can.journal import schema
 from ess_can.journal.entries import CHAIN_START, Entry, UpgradeRecord
-from ess_can.journal.failures import told_as_ours
+from ess_can.journal.failures import not_as_written, told_as_ours
 from ess_can.journal.history import History
 from ess_can.journal.store import DATABASE, IN_MEMORY, Chain, connected, parse, rows
 
@@ -66,7 +66,7 @@ class JournalReader:
             try:
                 history.take(entry)
             except ValueError as error:
-                raise self._broken(f"entry {entry.seq}: {error}") from error
+                raise not_as_written(self._place, f"entry {entry.seq}: {error}") from error
         return list(history.upgrades.values())
 
     def upgrade(self, name: str) -> UpgradeRecord:
@@ -95,10 +95,10 @@ class JournalReader:
                 try:
                     seen = chain.take(row).digest.hex() == head.lower() or seen
                 except ValueError as error:
-                    raise self._broken(str(error)) from error
+                    raise not_as_written(self._place, str(error)) from error
         if not seen:
-            raise self._broken(
-                f"none of its {chain.length} entries has the digest {head}: its end was cut or rewritten"
+            raise not_as_written(
+                self._place, f"none of its {chain.length} entries has the digest {head}: its end was cut or rewritten"
             )
         return chain.length
 
@@ -125,11 +125,8 @@ class JournalReader:
                 try:
                     entry = parse(row)
                 except (ValueError, OverflowError) as error:
-                    raise self._broken(f"entry {row[0]}: {error}") from error
+                    raise not_as_written(self._place, f"entry {row[0]}: {error}") from error
                 yield entry
-
-    def _broken(self, why: str) -> AuditBroken:
-        return AuditBroken(f"the journal {self._place} is not as it was written", why=why)
 
 
 def _copy(database: Path, into: Path) -> Path:

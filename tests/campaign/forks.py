@@ -114,7 +114,7 @@ class Forks:
 
         def on_flash(action: FlashAction, bank: int, offset: int, data: bytes) -> None:
             count = 1 if action is FlashAction.ERASE else len(data) // flash.geometry.unit_size
-            self._fork(rig.state(), [1] * count, True, lambda: _operate(copy.flash, action, bank, offset, data))
+            self._fork(rig.state(), [1] * count, True, lambda: operate(copy.flash, action, bank, offset, data))
 
         fram.fork, flash.fork = on_fram, on_flash
 
@@ -145,7 +145,7 @@ class Forks:
         self.ways += left.total()
 
 
-def _operate(flash: Flash, action: FlashAction, bank: int, offset: int, data: bytes) -> None:
+def operate(flash: Flash, action: FlashAction, bank: int, offset: int, data: bytes) -> None:
     if action is FlashAction.ERASE:
         done_at = flash.start_erase(bank, offset // flash.geometry.sector_size, 0.0)
     else:

@@ -61,13 +61,13 @@ def written(directory: Path) -> None:
 def _changed(directory: Path) -> None:
     written(directory)
     write_behind(directory, "UPDATE entries SET text = 'nothing' WHERE seq = 3")
-    refuses("a journal with an entry that was changed", lambda: open_journal(directory).close(), "JOURNAL_CORRUPT")
+    refuses("a journal with an entry that was changed", lambda: open_journal(directory).close(), "AUDIT_BROKEN")
 
 
 def _removed(directory: Path) -> None:
     written(directory)
     write_behind(directory, "DELETE FROM entries WHERE seq = 3")
-    refuses("a journal with a gap", lambda: open_journal(directory).close(), "JOURNAL_CORRUPT")
+    refuses("a journal with a gap", lambda: open_journal(directory).close(), "AUDIT_BROKEN")
 
 
 def _by_sql(directory: Path) -> None:

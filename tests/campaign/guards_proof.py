@@ -106,16 +106,26 @@ def _objections() -> Iterator[Guard]:
         yield _objection(f"PCS: {what}", "pcs", PcsStatus, name, value, _PCS_OFF[name])
 
 
+MAY_RETURN: Final = by(Interlock, "_require_off", lambda *_: None)
+"""High voltage may come back."""
+STAYS_OFF: Final = "the watch over high voltage that has to stay off"
+
+
 def _objection(what: str, source: str, kind: type[Message], name: str, value: Value, good: object) -> Guard:
     pcs = kind is PcsStatus
+    offs, behind = [_blind(name, good, _is(value))], []
+    if pcs:
+        offs, behind = [*offs, NODES_BELIEVE], ["the nodes' own gate"]
+    if value is ContactorState.CLOSED or isinstance(value, float):
+        offs, behind = [*offs, MAY_RETURN], [*behind, STAYS_OFF]
     return Guard(
         f"proof, {what}",
         f"gateway.hv_gate:{source}_objection",
         "work while this speaks against high voltage being off",
-        both(_blind(name, good, _is(value)), NODES_BELIEVE) if pcs else _blind(name, good, _is(value)),
+        both(*offs),
         upgrade(saying(what, kind, f"{WORK}~1", {name: value})),
         Invariant.PERMIT,
-        "the nodes' own gate" if pcs else "",
+        " and ".join(behind),
     )
 
 

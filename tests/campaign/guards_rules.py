@@ -14,17 +14,12 @@ from ess_can.campaign.run import TWICE, checked_seed
 from ess_can.gateway.policy import Start
 from ess_can.gateway.resume import Earlier
 from ess_can.gateway.run import _Attempt
-from ess_can.gateway.upgrade import Upgrade
-from ess_can.gateway.watch import PlantWatch
 from ess_can.image.node_image import NodeImage, parse_node_image
-from ess_can.journal.entries import CHAIN_START, Entry
-from ess_can.journal.store import Chain
 from ess_can.signals.messages import ImageState
 from ess_can.sim.boot_records import ImageId
 from ess_can.sim.bootloader import BootDecision, Bootloader, BootReason
 from ess_can.sim.flash import FlashError
-from tests.campaign.guard import Guard, Off, Run, around, both, by, campaign, first, upgrade
-from tests.campaign.guards_proof import LONG
+from tests.campaign.guard import Guard, Off, Run, around, by, campaign, upgrade
 
 _HANGS: Final = upgrade("firmware:bmu1:hangs", ends="ROLLED_BACK")
 
@@ -74,18 +69,6 @@ class _ByChance(random.Random):
 
     def __init__(self, _seed: object = None) -> None:
         super().__init__()
-
-
-def _starts_anew(original: Callable[..., object]) -> object:
-    def add(chain: Chain, entry: Entry) -> None:
-        original(chain, entry)
-        chain.head = CHAIN_START
-
-    return add
-
-
-def _tries_on(upgrade: Upgrade, *_: object) -> None:
-    upgrade._times = replace(upgrade._times, program_attempts=40)
 
 
 def _waits_for_ever(original: Callable[..., object]) -> object:
@@ -175,35 +158,11 @@ GUARDS: Final = (
         Invariant.LIVENESS,
     ),
     _guard(
-        "each entry is chained to the last",
-        "journal.store:Chain.add",
-        "a journal in which entries can be changed unseen",
-        around(Chain, "add", _starts_anew),
-        upgrade(),
-        Invariant.AUDIT_CHAIN,
-    ),
-    _guard(
         "waits for the plant end",
         "gateway.isolation:Isolation.ramp_down",
         "a plant that is held, and neither upgraded nor given back",
         around(isolation, "until", _waits_for_ever),
         upgrade("plant:ramp-ignored@RAMP_DOWN+0~100"),
         Invariant.DEADLINES,
-    ),
-    _guard(
-        "attempts are counted",
-        "gateway.upgrade:Upgrade._persist",
-        "flash that is worn by an upgrade that never works",
-        first(Upgrade, "_persist", _tries_on),
-        upgrade("node:bmu1:refuses=16@PROGRAM+0.05"),
-        Invariant.BOUNDED,
-    ),
-    _guard(
-        "one gateway at a plant",
-        "gateway.watch:PlantWatch._on_foreign",
-        "two gateways that write to one plant",
-        both(by(PlantWatch, "_on_foreign", lambda *_: None), by(PlantWatch, "_on_foreign_notice", lambda *_: None)),
-        upgrade("bus:foreign@PROGRAM+0.2~3", site=LONG),
-        Invariant.ONE_WRITER,
     ),
 )

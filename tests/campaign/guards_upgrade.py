@@ -13,6 +13,7 @@ from ess_can.campaign.releases import image, make_plant
 from ess_can.errors import EssCanError
 from ess_can.gateway.isolation import Isolation
 from ess_can.gateway.node_upgrade import NodeUpgrade
+from ess_can.gateway.phases import Phase
 from ess_can.gateway.plant_view import PlantView
 from ess_can.gateway.upgrade import Upgrade
 from ess_can.gateway.watch import PlantWatch
@@ -36,7 +37,7 @@ from ess_can.uds.target import Did
 from tests.campaign.guard import Course, Guard, Off, Value, around, both, by, course, saying, says, upgrade
 from tests.campaign.guards_identity import altered
 from tests.campaign.guards_policy import BMU1, COMM_GATEWAY, TWO_RACKS, lost, without
-from tests.campaign.guards_proof import LONG
+from tests.campaign.guards_proof import LONG, MAY_RETURN, STAYS_OFF
 
 LOADED: Final = replace(SMALLEST, plant=replace(SMALLEST.plant, pcs=PcsSpec(local_setpoint_kw=-200.0)))
 """More current flows than a contactor can break."""
@@ -211,6 +212,14 @@ def _not_rolled_back(original: Callable[..., object]) -> object:
     return roll_back
 
 
+def _rolled_back_whatever_comes(original: Callable[..., object]) -> object:
+    async def roll_back(settlement: settle.Settlement, cause: EssCanError) -> EssCanError | None:
+        settlement._log.enter(Phase.ROLL_BACK)
+        return await settlement._take_back(cause)
+
+    return roll_back
+
+
 TRIAL: Final = (
     Guard(
         "trial, seen to run",
@@ -280,13 +289,35 @@ TRIAL: Final = (
         "trial, no node restarts under high voltage",
         "gateway.isolation:Isolation.signs_of_closed",
         "contactors that drop under load because their BMU restarts",
-        by(Isolation, "signs_of_closed", lambda _: ""),
+        both(by(Isolation, "signs_of_closed", lambda _: ""), MAY_RETURN),
         upgrade(
             "gateway:interrupted@TRIAL_BOOT+1.5",
             says("main+ closed", BmsHvStatus, "TRIAL_BOOT+1.2~3", main_plus=ContactorState.CLOSED),
             ends="HELD_OPEN",
         ),
         "not HELD_OPEN",
+        STAYS_OFF,
+    ),
+    Guard(
+        "trial, high voltage stays off without a permit",
+        "gateway.interlock:Interlock._require_off",
+        "confirming, and reconnecting, although somebody closed a rack by hand meanwhile",
+        MAY_RETURN,
+        upgrade("plant:closed-by-hand:1@TRIAL_BOOT+1.2~0.1", ends="HELD_OPEN & HV_CLOSED"),
+        "not HELD_OPEN & HV_CLOSED",
+    ),
+    Guard(
+        "rollback, ended by an emergency",
+        "gateway.settle:Settlement._roll_back",
+        "restarting nodes, and waiting for them, after an emergency stop",
+        around(settle.Settlement, "_roll_back", _rolled_back_whatever_comes),
+        upgrade(
+            "firmware:bmu1:wrong-scale",
+            "node:bmu1:slow=0.4@ROLL_BACK+0~2",
+            "plant:emergency-stop:1@ROLL_BACK+0",
+            ends="HELD_OPEN & EMERGENCY_STOP & perhaps still on trial",
+        ),
+        "not HELD_OPEN & EMERGENCY_STOP & perhaps still on trial",
     ),
 )
 

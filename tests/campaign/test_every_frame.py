@@ -12,7 +12,7 @@ from ess_can.campaign.faults.frames import WAYS
 from ess_can.campaign.mixture import plain
 from ess_can.campaign.run import run_mixture
 from tests.campaign.cases import undisturbed
-from tests.campaign.conftest import Count
+from tests.campaign.counts import Count
 from tests.campaign.scale import chosen
 
 PARTS = 4

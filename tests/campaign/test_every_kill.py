@@ -18,7 +18,7 @@ from ess_can.campaign.run import run_mixture
 from ess_can.campaign.station import Station
 from ess_can.sim.process import SimulatedProcess
 from tests.campaign.cases import BMU1, undisturbed
-from tests.campaign.conftest import Count
+from tests.campaign.counts import Count
 from tests.campaign.scale import chosen
 
 OFF_S = 1.5

@@ -12,7 +12,7 @@ import pytest
 
 from ess_can.sim.boot_records import BootRecord, ResumeRecord
 from ess_can.sim.power_cut import Admission, CutMode, PowerCut
-from tests.campaign.conftest import Count
+from tests.campaign.counts import Count
 from tests.campaign.cuts import (
     Course,
     check_boots,

@@ -13,7 +13,7 @@ import pytest
 
 from ess_can.errors import EssCanError
 from ess_can.trust.verify import open_upgrade_file, verify_node_image
-from tests.campaign.conftest import Count
+from tests.campaign.counts import Count
 from tests.campaign.scale import chosen
 from tests.firmware_images import RING, small_image, small_upgrade
 from tests.fuzz import files, isotp, station, uds

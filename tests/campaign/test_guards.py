@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.campaign.conftest import Count
+from tests.campaign.counts import Count
 from tests.campaign.guard import Guard, with_all_guards
 from tests.campaign.guards import GUARDS, guards_table
 

@@ -1,4 +1,7 @@
-"""A journal's files damaged at random: what it says then is what was committed, or a typed error."""
+"""A journal's files damaged at random: what it says then is what was committed, or a typed error.
+
+It costs no more than hostile input may elsewhere: memory within 64 MiB, and a bounded number of calls, so no hang.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +9,18 @@ import random
 import shutil
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
 from ess_can.errors import JournalCorrupt, JournalError
 from ess_can.journal.entries import Deed, Entry
 from ess_can.journal.store import DATABASE
-from tests.campaign.conftest import Count
+from tests.campaign.counts import Count
 from tests.campaign.scale import chosen
+from tests.fuzz.bounds import calls_at_most, within_memory
 from tests.unit.journal.rig import begin, deed, opened, outcome, recorded, whole_upgrade
 
 LOG, INDEX = f"{DATABASE}-wal", f"{DATABASE}-shm"
@@ -23,6 +29,9 @@ UNFINISHED = str(OLDER + 1)
 KEPT = f"files/{UNFINISHED}.essup"
 WHOLE, HALF_LOGGED = "closed", "killed"
 CASES = 6000
+CALLS = 400_000
+"""What opening and reading the journal may cost; undamaged it is a third of that."""
+T = TypeVar("T")
 Damage = Callable[[bytearray, random.Random], None]
 
 
@@ -113,24 +122,50 @@ def test_damaged_at_random(
 ) -> None:
     directories, committed = journals
     cases = chosen(range(CASES), quick=90, slice_=900)
-    seen: Counter[str] = Counter()
-    for case in cases:
-        found = outcome(_damaged(directories[state], tmp_path / "found", name, case))
-        if isinstance(found, list):
-            assert found == committed[: len(found)], case
-            seen["all" if found == committed else "some"] += 1
-        else:
-            assert isinstance(found, JournalError), case
-            assert found.remedy
-            seen[found.name] += 1
+
+    def run() -> None:
+        seen: Counter[str] = Counter()
+        for case in cases:
+            directory = _damaged(directories[state], tmp_path / "found", name, case)
+            found = _bounded(case, partial(outcome, directory))
+            if isinstance(found, list):
+                assert found == committed[: len(found)], case
+                seen["all" if found == committed else "some"] += 1
+            else:
+                assert isinstance(found, JournalError), case
+                assert found.remedy
+                seen[found.name] += 1
+        _require_all_kinds(name, seen, len(cases))
+
+    _warmed_up(directories[state], tmp_path)
+    within_memory(run)
     count("journal: database, log or index damaged at random", len(cases))
+
+
+def _warmed_up(directory: Path, scratch: Path) -> None:
+    """What reading a journal imports and keeps belongs to the baseline."""
+    assert isinstance(outcome(shutil.copytree(directory, scratch / "warm")), list)
+
+
+def _bounded(case: int, work: Callable[[], T]) -> T:
+    """Do it, in no more calls than a journal of this size can be worth."""
+    try:
+        with calls_at_most(CALLS):
+            return work()
+    except BaseException as error:
+        error.add_note(f"case {case}")
+        raise
+
+
+def _require_all_kinds(name: str, seen: Counter[str], cases: int) -> None:
+    """What damage to this file may come to does come."""
     if name == INDEX:
         assert set(seen) == {"all"}  # it is made anew
     elif name == LOG:
         assert seen["some"]
         assert not seen["JOURNAL_UNWRITABLE"]
     else:
-        assert seen["JOURNAL_CORRUPT"] > len(cases) // 10
+        assert seen["JOURNAL_CORRUPT"] > cases // 10
         assert not seen["some"], "entries are missing, and nobody says so"
 
 
@@ -140,12 +175,20 @@ def test_a_kept_file_damaged_at_random(
     directories, committed = journals
     original = (directories[WHOLE] / KEPT).read_bytes()
     cases = chosen(range(CASES), quick=45, slice_=300)
-    for case in cases:
-        directory = _damaged(directories[WHOLE], tmp_path / "found", KEPT, case)
+
+    def read(directory: Path) -> None:
         journal = opened(directory)
         if (directory / KEPT).read_bytes() != original:
             with pytest.raises(JournalCorrupt):
                 journal.kept_file(UNFINISHED)
         journal.close()
         assert outcome(directory) == committed
+
+    def run() -> None:
+        for case in cases:
+            directory = _damaged(directories[WHOLE], tmp_path / "found", KEPT, case)
+            _bounded(case, partial(read, directory))
+
+    _warmed_up(directories[WHOLE], tmp_path)
+    within_memory(run)
     count("journal: kept file damaged at random", len(cases))

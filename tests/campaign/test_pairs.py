@@ -12,7 +12,7 @@ from functools import cache
 
 import pytest
 
-from tests.campaign.conftest import Count
+from tests.campaign.counts import Count
 from tests.campaign.cuts import Course, Deed, boot, check_converges, check_finishes, ends, taken_over, transfers
 from tests.campaign.forks import Fork, ForkingRig, Forks, Key, meaning, outcome, readings
 from tests.campaign.scale import chosen

@@ -20,7 +20,7 @@ from ess_can.cli.stopwatch import Stopwatch
 from ess_can.errors import Interrupted, Locked
 from ess_can.identity import NodeType, Version
 from tests.bench.releases import write_release
-from tests.campaign.conftest import Count
+from tests.campaign.counts import Count
 from tests.campaign.processes import Process, Site, patiently
 from tests.campaign.scale import SCALE, SEED, Scale
 
@@ -35,6 +35,8 @@ DECIDED_S = 5.0
 """After a restart of the gateway what is done about an unfinished upgrade is decided within this time."""
 STARVED_S = 1.0
 """A gateway process that waited longer than this for a CPU says nothing about how quick the program is."""
+JUDGED = 0.1
+"""At least this share of the decisions has to say something; in the quick form there may be none at all."""
 PHASES_S = {
     "status check": 1.0,
     "ramp-down": 0.3,
@@ -218,8 +220,8 @@ class Operator:
         site = self._site
         owner = None if site.lock_is_free() else site.lock_owner()
         code, told = site.command("resume", "--journal", site.journal, "--bench", *site.bus)
-        if not process.alive:
-            return
+        if site.lock_is_free():
+            return  # the first one may have let go before the second asked
         self.counts[Deed.RIVAL.value] += 1
         assert owner == process.pid, (owner, process)
         assert (code, told["error"]["name"]) == (Locked.exit_code, "LOCKED"), told
@@ -274,12 +276,16 @@ class Operator:
 
     def _boots(self) -> bool:
         """Whether every node answers with an image that it runs."""
+        images = [node["image"] for node in self._inventory()]
+        return len(images) == 2 and set(images) <= {"confirmed", "trial"}
+
+    def _inventory(self) -> Any:
+        """The nodes as they answer; none if the command fails."""
         code, told = self._site.command("inventory", *self._site.bus)
         if code:
             self._note(f"inventory: {told['error']['name']}")
-            return False
-        images = [node["image"] for node in told["nodes"]]
-        return len(images) == 2 and set(images) <= {"confirmed", "trial"}
+            return []
+        return told["nodes"]
 
     def _read_history(self) -> None:
         """The journal opens, and its chain holds with all that was in it before."""
@@ -299,9 +305,15 @@ class Operator:
         return (last["file_sha256"], last["result"]) == (sha256(file), "done")
 
     def _require_runs(self, version: str) -> None:
-        code, told = self._site.command("inventory", *self._site.bus)
-        assert code == 0, told
-        assert {(node["version"], node["image"]) for node in told["nodes"]} == {(version, "confirmed")}, told
+        """Whoever answers says so; but on a machine with too much to do a question may be lost, and is asked again."""
+        nodes: list[Any] = []
+
+        def answered() -> bool:
+            nodes[:] = self._inventory()
+            return len(nodes) == 2
+
+        assert patiently(answered), f"inventory does not work\n{self._site.plant}\n{self._site.told}"
+        assert {(node["version"], node["image"]) for node in nodes} == {(version, "confirmed")}, nodes
         self.counts["upgrades that were DONE in the end"] += 1
         self._to_connect = False
 
@@ -334,9 +346,12 @@ def test_whatever_is_killed_the_upgrade_is_done_in_the_end(part: int, tmp_path: 
     for row, cases in counts.items():
         count(row, cases)
     judged = [decision for decision in decisions if decision.counts]
+    count("decisions of a real process about what it found unfinished", len(decisions))
+    count("of these, made with a CPU to run on, and within 5 s each", len(judged))
     for name, those in (("all", decisions), ("with a CPU", judged)):
         worst = those[-1].after_s if those else 0.0
         sys.stderr.write(f"{len(those)} decisions, {name}: the worst {worst:.2f} s after the process's start\n")
     sys.stderr.write(f"{stopwatch.elapsed_s():.0f} s, ends: {dict(outcomes)}\n")
+    assert SCALE is Scale.QUICK or len(judged) >= JUDGED * len(decisions) > 0, "too few decisions had a CPU to run on"
     for decision in judged:
         assert decision.after_s <= DECIDED_S, decision.how

@@ -9,11 +9,11 @@ from __future__ import annotations
 import pytest
 
 from ess_can.campaign.run import TWICE, checked_seed
-from tests.campaign.conftest import Count
+from tests.campaign.counts import Count
 from tests.campaign.scale import chosen
 
 FIRST = 1
-SEEDS = range(FIRST, FIRST + 12_000)
+SEEDS = range(FIRST, FIRST + 10_000)
 PARTS = 16
 
 

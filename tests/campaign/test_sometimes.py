@@ -25,7 +25,7 @@ from ess_can.errors import EssCanError, IsoTpError, NodeMissing, PlantRefusal, U
 from ess_can.gateway.config import Afterwards
 from ess_can.gateway.node_client import NodeClient
 from tests.campaign import directed, reached_buses, reached_files, reached_journals, reached_stations
-from tests.campaign.conftest import Count
+from tests.campaign.counts import Count
 from tests.campaign.reached import Reached
 
 DIRECTED: tuple[tuple[str, ...], ...] = (

@@ -1,9 +1,10 @@
 """Power is lost, the gateway is killed, or both, at every memory operation of a node, through the whole system.
 
-Each programmed unit, erased sector and written FRAM byte of an upgrade is an operation.  The plant is one rack, found
-open so that nothing but the upgrade takes time, with an image that is small enough to go through all of them: from bank
-A to B, from B to A, and with firmware that is taken back.  Whatever was hit: no rule is broken, it is resumed to its
-end, and the next release goes in.
+Each programmed unit, erased sector and written FRAM byte of an upgrade is an operation.  Cuts that leave the same
+memory at the same instant come to the same, and are run once (`system_forks`).  The plant is one rack, found open so
+that nothing but the upgrade takes time, with an image that is small enough to go through all of them: from bank A to B,
+from B to A, and with firmware that is taken back.  Whatever was hit: no rule is broken, it is resumed to its end, and
+the next release goes in.
 """
 
 from __future__ import annotations
@@ -24,11 +25,11 @@ from ess_can.campaign.result import RunResult
 from ess_can.campaign.run import run_mixture
 from ess_can.campaign.station import Station
 from ess_can.gateway.phases import Phase
-from ess_can.gateway.progress import PhaseEntered
 from ess_can.sim.power_cut import Admission, CutMode, PowerCut
 from tests.campaign.cases import BMU1
-from tests.campaign.conftest import Count
+from tests.campaign.counts import Count
 from tests.campaign.scale import chosen
+from tests.campaign.system_forks import Place, Places
 
 OFF_S = 1.5
 PART = replace(
@@ -137,31 +138,6 @@ class Strike:
         station.later(OFF_S, back)
 
 
-@dataclass(frozen=True, eq=False)
-class Operations:
-    """Notes in which phase each operation takes effect."""
-
-    phases: list[Phase]
-
-    kind = FaultKind.CUT_BEFORE
-    text = "none"
-
-    def arm(self, station: Station) -> None:
-        node = station.plant.nodes[BMU1]
-        phases = self.phases
-
-        class Noted(PowerCut):
-            def admit(self, count: int) -> Admission:
-                if station.begun_at is not None and station.attempts == 1:
-                    entered = [event.phase for event in station.events if isinstance(event, PhaseEntered)]
-                    phases.extend([entered[-1]] * count)
-                return super().admit(count)
-
-        power = Noted()
-        power.on_cut = node.flash.power.on_cut
-        node.flash.power = node.records.fram.power = power
-
-
 def faults_of(course: Course) -> list[Fault]:
     return [parse_fault(BAD)] if course is Course.ROLLBACK else []
 
@@ -171,44 +147,79 @@ def run(course: Course, *faults: Fault) -> RunResult:
 
 
 @cache
-def operations(course: Course) -> tuple[Phase, ...]:
-    """The phase of each operation of the upgrade that is to be struck."""
-    phases: list[Phase] = []
-    result = run(course, Operations(phases))
+def places(course: Course) -> Places:
+    """Where the upgrade can be struck."""
+    with pytest.MonkeyPatch.context() as patch:
+        found = Places(patch)
+        result = run(course, found)
     assert not result.wrong
     assert result.ended == ("ROLLED_BACK" if course is Course.ROLLBACK else "DONE")
-    return tuple(phases)
+    return found
 
 
-def cases(course: Course, victim: Victim) -> list[Strike]:
-    """For a gateway that dies there is only before and after."""
-    modes = (CutMode.BEFORE, CutMode.AFTER) if victim is Victim.GATEWAY else tuple(CutMode)
-    return [Strike(victim, at, mode) for at in range(len(operations(course))) for mode in modes]
+Case = tuple[Place, Strike]
 
 
-def part_of(course: Course, strike: Strike) -> str:
+def cases(course: Course, victim: Victim) -> list[Case]:
+    """Of a gateway nothing is left but the instant at which it dies."""
+    found = places(course)
+    where = found.instants if victim is Victim.GATEWAY else list(found.found.values())
+    return [(place, Strike(victim, place.at, place.mode)) for place in where]
+
+
+def part_of(course: Course, place: Place) -> str:
     """What the operation belongs to, for the table."""
-    phase = operations(course)[strike.at]
-    if phase in (Phase.TRIAL_BOOT, Phase.CONFIRM, Phase.ROLL_BACK):
-        return {"trial boot": "trial boot", "confirm": "confirm", "roll back": "rollback"}[phase.value]
+    if place.phase in (Phase.TRIAL_BOOT, Phase.CONFIRM, Phase.ROLL_BACK):
+        return "rollback" if place.phase is Phase.ROLL_BACK else place.phase.value
     return "A to B" if course is Course.ROLLBACK else course.value
 
 
-@pytest.mark.parametrize("part", range(4))
+def struck(course: Course, strike: Strike) -> tuple[RunResult, str]:
+    """The run, and what is wrong with it."""
+    result = run(course, strike)
+    if result.wrong:
+        return result, f"{strike.text}: {result.wrong}"
+    return result, "" if strike.kind.name in result.took_effect else f"{strike.text}: did not happen"
+
+
+@pytest.mark.parametrize("part", range(2))
 @pytest.mark.parametrize("victim", Victim, ids=lambda victim: victim.name.lower())
 @pytest.mark.parametrize("course", Course, ids=lambda course: course.name.lower())
 def test_every_operation(course: Course, victim: Victim, part: int, count: Count) -> None:
-    assert len(operations(course)) > 500
-    struck = chosen(cases(course, victim), quick=6, slice_=24, part=part, parts=4)
+    assert places(course).operations > 500
     wrong: list[str] = []
-    parts: Counter[str] = Counter()
-    for strike in struck:
-        result = run(course, strike)
-        parts[part_of(course, strike)] += 1
-        if result.wrong:
-            wrong.append(f"{strike.text}: {result.wrong}")
-        elif strike.kind.name not in result.took_effect:
-            wrong.append(f"{strike.text}: did not happen")
-    for name, cases_ in parts.items():
-        count(f"memory operation of a node struck, {name}: {victim.value}", cases_)
-    assert not wrong, "\n".join(wrong)
+    runs: Counter[str] = Counter()
+    ways: Counter[str] = Counter()
+    for place, strike in chosen(cases(course, victim), quick=6, slice_=24, part=part, parts=2):
+        name = f"memory operation of a node struck, {part_of(course, place)}: {victim.value}"
+        runs[name] += 1
+        ways[name] += place.ways
+        wrong.append(struck(course, strike)[1])
+    for name, number in runs.items():
+        count(name, number)
+        if victim is not Victim.GATEWAY:
+            count(f"{name}; operations and modes that come to these", ways[name])
+    assert not any(wrong), "\n".join(filter(None, wrong))
+
+
+@pytest.mark.parametrize("victim", [Victim.BMS, Victim.BOTH], ids=["bms", "both"])
+def test_cuts_that_leave_the_same_memory_have_the_same_future(victim: Victim) -> None:
+    """What is said to come to the same is cut as well, at the places that lie farthest from each other."""
+    found = places(Course.A_TO_B)
+    shared = [place for place in found.found.values() if place.also is not None]
+    for place in [*shared[:: len(shared) // 6], shared[-1]]:
+        assert place.also is not None
+        one, wrong = struck(Course.A_TO_B, Strike(victim, place.at, place.mode))
+        other, wrong_too = struck(Course.A_TO_B, Strike(victim, *place.also))
+        assert wrong == wrong_too == ""
+        assert (one.ended, one.errors, one.edges, one.kills) == (other.ended, other.errors, other.edges, other.kills)
+        assert one.virtual_s == pytest.approx(other.virtual_s, abs=0.001), place
+
+
+def test_a_gateway_that_dies_before_or_after_a_write_is_the_same() -> None:
+    found = places(Course.A_TO_B)
+    for place in found.instants[::4]:
+        modes = (CutMode.BEFORE, CutMode.AFTER)
+        runs = [struck(Course.A_TO_B, Strike(Victim.GATEWAY, place.at, mode)) for mode in modes]
+        assert not any(wrong for _, wrong in runs)
+        assert len({result.trace_hash for result, _ in runs}) == 1, place

@@ -18,7 +18,7 @@ import pytest
 from ess_can.journal.entries import Deed, Entry
 from ess_can.journal.journal import Journal
 from ess_can.journal.store import DATABASE
-from tests.campaign.conftest import Count
+from tests.campaign.counts import Count
 from tests.campaign.scale import chosen
 from tests.unit.journal.rig import REPORT, begin, copied, deed, opened, recorded, same_meaning, whole_upgrade
 

@@ -142,7 +142,8 @@ def _bus() -> Iterator[Row]:
             "test_many_bad_frames_do_no_harm",
             "test_a_data_frame_that_is_changed_unseen_never_becomes_an_image",
             "test_a_bus_on_which_every_tenth_frame_is_lost_ends_in_a_defined_state",
-        ),
+        )
+        + _in("campaign/test_every_frame.py", "test_every_frame"),
     )
     yield Row(
         "B9",
@@ -526,7 +527,8 @@ def _flash() -> Iterator[Row]:
         "an erase is cut off, cells read unstably",
         "the sector counts as dirty and is erased again",
         _in(_FLASH, "test_power_loss_in_erasing_leaves_a_dirty_sector")
-        + _in(_MEMORY, "test_power_loss_while_erasing_ahead"),
+        + _in(_MEMORY, "test_power_loss_while_erasing_ahead")
+        + _in("campaign/test_flash_cuts.py", "test_power_is_cut_at_every_operation"),
     )
     yield Row(
         "F4",
@@ -728,12 +730,21 @@ def _hv() -> Iterator[Row]:
     yield Row(
         "H9",
         "high voltage closes while flash is written",
-        "the upgrade ends, is told, and nothing is activated; the node itself stops its flash work",
+        "from the first proof on the upgrade ends, with a permit or without, is told, and nothing is written, activated"
+        " or restarted after it; the node itself stops its flash work",
         _in(
             _HIGH_VOLTAGE,
+            "test_high_voltage_that_comes_back_at_any_moment_after_the_proof_ends_it_for_good",
             "test_a_rack_closed_by_hand_ends_the_upgrade_for_good",
             "test_a_link_energised_from_outside_stops_all_flash_work",
+        )
+        + _in(
+            "unit/gateway/test_interlock.py",
+            "test_once_proved_off_whatever_says_on_is_told_with_the_first_status_permit_or_not",
+            "test_what_is_invalid_or_under_way_says_nothing_of_on",
+            "test_neither_silence_nor_a_failed_check_says_on",
         ),
+        open="what comes and goes between two statuses, or while every rack restarts, is not seen by the gateway",
     )
     yield Row(
         "H10",
@@ -757,11 +768,22 @@ def _hv() -> Iterator[Row]:
     yield Row(
         "H12",
         "emergency stop, insulation fault, fire, open HV interlock loop",
-        "the upgrade ends within 200 ms from any step, and nothing reconnects by itself",
+        "the upgrade, or its rollback, ends within 200 ms from any step, and nothing reconnects by itself",
         _in(
+            "scenario/test_plant_faults.py",
+            "test_an_emergency_at_any_moment_ends_it_within_200_ms_and_is_never_reconnected",
+            "test_an_emergency_stop_in_every_kind_of_rollback",
+            "test_an_emergency_does_not_wait_for_a_node_that_died_in_the_rollback",
+            "test_an_emergency_in_the_check_before_a_second_attempt_is_a_refusal",
+        )
+        + _in(
             _HIGH_VOLTAGE,
             "test_an_emergency_in_mid_transfer_ends_the_upgrade_within_200_ms",
             "test_an_emergency_in_any_phase_is_never_reconnected",
+        )
+        + _in(
+            "scenario/test_plant_faults.py",
+            "test_an_emergency_at_any_moment_ends_it_within_200_ms_and_is_never_reconnected",
         ),
     )
     yield Row(
@@ -848,6 +870,7 @@ def _gateway() -> Iterator[Row]:
             "test_killed_at_every_entry_of_the_journal",
             "test_killed_at_every_step",
         )
+        + _in("campaign/test_system_cuts.py", "test_every_operation")
         + _in("campaign/test_real_kills.py", "test_whatever_is_killed_the_upgrade_is_done_in_the_end"),
     )
     yield Row(
@@ -943,13 +966,19 @@ def _gateway() -> Iterator[Row]:
     )
     yield Row(
         "G13",
-        "Ctrl-C, SIGTERM, the end of the terminal",
-        "the step under way is finished, the plant is put back, the command to go on with is said",
+        "Ctrl-C, SIGTERM, the end of the terminal; nobody reads the output any more",
+        "the step under way is finished, the plant is put back, the command to go on with is said; "
+        "a closed output stops nothing",
         _in(_INTERRUPTIONS, "test_an_interrupted_upgrade_puts_the_plant_back")
         + _in(
             "unit/cli/test_upgrade.py",
-            "test_ctrl_c_gives_the_plant_back_and_reports",
-            "test_the_end_of_a_service_or_terminal_stops_the_upgrade_as_ctrl_c_does",
+            "test_a_signal_gives_the_plant_back_and_says_what_to_type",
+            "test_a_signal_ends_the_demo_and_a_resume_the_same_way",
+            "test_a_closed_output_does_not_stop_an_upgrade",
+        )
+        + _in(
+            "unit/cli/test_stop_signals.py",
+            "test_a_signal_stops_the_upgrade_and_another_one_does_not_break_off_the_putting_back",
         ),
     )
     yield Row(
@@ -1112,7 +1141,8 @@ def _operator() -> Iterator[Row]:
             "test_what_is_lost_meanwhile",
             "test_it_is_told_before_anything_is_changed_and_is_on_record",
             "test_a_dry_run_tells_it_too",
-        ),
+        )
+        + _in("unit/cli/test_image.py", "test_what_an_upgrade_with_it_costs_is_shown"),
     )
     yield Row(
         "O3",
@@ -1121,7 +1151,7 @@ def _operator() -> Iterator[Row]:
         _in(_INTERRUPTIONS, "test_a_gateway_that_is_gone_leaves_the_plant_locked_and_another_run_resumes")
         + _in(
             "unit/cli/test_upgrade.py",
-            "test_the_end_of_a_service_or_terminal_stops_the_upgrade_as_ctrl_c_does",
+            "test_a_signal_gives_the_plant_back_and_says_what_to_type",
         ),
     )
     yield Row(
@@ -1141,7 +1171,11 @@ def _operator() -> Iterator[Row]:
         "O6",
         "high voltage is closed by hand meanwhile",
         "as H9",
-        _in(_HIGH_VOLTAGE, "test_a_rack_closed_by_hand_ends_the_upgrade_for_good"),
+        _in(
+            _HIGH_VOLTAGE,
+            "test_high_voltage_that_comes_back_at_any_moment_after_the_proof_ends_it_for_good",
+            "test_a_rack_closed_by_hand_ends_the_upgrade_for_good",
+        ),
     )
     yield Row(
         "O7",

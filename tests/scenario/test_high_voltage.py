@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
-from ess_can.bus.clock import pause
+from ess_can.bus.clock import now, pause
 from ess_can.campaign.monitors import Invariant
 from ess_can.can.frame import CanFrame
 from ess_can.gateway.config import GatewayConfig, TimeLimits
@@ -18,6 +19,8 @@ from ess_can.sim.latches import Latch
 from ess_can.sim.parts import STM32H743, FlashPart
 from ess_can.sim.pcs import PcsFaultCode, PcsFaults
 from ess_can.sim.plant import Plant
+from ess_can.sim.wire import WireFault
+from tests.scenario.emergencies import Course, Strike, require_aborted, struck
 from tests.scenario.support import BMU1, NEW, OLD, PART, QUICK, Outcome, Scene, fill_inactive_banks, play
 
 
@@ -166,6 +169,81 @@ def test_a_link_energised_from_outside_stops_all_flash_work(part: FlashPart, aft
     assert not outcome.scene.all_steps(NodeStep.TRIAL_BOOT)
     assert outcome.scene.all_open
     assert outcome.error in ("HELD_OPEN", "HV_CLOSED")
+
+
+def by_hand(plant: Plant) -> None:
+    """Somebody pushes two contactors of rack 1 shut: its BMU drives no coil."""
+    for contactor in (plant.circuit.racks[0].main_minus, plant.circuit.racks[0].precharge):
+        plant.circuit.step(now())
+        plant.circuit.place(contactor, closed=True)
+
+
+def let_go(plant: Plant) -> None:
+    for contactor in (plant.circuit.racks[0].main_minus, plant.circuit.racks[0].precharge):
+        plant.circuit.step(now())
+        plant.circuit.place(contactor, closed=False)
+
+
+def energise(plant: Plant) -> None:
+    plant.circuit.step(now())
+    plant.circuit.external_source_v = 780.0
+
+
+def cut_off(plant: Plant) -> None:
+    plant.circuit.step(now())
+    plant.circuit.external_source_v = None
+
+
+def deafen(plant: Plant) -> None:
+    """Nobody hears the PCS for a while: the permit is lost, and the work tried again."""
+    can_id = plant.codec.route(PcsStatus).can_id
+    plant.wire.fault = lambda _index, frame: WireFault.LOSE if frame.can_id == can_id else None
+    asyncio.get_running_loop().call_later(0.3, setattr, plant.wire, "fault", None)
+
+
+HANDS = {"by hand": (by_hand, let_go), "from outside": (energise, cut_off)}
+COMES_BACK = {
+    "transfer": Strike(NodeStep.TRANSFER, 0.05),
+    "between two tries": Strike(NodeStep.TRANSFER, 0.55),
+    "verified": Strike(Phase.TRIAL_BOOT, 0.001),
+    "activated": Strike(Phase.TRIAL_BOOT, 0.02),
+    "all restart": Strike(Phase.TRIAL_BOOT, 0.3),
+    "soak": Strike(Phase.TRIAL_BOOT, 1.4),
+    "proof after the soak": Strike(Phase.TRIAL_BOOT, 1.65),
+    "confirm": Strike(Phase.CONFIRM, 0.001),
+    "roll back": Strike(Phase.ROLL_BACK, 0.02, Course.BAD_FIRMWARE),
+    "rolled back": Strike(Phase.ROLL_BACK, 0.9, Course.BAD_FIRMWARE),
+    "to be held open": Strike(Phase.RECONNECT, 0.005, Course.HELD_OPEN),
+    "resume, leftovers": Strike(Phase.ROLL_BACK, 0.3, Course.RESUME),
+    "giving up": Strike(Phase.ROLL_BACK, 0.05, Course.ROLL_BACK),
+}
+
+
+@pytest.mark.parametrize("lasts_s", [0.15, 3.0])
+@pytest.mark.parametrize("hand", list(HANDS))
+@pytest.mark.parametrize("moment", list(COMES_BACK))
+def test_high_voltage_that_comes_back_at_any_moment_after_the_proof_ends_it_for_good(
+    moment: str, hand: str, lasts_s: float
+) -> None:
+    """With a permit or without, and however soon it is gone again: nothing is written, activated or restarted after."""
+    comes, goes = HANDS[hand]
+    restarting = moment in ("all restart", "resume, leftovers")
+    ahead = (0.4, deafen) if moment == "between two tries" else None
+    over = (3.0 if restarting else lasts_s, goes)  # of the one that restarts nobody can know what it did not see
+    require_aborted(struck(COMES_BACK[moment], comes, BMU1, over=over, ahead=ahead), "HV_CLOSED")
+
+
+@pytest.mark.parametrize("hand", list(HANDS))
+def test_before_the_first_proof_high_voltage_that_comes_and_goes_is_waited_for(hand: str) -> None:
+    comes, goes = HANDS[hand]
+    seen = struck(Strike(Phase.PROVE_HV_OFF, 0.1), comes, over=(0.2, goes))
+    assert seen.report.result is Phase.DONE, seen.report.error
+
+
+def test_once_the_gateway_ordered_it_back_high_voltage_is_no_surprise() -> None:
+    """Nor is a link that somebody charged meanwhile."""
+    seen = struck(Strike(Phase.RECONNECT, 0.3), energise, over=(0.5, cut_off))
+    assert seen.report.result is Phase.DONE, seen.report.error
 
 
 @pytest.mark.parametrize("lost", [BmsHvStatus, BmsHvNotice, PcsStatus])

@@ -20,6 +20,7 @@ from ess_can.gateway.phases import NodeStep
 from ess_can.sim.loop import run_virtual
 from ess_can.sim.plant import Plant, PlantSpec
 from ess_can.sim.wire import WireFault
+from tests.campaign.counts import Count
 from tests.campaign.scale import chosen
 from tests.scenario.support import QUICK, SETTLED_S, Scene, Sent, fill_inactive_banks, small_plant
 from tests.support.evidence import KINDS, Bad
@@ -186,8 +187,12 @@ def every(kinds: Iterable[Bad], instants: Iterable[str], racks: int) -> list[Cas
 
 
 @pytest.mark.parametrize("name", list(INSTANTS))
-def test_every_kind_of_bad_evidence_ends_all_writing_within_100_ms(name: str, say: Callable[[str], None]) -> None:
-    worst(say, f"two racks, {name}", chosen(every(KINDS, [name], 2), quick=8, slice_=20), TWO_RACKS, NO_CAP)
+def test_every_kind_of_bad_evidence_ends_all_writing_within_100_ms(
+    name: str, say: Callable[[str], None], count: Count
+) -> None:
+    cases = chosen(every(KINDS, [name], 2), quick=8, slice_=20)
+    worst(say, f"two racks, {name}", cases, TWO_RACKS, NO_CAP)
+    count("bad evidence while a node is written, of every kind at every step", len(cases))
 
 
 @pytest.mark.parametrize(
@@ -202,7 +207,8 @@ def test_every_kind_of_bad_evidence_ends_all_writing_within_100_ms(name: str, sa
         ("eight racks", EIGHT, NO_CAP),
     ],
 )
-def test_on_whatever_bus(title: str, spec: PlantSpec, bus: BusLimits, say: Callable[[str], None]) -> None:
+def test_on_whatever_bus(title: str, spec: PlantSpec, bus: BusLimits, say: Callable[[str], None], count: Count) -> None:
     instants = ("announce", "first block", "while it erases", "half of it", "last block")
     cases = chosen(every(SOME, instants, spec.racks), quick=6, slice_=15)
     worst(say, title, cases, spec, bus)
+    count("bad evidence while a node is written, on slow, full and large buses", len(cases))

@@ -18,11 +18,12 @@ from ess_can.gateway.run import GatewaySetup, upgrade_station
 from ess_can.journal.journal import Journal
 from ess_can.signals.messages import BmsHvStatus, PcsStatus
 from ess_can.sim.loop import run_virtual
-from ess_can.sim.node import SimulatedNode
 from ess_can.sim.plant import Plant
 from ess_can.sim.process import SimulatedProcess
 from ess_can.sim.wire import WireFault
+from tests.campaign.counts import Count
 from tests.campaign.scale import chosen
+from tests.scenario.emergencies import Course, Strike, require_aborted, struck
 from tests.scenario.support import (
     BMU1,
     NEW,
@@ -66,64 +67,76 @@ SOURCES: dict[str, tuple[Callable[[Plant], None], int | None]] = {
     **{f"insulation of rack {n + 1}": (insulation(n), n) for n in (0, 1)},
     **{f"HVIL of rack {n + 1}": (hvil(n), n) for n in (0, 1)},
 }
-MOMENTS: dict[str, tuple[Phase | NodeStep, float]] = {
-    "ramp-down": (Phase.RAMP_DOWN, 0.02),
-    "contactors": (Phase.OPEN_CONTACTORS, 0.01),
-    "proof": (Phase.PROVE_HV_OFF, 0.2),
-    "program": (Phase.PROGRAM, 0.0),
-    "announce": (NodeStep.ANNOUNCE, 0.001),
-    "transfer": (NodeStep.TRANSFER, 0.05),
-    "erase": (NodeStep.TRANSFER, 0.4),
-    "verify": (NodeStep.VERIFY, 0.001),
-    "activate": (Phase.TRIAL_BOOT, 0.001),
-    "restart": (Phase.TRIAL_BOOT, 0.3),
-    "soak": (Phase.TRIAL_BOOT, 1.5),
-    "confirm": (Phase.CONFIRM, 0.003),
-    "confirmed": (Phase.CONFIRM, 0.1),
-    "reconnect": (Phase.RECONNECT, 0.05),
-    "closing": (Phase.RECONNECT, 0.5),
+UP, BAD, HELD, RES, BACK = Course.UPGRADE, Course.BAD_FIRMWARE, Course.HELD_OPEN, Course.RESUME, Course.ROLL_BACK
+MOMENTS: dict[str, Strike] = {
+    "ramp-down": Strike(Phase.RAMP_DOWN, 0.02),
+    "contactors": Strike(Phase.OPEN_CONTACTORS, 0.01),
+    "proof": Strike(Phase.PROVE_HV_OFF, 0.2),
+    "program": Strike(Phase.PROGRAM, 0.0),
+    "announce": Strike(NodeStep.ANNOUNCE, 0.001),
+    "transfer": Strike(NodeStep.TRANSFER, 0.05),
+    "erase": Strike(NodeStep.TRANSFER, 0.4),
+    "verify": Strike(NodeStep.VERIFY, 0.001),
+    "activate": Strike(Phase.TRIAL_BOOT, 0.001),
+    "restart": Strike(Phase.TRIAL_BOOT, 0.3),
+    "soak": Strike(Phase.TRIAL_BOOT, 1.5),
+    "confirm": Strike(Phase.CONFIRM, 0.003),
+    "confirmed": Strike(Phase.CONFIRM, 0.1),
+    "reconnect": Strike(Phase.RECONNECT, 0.05),
+    "unlocked": Strike(Phase.RECONNECT, 0.15),
+    "closing": Strike(Phase.RECONNECT, 0.5),
+    "the second rack closes": Strike(Phase.RECONNECT, 1.3),
+    **{f"roll back, after {s} s": Strike(Phase.ROLL_BACK, s, BAD) for s in (0.0, 0.005, 0.02, 0.06, 0.3, 0.7)},
+    "rolled back, reconnect": Strike(Phase.RECONNECT, 0.05, BAD),
+    "rolled back, closing": Strike(Phase.RECONNECT, 0.6, BAD),
+    **{f"hold open, after {s} s": Strike(Phase.HOLD_OPEN, s, HELD) for s in (0.0, 0.02)},
+    "before it is held open": Strike(Phase.RECONNECT, 0.02, HELD),
+    "resume, ramp-down": Strike(Phase.RAMP_DOWN, 0.02, RES),
+    "resume, proof": Strike(Phase.PROVE_HV_OFF, 0.1, RES),
+    **{f"resume, leftovers, after {s} s": Strike(Phase.ROLL_BACK, s, RES) for s in (0.0, 0.02, 0.06, 0.3, 0.8)},
+    "resume, program": Strike(Phase.PROGRAM, 0.05, RES),
+    "resume, soak": Strike(Phase.TRIAL_BOOT, 1.5, RES),
+    "resume, closing": Strike(Phase.RECONNECT, 0.5, RES),
+    **{f"giving up, after {s} s": Strike(Phase.ROLL_BACK, s, BACK) for s in (0.0, 0.02, 0.06, 0.3, 0.8)},
+    "given up, reconnect": Strike(Phase.RECONNECT, 0.05, BACK),
+    "given up, closing": Strike(Phase.RECONNECT, 0.5, BACK),
 }
-TELLING_S = 0.12
-"""A rack tells of an emergency with its next BMS_HvStatus, or of a fire with its next BMS_Alarms."""
-
-
-async def speaks(node: SimulatedNode, since: list[float]) -> None:
-    """Until a rack had the time to tell: one that restarts cannot before it is up again."""
-    while now() - since[0] < TELLING_S:
-        await pause(0.001)
-        if not node.running:
-            since[0] = now()
-
-
 EMERGENCIES = [(source, moment) for source in SOURCES for moment in MOMENTS]
 
 
-@pytest.mark.parametrize(("source", "moment"), chosen(EMERGENCIES, quick=30, slice_=60))
-def test_an_emergency_at_any_moment_ends_it_within_200_ms_and_is_never_reconnected(source: str, moment: str) -> None:
+@pytest.mark.parametrize(("source", "moment"), chosen(EMERGENCIES, quick=60, slice_=90))
+def test_an_emergency_at_any_moment_ends_it_within_200_ms_and_is_never_reconnected(
+    source: str, moment: str, count: Count
+) -> None:
+    count("emergencies at a moment of an upgrade", 1)
     press, rack = SOURCES[source]
-    where, after_s = MOMENTS[moment]
-    told_at: list[float] = []
+    seen = struck(MOMENTS[moment], press, None if rack is None else replace(BMU1, index=rack + 1))
+    require_aborted(seen)
+    assert seen.monitors.closings == 0 or "clos" in moment
 
-    async def script(scene: Scene) -> None:
-        await (scene.phase(where) if isinstance(where, Phase) else scene.step(where))
-        await pause(after_s)
-        press(scene.plant)
-        told_at.append(now())
-        if rack is not None:
-            await speaks(scene.plant.nodes[replace(BMU1, index=rack + 1)], told_at)
 
-    async def after(scene: Scene) -> None:
-        await pause(30.0)
-        assert scene.all_open
+@pytest.mark.parametrize("moment", [name for name in MOMENTS if "ll back" in name or "iving" in name or "left" in name])
+def test_an_emergency_stop_in_every_kind_of_rollback(moment: str) -> None:
+    require_aborted(struck(MOMENTS[moment], at_pcs))
 
-    outcome = play(script, after=after)
-    outcome.require(Phase.HELD_OPEN, "HELD_OPEN", 101)
-    assert "EMERGENCY_STOP" in outcome.why, outcome.why
-    entered = {record.phase for record in outcome.report.phases}
-    ends = [phase for phase in (Phase.HOLD_OPEN, Phase.ROLL_BACK) if phase in entered]
-    ended_at = min(outcome.scene.entered_at(phase) for phase in ends)
-    assert ended_at - told_at[0] <= 0.200
-    assert outcome.scene.monitors.closings == 0 or moment == "closing"
+
+@pytest.mark.parametrize("after_s", [0.05, 1.0, 30.0])
+def test_an_emergency_does_not_wait_for_a_node_that_died_in_the_rollback(after_s: float) -> None:
+    seen = struck(Strike(Phase.ROLL_BACK, after_s, Course.NODE_DIES), at_pcs, racks=1)
+    require_aborted(seen)
+    assert "perhaps still on trial, which a node gives up by itself: bmu1" in str(seen.report.error)
+
+
+@pytest.mark.parametrize("course", [RES, BACK])
+@pytest.mark.parametrize("after_s", [0.1, 0.765])
+def test_an_emergency_in_the_check_before_a_second_attempt_is_a_refusal(course: Course, after_s: float) -> None:
+    seen = struck(Strike(Phase.STATUS_CHECK, after_s, course), at_pcs)
+    assert seen.report.result is Phase.REFUSED
+    assert seen.report.error is not None
+    assert seen.report.error.name == "EMERGENCY_STOP"
+    began_at = seen.entered_at(Phase.STATUS_CHECK)
+    assert not seen.orders_since(began_at)
+    assert not seen.requests_since(began_at)
 
 
 # --- starved and asleep ---------------------------------------------------------------------------
@@ -273,9 +286,10 @@ STATUSES = [(message, nth, how) for message in (BmsHvStatus, PcsStatus) for nth 
 
 @pytest.mark.parametrize(("message", "nth", "how"), chosen(STATUSES, quick=16, slice_=40))
 def test_one_status_lost_or_bad_at_any_place_pauses_at_most(
-    message: type[BmsHvStatus | PcsStatus], nth: int, how: str
+    message: type[BmsHvStatus | PcsStatus], nth: int, how: str, count: Count
 ) -> None:
     """The `nth` from the begin of programming on: lost, it is one missed cycle; bad, the proof is renewed."""
+    count("one status of a rack or the PCS lost or bad while a node is written", 1)
     spoilt: list[float] = []
 
     async def script(scene: Scene) -> None:

@@ -1,4 +1,5 @@
-"""Faults of the gateway's process and computer: ``gateway:kill@3.5``, ``gateway:kill#120``, ``gateway:disk%7:full``."""
+"""Faults of the gateway's process and computer: ``gateway:kill@3.5``, ``gateway:kill#120``, ``gateway:kill#2:40``,
+``gateway:disk%7:full``."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from typing import Self
 
 from ess_can.campaign.fault_kinds import FaultKind
 from ess_can.campaign.faults.named import look_up, name_of, named_text, parse_named
-from ess_can.campaign.moments import Moment
+from ess_can.campaign.moments import Moment, attempt_text, split_attempt
 from ess_can.campaign.station import Station
 from ess_can.sim.process import SimulatedProcess
 
@@ -45,7 +46,7 @@ AT_ENTRY: Mapping[str, FaultKind] = MappingProxyType(
     }
 )
 
-_STEP = re.compile(r"kill#(\d+)")
+_STEP = re.compile(r"kill#((?:\d+:)?)(\d+)")
 _ENTRY = re.compile(r"(kill|disk)%(\d+):([a-z]+)")
 
 
@@ -84,9 +85,10 @@ class GatewayFault:
 
 @dataclass(frozen=True, slots=True)
 class KillAtStep:
-    """The first gateway process is killed in place of its task step number `step`, from 0."""
+    """The gateway process of this attempt is killed in place of its task step number `step`, from 0."""
 
     step: int
+    attempt: int = 1
 
     @property
     def kind(self) -> FaultKind:
@@ -96,13 +98,13 @@ class KillAtStep:
     @property
     def text(self) -> str:
         """See `Fault`."""
-        return f"gateway:kill#{self.step}"
+        return f"gateway:kill#{'' if self.attempt == 1 else attempt_text(self.attempt)}{self.step}"
 
     def arm(self, station: Station) -> None:
         """See `Fault`."""
 
         def on_start(process: SimulatedProcess) -> None:
-            if station.attempts == 1:
+            if station.attempts == self.attempt:
                 process.kill_at(self.step, kill)
 
         def kill() -> None:
@@ -156,7 +158,7 @@ class EntryFault:
 def parse(text: str) -> GatewayFault | KillAtStep | EntryFault:
     """Read what follows ``gateway:``.  Raises ValueError."""
     if (match := _STEP.fullmatch(text)) is not None:
-        return KillAtStep(int(match[1]))
+        return KillAtStep(int(match[2]), split_attempt(match[1])[0] or 1)
     if (match := _ENTRY.fullmatch(text)) is not None:
         return EntryFault.parse(match[1], match[2], match[3])
     return GatewayFault.parse(text)

@@ -17,7 +17,7 @@ from ess_can.campaign.faults.named import named_text, parse_named
 from ess_can.campaign.moments import Moment
 from ess_can.campaign.station import Station
 from ess_can.errors import UsageError
-from ess_can.signals.messages import BmsHvStatus, ContactorState
+from ess_can.signals.messages import BmsHvStatus, ContactorState, RackState
 from ess_can.sim.electrical import Contactor, ContactorFault, RackCircuit
 from ess_can.sim.rack import RackHardware, SensorFault
 
@@ -36,6 +36,7 @@ NAMES: Mapping[str, FaultKind] = MappingProxyType(
         "hv-status-lost": FaultKind.HV_STATUS_LOST,
         "hv-status-bad": FaultKind.HV_STATUS_BAD,
         "hv-closes": FaultKind.HV_CLOSES,
+        "closed-by-hand": FaultKind.CLOSED_BY_HAND,
         "heartbeat-unheard": FaultKind.HEARTBEAT_UNHEARD,
         "pcs-restarts": FaultKind.PCS_RESTARTS,
         "emergency-stop": FaultKind.EMERGENCY_STOP,
@@ -230,6 +231,22 @@ def _hv_closes(station: Station, rack: RackHardware, _fault: PlantFault) -> Undo
     return undo
 
 
+def _closed_by_hand(station: Station, rack: RackHardware, fault: PlantFault) -> Undo:
+    """No order closes them, so no rule about closing is broken by it.  What the BMU itself drives later is its own."""
+    circuit, control = station.plant.circuit, station.plant.racks[fault.rack - 1]
+    by_hand = [each for each in (rack.rack.main_minus, rack.rack.precharge) if not each.coil]
+    for contactor in by_hand:
+        circuit.place(contactor, closed=True)
+
+    def undo() -> None:
+        wanted = {RackState.PRECHARGING: by_hand, RackState.CLOSED: [rack.rack.main_minus]}.get(control.rack_state, [])
+        for contactor in by_hand:
+            if contactor not in wanted:
+                circuit.place(contactor, closed=False)
+
+    return undo
+
+
 def _heartbeat_unheard(station: Station, _rack: RackHardware, _fault: PlantFault) -> Undo:
     orders = identifiers(station.plant.codec, "command")
     return losing(station, lambda frame: frame.can_id in orders)
@@ -360,6 +377,7 @@ _TROUBLES: Mapping[FaultKind, Trouble] = MappingProxyType(
         FaultKind.HV_STATUS_LOST: _hv_status_lost,
         FaultKind.HV_STATUS_BAD: _hv_status_bad,
         FaultKind.HV_CLOSES: _hv_closes,
+        FaultKind.CLOSED_BY_HAND: _closed_by_hand,
         FaultKind.HEARTBEAT_UNHEARD: _heartbeat_unheard,
         FaultKind.PCS_RESTARTS: _pcs_restarts,
         FaultKind.EMERGENCY_STOP: _emergency_stop,

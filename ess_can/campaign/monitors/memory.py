@@ -63,6 +63,7 @@ class MemoryMonitor:
         self._generation = [0] * BANKS
         self._checked: dict[tuple[int, ImageId], tuple[int, NodeImage | None]] = {}
         self._read_back = [0] * BANKS
+        self._read_before_torn: tuple[int, ...] | None = None
         self._damaged = False
         self._cells_damaged = False
         self._confirmed_damaged = False
@@ -223,6 +224,12 @@ class MemoryMonitor:
         size = self._boot_slot_size
         if address not in (0, size) or length != size:
             self._broken(Invariant.ATOMIC_SELECTION, f"{length} bytes at {address} are not one whole boot record")
+        if any(at < records.boot.end for at in records.fram.unstable):
+            # torn, and nobody knows what it says: the node decides at its next look, and writes that down
+            self._read_before_torn = self._read_before_torn or tuple(self._read_back)
+            return
+        if self._read_before_torn is not None:
+            self._read_back, self._read_before_torn = list(self._read_before_torn), None
         before, after = self.record, records.boot.load()
         self.record = after
         if after is None:

@@ -54,6 +54,7 @@ SHOWS: dict[str, tuple[float, Look, object]] = {
     "voltage-invalid": (0.2, lambda s: rack(s).hv_status(now()).link_voltage_v, None),
     "voltage-frozen": (3.0, lambda s: (s.plant.hardware[0].read().link_voltage_v or 0) > 700, True),
     "hv-closes": (3.0, lambda s: s.plant.circuit.link_voltage_v > 700, True),
+    "closed-by-hand": (0.1, lambda s: s.plant.circuit.racks[0].precharge.closed, True),
     "pcs-restarts": (0.1, lambda s: s.plant.pcs.state, PcsState.INIT),
     "emergency-stop": (
         0.1,
@@ -72,7 +73,7 @@ SHOWS: dict[str, tuple[float, Look, object]] = {
     "cell-hot": (0.1, lambda s: s.plant.hardware[0].temperature_max_degc, 52.0),
 }
 MOMENTS = {"hv-closes": 2.9}
-SWITCHES = {"pcs-restarts"}
+SWITCHES = {"pcs-restarts", "closed-by-hand"}
 ELSEWHERE = {"hv-status-lost", "hv-status-bad", "heartbeat-unheard", "precharge-fails"}
 
 
@@ -162,6 +163,51 @@ def test_messages_that_nobody_can_use(name: str) -> None:
     assert (counts[2] == 0) == name.startswith("hv-status")
     assert (ordered == 0) == (name == "heartbeat-unheard")
     assert any(index == 2 and at > begins_s + lasts_s for at, index in statuses)
+
+
+CONTACTORS = ("main_plus", "main_minus", "precharge")
+
+
+@pytest.mark.parametrize(
+    ("moment", "before", "by_hand"),
+    [
+        ("0.1", {"main_plus", "main_minus"}, {"precharge"}),
+        ("PROVE_HV_OFF+1", set(), {"main_minus", "precharge"}),
+    ],
+)
+def test_contactors_that_are_closed_by_hand_are_let_go_and_what_the_bmu_closed_stays(
+    moment: str, before: set[str], by_hand: set[str]
+) -> None:
+    async def act(station: Station) -> None:
+        fault = parse_fault(f"plant:closed-by-hand:1@{moment}~0.1")
+        circuit, seen = station.plant.circuit.racks[0], set[str]()
+
+        def now_closed() -> set[str]:
+            return {name for name in CONTACTORS if getattr(circuit, name).closed}
+
+        station.arm(fault)
+        station.start_upgrade()
+        while not station.took_effect(fault):
+            seen = now_closed()
+            await pause(0.001)
+        assert seen == before
+        assert now_closed() == before | by_hand
+        await pause(0.11)
+        assert now_closed() == before
+
+    on_station(act, racks=1)
+
+
+def test_contactors_closed_by_hand_are_the_bmus_once_it_closes_them_itself() -> None:
+    async def act(station: Station) -> None:
+        station.start_upgrade()
+        assert await station.ended()
+        assert all(
+            each.closed
+            for each in (station.plant.circuit.racks[0].main_plus, station.plant.circuit.racks[0].main_minus)
+        )
+
+    on_station(act, "plant:closed-by-hand:1@RECONNECT+0.25~0.1")
 
 
 def test_a_precharge_contactor_that_does_not_close() -> None:

@@ -83,7 +83,7 @@ FAULTS: st.SearchStrategy[Fault] = st.one_of(
     st.builds(memories.FlashDamage, NODES, st.sampled_from(list(memories.DAMAGE.values())), MOMENTS, COUNTS),
     plant_faults(),
     gateway_faults(),
-    st.builds(gateway.KillAtStep, COUNTS),
+    st.builds(gateway.KillAtStep, COUNTS, st.integers(1, 9)),
     st.builds(
         gateway.EntryFault,
         st.sampled_from(

@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 
 from ess_can.campaign.faults import FaultKind, parse_fault
-from ess_can.campaign.mixture import NOT_BY_CHANCE, Mixture, mixture_of, plain
+from ess_can.campaign.mixture import NOT_BY_CHANCE, Comeback, Mixture, mixture_of, plain
 
 _PROGRAM = """
 from ess_can.campaign.mixture import mixture_of
@@ -72,6 +72,25 @@ def test_restarts_come_late_and_soon() -> None:
     assert min(after) < 0.2
     assert max(after) > 19
     assert {len(mixture.restarts) for mixture in MIXTURES} == {1, 2, 3}
+
+
+def test_somebody_resumes_gives_up_or_takes_over() -> None:
+    for comebacks in (
+        Counter(mixture.restarted_by for mixture in MIXTURES),
+        Counter(mixture.healed_by for mixture in MIXTURES),
+    ):
+        assert min(comebacks[comeback] for comeback in Comeback) > 0.15 * len(MIXTURES)
+        assert comebacks[Comeback.RESUME] > 0.5 * len(MIXTURES)
+
+
+def test_some_faults_are_in_the_second_attempt_where_there_is_one() -> None:
+    in_the_second = [text for mixture in MIXTURES for text in mixture.faults if "@2:" in text or "kill#2:" in text]
+    assert len(in_the_second) > 100
+    assert any("kill#2:" in text for text in in_the_second)
+    for mixture in MIXTURES:
+        if set(mixture.faults) & set(in_the_second):
+            first = [text for text in mixture.faults if text not in in_the_second]
+            assert any(text.startswith(("gateway:kill", "gateway:power")) for text in first)
 
 
 def test_a_plain_mixture() -> None:

@@ -15,6 +15,7 @@ from ess_can.sim.boot_records import BootRecord, ImageId
 from ess_can.sim.bootloader import BootDecision, Check
 from ess_can.sim.flash import FlashError
 from ess_can.sim.node import SimulatedNode
+from ess_can.sim.power_cut import CutMode
 from tests.scenario.support import NEW
 from tests.unit.campaign.monitor_rig import Rig, seen, watch
 
@@ -60,6 +61,30 @@ def test_a_trial_that_nobody_confirms_by_the_rules() -> None:
         rig.node.reset(rig.now)
         await pause(2.0)
         assert rig.node.memory.version != NEW
+
+    assert seen(script) == set()
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_record_that_is_torn_and_undecided_is_what_the_node_then_reads(seed: int) -> None:
+    """It reads either way, anew each time, until the node has looked once and written down what it saw."""
+
+    async def script(rig: Rig) -> None:
+        await rig.isolate()
+        image = rig.hold_new_image()
+        node, power = rig.node, rig.node.flash.power
+        node.records.fram._rng.seed(seed)
+        power.arm(node.records.boot.end // 2 - 1, CutMode.UNSTABLE)  # its last byte
+        rig.activate(image)
+        assert node.records.fram.unstable
+        await pause(0.1)
+        node.power_off(rig.now)
+        power.restore()
+        node.power_on()
+        await pause(4.0)
+        assert not node.records.fram.unstable
+        node.reset(rig.now)
+        await pause(4.0)
 
     assert seen(script) == set()
 

@@ -148,6 +148,38 @@ def test_moments_count_from_the_first_begin_and_from_the_first_entry_of_a_phase(
     assert program[1] == pytest.approx(entered_program[1] + 0.5)
 
 
+def test_a_moment_of_an_attempt_is_in_no_other() -> None:
+    async def act(station: Station) -> list[str]:
+        seen: list[str] = []
+
+        def note(moment: Moment) -> None:
+            station.at(moment, lambda: seen.append(f"{moment.text} in attempt {station.attempts}"))
+
+        begun: list[float] = []
+        station.on_start.append(lambda _process: begun.append(now()))
+        note(Moment(0.25, attempt=2))
+        note(Moment(0.0, Phase.STATUS_CHECK, attempt=2))
+        note(Moment(0.5, attempt=1))
+        note(Moment(0.0, Phase.STATUS_CHECK))
+        station.at(Moment(0.25, attempt=2), lambda: seen.append(f"{now() - begun[1]:g} s after it began"))
+        station.start_upgrade()
+        await pause(1.0)
+        station.kill_gateway()
+        station.start_resume()
+        note(Moment(0.125, attempt=2))
+        await station.ended()
+        return seen
+
+    assert on_station(act) == [
+        "STATUS_CHECK+0 in attempt 1",
+        "1:0.5 in attempt 1",
+        "2:STATUS_CHECK+0 in attempt 2",
+        "2:0.125 in attempt 2",
+        "2:0.25 in attempt 2",
+        "0.25 s after it began",
+    ]
+
+
 def test_healing_forgets_what_was_still_to_come() -> None:
     async def act(station: Station) -> list[str]:
         seen: list[str] = []

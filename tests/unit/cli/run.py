@@ -25,6 +25,7 @@ REPORT_KEYS = {
         "expected_hv_off_s",
         "expected_duration_s",
         "flash_assumed",
+        "unavailable",
         "transfer_s",
         "proved_safe",
         "hv_before",

@@ -28,7 +28,8 @@ def test_for_people(two_upgrades: Path) -> None:
         *("bmu1", "1.1.0,", "bmu2", "silent"),
     ]
     assert unfinished.split() == ["2", "2031-05-04T03:02:14Z", "not", "ended", "bmu", "1.2.0", "-", "-"]
-    assert command == f"upgrade 2 has not ended: ess-can resume --journal {two_upgrades}"
+    told = "upgrade 2 has not ended; to go on with it, unless it is running now: "
+    assert command == f"{told}ess-can resume --journal {two_upgrades}"
     assert digest.startswith("head ")
     assert len(digest.split()[1]) == 64
 
@@ -49,7 +50,9 @@ def test_for_programs(two_upgrades: Path) -> None:
 def test_the_usual_journal_needs_no_name_in_the_command(two_upgrades: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ESS_CAN_JOURNAL", raising=False)
     monkeypatch.setenv("STATE_DIRECTORY", str(two_upgrades))
-    assert "upgrade 2 has not ended: ess-can resume\n" in run("history").stdout
+    assert (
+        "upgrade 2 has not ended; to go on with it, unless it is running now: ess-can resume\n" in run("history").stdout
+    )
 
 
 def test_no_journal_has_no_upgrades(tmp_path: Path) -> None:

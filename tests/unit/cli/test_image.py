@@ -107,7 +107,14 @@ def test_json_documents(folder: Path) -> None:
     image = document(verify(folder, "bmu.img", "--json"))
     assert (image["verified"], image["image"]["version"]) == (True, "1.2.0")
     key = document(run("keys", "show", folder / "release.pub.pem", "--json"))
-    assert key == {"result": "ok", "key_id": built["key_id"], "algorithm": "Ed25519", "test_key": False}
+    assert key == {
+        "result": "ok",
+        "exit_code": 0,
+        "error": None,
+        "key_id": built["key_id"],
+        "algorithm": "Ed25519",
+        "test_key": False,
+    }
 
 
 def test_an_error_is_one_json_document_too(folder: Path) -> None:
@@ -143,6 +150,15 @@ def test_samples_are_shown_as_signed_by_test_keys() -> None:
     assert "TEST KEY" in run("keys", "show", TEST_KEYS / "TEST-ONLY-release.pub.pem").stdout
     assert run("verify", sample, *trust).exit_code == 31
     assert run("verify", sample, *trust, "--allow-test-keys").exit_code == 0
+
+
+def test_what_an_upgrade_with_it_costs_is_shown() -> None:
+    shown = run("show", FOLDER / "bmu-1.1.0.essup")
+    lost = document(run("show", FOLDER / "bmu-1.1.0.essup", "--json"))["unavailable"]
+    assert [line for line in shown.stdout.splitlines() if line.startswith("unavailable")] == lost
+    assert "high voltage is off and the PCS locked" in lost[0]
+    assert lost[1].endswith("for up to 15 s each, while they restart: all messages of every bmu")
+    assert "`ess-can upgrade --dry-run`" in shown.stdout
 
 
 def test_drafts_and_unsigned_images_are_shown_as_such(tmp_path: Path) -> None:

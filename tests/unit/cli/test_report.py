@@ -47,7 +47,10 @@ def test_one_that_has_not_ended(two_upgrades: Path) -> None:
     result = run("report", "last", "--journal", two_upgrades)
     assert "found      high voltage not yet looked at" in result.stdout
     assert "intends   bmu2: transfer\n" in result.stdout
-    assert f"result     not ended: ess-can resume --journal {two_upgrades}\n" in result.stdout
+    assert (
+        f"result     not ended; to go on with it, unless it is running now: ess-can resume --journal {two_upgrades}\n"
+        in result.stdout
+    )
 
 
 def test_for_programs(two_upgrades: Path) -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from ess_can.cli.report_text import ProgressPrinter, print_report
+from ess_can.cli.report_text import ProgressPrinter, print_errors, print_report
 from ess_can.errors import EssCanError, HeldOpen, Interrupted
 from ess_can.gateway.estimate import Estimate, ExpectedPhase
 from ess_can.gateway.phases import FINAL, NodeStep, Phase
@@ -121,7 +121,7 @@ def test_silence(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_live_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     screen = io.StringIO()
     make: Callable[[], Console] = lambda: Console(file=screen, force_terminal=True, width=120)  # noqa: E731
-    monkeypatch.setattr("rich.console.Console", make)
+    monkeypatch.setattr("ess_can.cli.console.SteadyConsole", make)
     with ProgressPrinter(silent=False) as progress:
         for event in EVENTS:
             progress(event)
@@ -164,7 +164,9 @@ def test_the_table_shows_what_each_node_said_that_it_runs(capsys: pytest.Capture
 
 
 def test_the_error_goes_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
-    print_report(report(Phase.FAILED, Interrupted("stopped")), wall_time_s=1.0, trace_hash="ab" * 32)
+    interrupted = report(Phase.FAILED, Interrupted("stopped"))
+    print_report(interrupted, wall_time_s=1.0, trace_hash="ab" * 32)
+    print_errors(interrupted)
     shown = capsys.readouterr()
     assert "error INTERRUPTED: stopped\nwhat to do: Run the same command again" in shown.err
     assert "same seed" not in shown.out

@@ -42,7 +42,9 @@ def test_what_was_killed_is_said_by_status_and_resumed_with_the_options_it_had(t
     assert status["upgrade"]["next_command"] == command
     assert status["upgrade"]["phase"] == "program"
     assert "transfer comm_gateway" in status["upgrade"]["last_deed"]
-    assert f"resume: {command}" in run("status", "--sim", "--journal", journal).stdout
+    assert (
+        f"to go on with it, unless it is running now: {command}" in run("status", "--sim", "--journal", journal).stdout
+    )
 
     result = run("resume", "--journal", journal, "--json")
     told = document(result)

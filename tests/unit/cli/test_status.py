@@ -9,8 +9,8 @@ from ess_can.cli import embedded
 from ess_can.journal.entries import Deed
 from ess_can.signals.dbc import StationCodec
 from ess_can.sim.plant import Plant, PlantSpec
-from tests.unit.cli.run import document, run
-from tests.unit.journal.rig import begin, opened
+from tests.unit.cli.run import BMU_UPGRADE, document, run
+from tests.unit.journal.rig import begin, edit, opened
 
 
 def test_for_people() -> None:
@@ -95,11 +95,43 @@ def test_an_upgrade_that_did_not_end_is_told_with_what_to_type(
     assert (told["result"], told["exit_code"], told["allowed"]) == ("ok", 0, True)
     command = f"ess-can resume --journal {unfinished}"
     assert (told["upgrade"]["release"], told["upgrade"]["next_command"]) == ("bmu 1.2.0", command)
-    assert told["upgrade"]["last_deed"].startswith("lock (no result")
+    assert told["upgrade"]["last_deed"].startswith("lock (begun, how it ended is not on record")
     lines = run("status", "--sim", "--journal", unfinished).stdout.splitlines()
     assert lines[0].startswith("upgrade 1, bmu 1.2.0, began 2031-05-04T03:02:")
-    assert lines[2] == f"resume: {command}"
-    assert lines[-1] == "It could be gone on with now."
+    assert lines[1] == "it came as far as: the check; the last thing done: lock (begun, how it ended is not on record)"
+    assert lines[2] == f"to go on with it, unless it is running now: {command}"
+    assert lines[-1] == "The upgrade could be gone on with now."
+
+
+def test_a_journal_that_was_changed_is_told_in_the_same_words_by_every_command(unfinished: Path) -> None:
+    edit(unfinished, "UPDATE entries SET text = 'something else' WHERE seq = 1")
+    commands = (
+        ("status", "--sim"),
+        ("upgrade", BMU_UPGRADE, "--sim"),
+        ("resume", "--sim"),
+        ("history", "--verify"),
+        ("report", "last"),
+    )
+    told = [run(*command, "--journal", unfinished, "--json") for command in commands]
+    assert {result.exit_code for result in told} == {117}
+    errors = [document(result)["error"] for result in told]
+    assert errors == [errors[0]] * len(commands)
+    assert errors[0]["name"] == "AUDIT_BROKEN"
+    assert "is not as it was written (changed by somebody, or damaged): entry 1: " in errors[0]["message"]
+    assert "move its directory away" in errors[0]["remedy"]
+    for_people = run("status", "--sim", "--journal", unfinished)
+    assert (for_people.exit_code, "could start now" in for_people.stdout) == (117, False)
+    assert for_people.stderr.startswith("refused AUDIT_BROKEN: ")
+
+
+def test_a_changed_journal_is_named_before_what_the_plant_has_against_it(
+    unfinished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock(monkeypatch)
+    edit(unfinished, "DELETE FROM entries WHERE seq = 1")
+    told = document(run("status", "--sim", "--journal", unfinished, "--json"))
+    assert (told["error"]["name"], told["exit_code"]) == ("AUDIT_BROKEN", 117)
+    assert [error["name"] for error in told["refusals"]] == ["AUDIT_BROKEN", "PLANT_LOCKED"]
 
 
 def test_a_journal_that_cannot_be_read_is_a_reason_against_an_upgrade(tmp_path: Path) -> None:

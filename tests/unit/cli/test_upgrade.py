@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import subprocess
@@ -16,12 +15,12 @@ import pytest
 from ess_can import errors
 from ess_can.can.frame import CanFrame
 from ess_can.cli import embedded, stopwatch
-from ess_can.cli.upgrade_job import stop_on_signals
 from ess_can.image.upgrade_file import MAX_FILE_SIZE
 from ess_can.signals.dbc import StationCodec
 from ess_can.sim.plant import Plant, PlantSpec
 from ess_can.trust.keys import KeyRing
 from tests.unit.cli.run import BMU_UPGRADE, COMM_GATEWAY_UPGRADE, REPORT_KEYS, document, run
+from tests.unit.journal.rig import stored
 from tests.unit.trust.samples import FOLDER
 
 VERDICTS: dict[str, Any] = tomllib.loads((FOLDER / "verdicts.toml").read_text())
@@ -258,32 +257,112 @@ def test_a_silent_bus() -> None:
     assert (told["result"], told["error"]["name"], result.exit_code) == ("refused", "BUS_SILENT", 14)
 
 
-def test_ctrl_c_gives_the_plant_back_and_reports() -> None:
-    command = [sys.executable, "-m", "ess_can", "upgrade", str(BMU_UPGRADE), "--sim"]
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_gives_the_plant_back_and_says_what_to_type(number: signal.Signals, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "ess_can", "upgrade", str(BMU_UPGRADE), "--sim", "--journal", str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         for line in process.stdout:
             if " % of " in line:
                 break
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         out, told = process.stdout.read(), process.stderr.read()
         assert process.wait(60) == 3
     assert "reconnect" in out
     assert "Failed: every node runs what it ran before, the plant was given back." in out
     assert "error INTERRUPTED: " in told
+    assert told.endswith(f"\nresume: ess-can resume --journal {tmp_path}\n")
     assert "Traceback" not in told
+    last = stored(tmp_path)[-2]
+    assert last.text.startswith("stopped: failed, INTERRUPTED: ")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_the_end_of_a_service_or_terminal_stops_the_upgrade_as_ctrl_c_does(number: signal.Signals) -> None:
-    async def upgrade() -> str:
-        stop_on_signals()
-        os.kill(os.getpid(), number)
-        try:
-            await asyncio.get_running_loop().create_future()
-        except asyncio.CancelledError:
-            return "put back"
-        return "went on"
+@pytest.mark.parametrize("command", ["demo", "resume"])
+def test_a_signal_ends_the_demo_and_a_resume_the_same_way(command: str, tmp_path: Path) -> None:
+    arguments = ["demo"]
+    if command == "resume":
+        test_a_signal_gives_the_plant_back_and_says_what_to_type(signal.SIGTERM, tmp_path)
+        arguments = ["resume", "--journal", str(tmp_path)]
+    with subprocess.Popen(
+        [sys.executable, "-m", "ess_can", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        for line in process.stdout:
+            if " % of " in line:
+                break
+        process.send_signal(signal.SIGTERM)
+        out, told = process.stdout.read(), process.stderr.read()
+        assert process.wait(60) == 3
+    assert "Failed: every node runs what it ran before, the plant was given back." in out
+    assert ("\nresume: ess-can resume --journal" in told) == (command == "resume")
 
-    assert asyncio.run(upgrade()) == "put back"
+
+def piped_into_nobody(*arguments: object, env: dict[str, str] | None = None) -> tuple[int, str]:
+    """Its exit code, and what it says on stderr, if its output is closed after the first line, as by ``head``."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "ess_can", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **(env or {})},
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        told = process.stderr.read()
+        return process.wait(60), told
+
+
+@pytest.mark.parametrize(
+    ("options", "env"),
+    [
+        ((), {"PYTHONUNBUFFERED": ""}),
+        ((), {"PYTHONUNBUFFERED": "1"}),
+        ((), {"FORCE_COLOR": "1"}),
+        (("--json",), {}),
+    ],
+    ids=["lines", "unbuffered", "live", "json"],
+)
+def test_a_closed_output_does_not_stop_an_upgrade(
+    tmp_path: Path, options: tuple[str, ...], env: dict[str, str]
+) -> None:
+    if options:  # one document at the end: nobody is there from the start
+        read, write = os.pipe()
+        os.close(read)
+        command = ["upgrade", str(BMU_UPGRADE), "--sim", "--journal", str(tmp_path), *options]
+        done = subprocess.run(
+            [sys.executable, "-m", "ess_can", *command], stdout=write, stderr=subprocess.PIPE, text=True, check=False
+        )
+        os.close(write)
+        code, told = done.returncode, done.stderr
+    else:
+        code, told = piped_into_nobody("upgrade", BMU_UPGRADE, "--sim", "--journal", tmp_path, env=env)
+    assert (code, told) == (141, "")
+    record = document(run("history", "--journal", tmp_path, "--json"))["upgrades"][-1]
+    assert (record["result"], record["error"], record["report"]["hv_after"]) == ("done", None, "connected")
+
+
+def test_an_upgrade_that_fails_keeps_its_code_and_its_words_though_its_output_is_closed(tmp_path: Path) -> None:
+    (tmp_path / "journal.sqlite3").write_bytes(b"nothing of the kind" * 100)
+    refused = ("upgrade", BMU_UPGRADE, "--sim", "--racks", 2, "--config", tmp_path / "soc.toml")
+    (tmp_path / "soc.toml").write_text("[policy]\nsoc_min_percent = 90.0\n")
+    code, told = piped_into_nobody(*refused)
+    assert code == exit_code_of("SOC_OUT_OF_BAND")
+    assert told.startswith("\nerror SOC_OUT_OF_BAND: ")
+    assert "what to do: " in told
+
+
+@pytest.mark.parametrize(
+    "command", [("sim", "replay", "--seed", "7"), ("status", "--sim"), ("sim", "replay", "--seed", "7", "--json")]
+)
+def test_any_other_command_ends_without_a_word_if_its_output_is_closed(command: tuple[str, ...]) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, "-m", "ess_can", *command], stdout=write, stderr=subprocess.PIPE, text=True, check=False
+    )
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, "")

@@ -26,7 +26,14 @@ from ess_can.gateway.config import HvLimits
 from ess_can.gateway.hv_gate import Source
 from ess_can.gateway.interlock import Interlock
 from ess_can.signals.dbc import StationCodec
-from ess_can.signals.messages import BmsHvStatus, ContactorState, EmsHvStatusPoll, HvNoticeCondition
+from ess_can.signals.messages import (
+    BmsHvStatus,
+    ContactorState,
+    EmsHvStatusPoll,
+    HvNoticeCondition,
+    PcsState,
+    PcsStatus,
+)
 from ess_can.sim.loop import run_virtual
 from tests.support.late_loops import StoppedLoop
 from tests.support.memory_bus import bus_pair
@@ -42,8 +49,14 @@ class Bench:
         self.bus, peer = bus_pair()
         self.plant = ScriptedPlant(peer, pcs=PCS_OFF, racks={1: RACK_OFF, 2: RACK_OFF})
         self.slept_s = 0.0
+        self.returned: list[tuple[float, HvClosed]] = []
         self.interlock = Interlock(
-            StationLink(self.bus, CODEC), (1, 2), HvLimits(), random.Random(1), slept_s=lambda: self.slept_s
+            StationLink(self.bus, CODEC),
+            (1, 2),
+            HvLimits(),
+            random.Random(1),
+            slept_s=lambda: self.slept_s,
+            on_return=lambda error: self.returned.append((now(), error)),
         )
         self.plant.start()
 
@@ -395,5 +408,104 @@ def test_a_status_without_a_cycle_cannot_be_watched(monkeypatch: pytest.MonkeyPa
         with pytest.raises(ValueError, match="cycle time"):
             Interlock(StationLink(bench.bus, CODEC), (1,), HvLimits(), random.Random(1))
         monkeypatch.undo()
+
+    play(scenario)
+
+
+# --- high voltage that comes back ---------------------------------------------------------------------------
+
+CLOSED, MOVING, INVALID = ContactorState.CLOSED, ContactorState.MOVING, ContactorState.INVALID
+
+ON: list[tuple[BmsHvStatus | PcsStatus, str]] = [
+    (replace(RACK_OFF, main_plus=CLOSED), "rack 2: main+ is CLOSED"),
+    (replace(RACK_OFF, main_minus=CLOSED, precharge=MOVING), "rack 2: main- is CLOSED"),
+    (replace(RACK_OFF, precharge=CLOSED, main_plus=MOVING), "rack 2: precharge is CLOSED"),
+    (replace(RACK_OFF, link_voltage_v=60.0), "rack 2: link at 60.0 V"),
+    (replace(RACK_OFF, link_voltage_v=790.0, hv_off=False, main_plus=INVALID), "rack 2: link at 790.0 V"),
+    (replace(RACK_OFF, current_a=1.0), "rack 2: 1.0 A flow"),
+    (replace(RACK_OFF, current_a=-1.0, link_voltage_v=None), "rack 2: -1.0 A flow"),
+    (replace(PCS_OFF, contactors=CLOSED), "PCS: its contactors are CLOSED"),
+    (replace(PCS_OFF, dc_current_a=-1.0), "PCS: -1.0 A flow"),
+]
+NO_WORD: list[BmsHvStatus | PcsStatus] = [
+    *(replace(RACK_OFF, main_plus=state, hv_off=False) for state in (MOVING, INVALID)),
+    replace(RACK_OFF, link_voltage_v=None, current_a=None, hv_off=False),
+    replace(RACK_OFF, link_voltage_v=59.75, current_a=0.9),
+    *(replace(PCS_OFF, state=state, lock_acknowledged=False, contactors=MOVING) for state in PcsState),
+    replace(PCS_OFF, dc_current_a=None, contactors=INVALID),
+]
+
+
+def say(bench: Bench, status: BmsHvStatus | PcsStatus) -> None:
+    if isinstance(status, PcsStatus):
+        bench.plant.pcs = status
+    else:
+        bench.plant.racks[2] = status
+
+
+async def proved(bench: Bench) -> None:
+    """Once, and the permit was given back."""
+    bench.interlock.start_polling()
+    bench.interlock.release(await bench.interlock.prove_off(5.0))
+
+
+@pytest.mark.parametrize(("status", "why"), ON, ids=[why for _, why in ON])
+def test_once_proved_off_whatever_says_on_is_told_with_the_first_status_permit_or_not(
+    status: BmsHvStatus | PcsStatus, why: str
+) -> None:
+    async def scenario(bench: Bench) -> None:
+        await proved(bench)
+        await pause(1.0)
+        assert not bench.returned
+        at = now()
+        say(bench, status)
+        await pause(0.2)
+        told_at, error = bench.returned[0]
+        assert told_at - at <= 0.051
+        assert error.why == why
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("status", NO_WORD, ids=repr)
+def test_what_is_invalid_or_under_way_says_nothing_of_on(status: BmsHvStatus | PcsStatus) -> None:
+    async def scenario(bench: Bench) -> None:
+        await proved(bench)
+        say(bench, status)
+        await pause(1.0)
+        assert not bench.returned
+
+    play(scenario)
+
+
+def test_neither_silence_nor_a_failed_check_says_on() -> None:
+    async def scenario(bench: Bench) -> None:
+        await proved(bench)
+        bench.plant.silent |= {1, "pcs"}
+        await pause(2.0)
+        unprotected = CODEC.encode(replace(RACK_OFF, main_plus=CLOSED, link_voltage_v=790.0), 2)
+        bench.bus.deliver(CanFrame(CODEC.route(BmsHvStatus, 2).can_id, unprotected))
+        await pause(0.1)
+        assert not bench.returned
+
+    play(scenario)
+
+
+@pytest.mark.parametrize(("status", "why"), ON, ids=[why for _, why in ON])
+def test_before_it_was_proved_off_or_once_it_was_ordered_back_nothing_is_told(
+    status: BmsHvStatus | PcsStatus, why: str
+) -> None:
+    """A link that still discharges; a plant that is reconnected."""
+
+    async def scenario(bench: Bench) -> None:
+        bench.interlock.start_polling()
+        say(bench, status)
+        await pause(0.3)
+        say(bench, PCS_OFF if isinstance(status, PcsStatus) else RACK_OFF)
+        await proved(bench)
+        bench.interlock.expect_return()
+        say(bench, status)
+        await pause(0.3)
+        assert not bench.returned, why
 
     play(scenario)

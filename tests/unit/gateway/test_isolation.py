@@ -317,7 +317,7 @@ class TestHoldOpen:
                 await bench.isolation.reconnect()
             bench.plant.racks[1] = replace(RACK_CLOSED, current_a=0.0)
             await pause(0.1)
-            assert "rack 1 is closed" in bench.isolation.signs_of_closed()
+            assert "rack 1: main+ is CLOSED, main- is CLOSED" in bench.isolation.signs_of_closed()
             await bench.isolation.hold_open()
             assert bench.plant.orders[-3:] == [C.ZERO_POWER, C.OPEN, C.LOCK]
             assert bench.plant.racks[1].main_plus is ContactorState.OPEN

@@ -11,6 +11,7 @@ from ess_can.gateway.phases import Phase
 from ess_can.gateway.plan import Leftover, NodePlan, Plan
 from ess_can.gateway.progress import Event, Noted
 from ess_can.gateway.report import Report
+from ess_can.gateway.report_document import report_document
 from ess_can.gateway.run import upgrade_station
 from ess_can.journal.entries import Entry, Kind
 from ess_can.journal.journal import Journal
@@ -74,5 +75,7 @@ def test_it_is_told_before_anything_is_changed_and_is_on_record() -> None:
 
 
 def test_a_dry_run_tells_it_too() -> None:
-    events = play(dry_run=True).scene.events
-    assert len([event for event in events if isinstance(event, Noted) and "unavailable" in event.text]) == 2
+    checked = play(dry_run=True)
+    told = [event.text for event in checked.scene.events if isinstance(event, Noted) and "unavailable" in event.text]
+    assert len(told) == 2
+    assert report_document(checked.report)["unavailable"] == told

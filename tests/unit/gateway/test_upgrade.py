@@ -108,6 +108,10 @@ class FakeNode:
         self.silent = False
         self.runs_since = 0.0
 
+    @property
+    def may_be_on_trial(self) -> bool:
+        return self.bench.plant.nodes[self.address].image_state is ImageState.TRIAL
+
     async def _do(self, step: str) -> None:
         name = f"{step}:{self.address}"
         self.bench.steps.append(name)
@@ -623,11 +627,112 @@ def emergency(bench: Bench) -> None:
     bench.plant.pcs = replace(bench.plant.pcs, state=PcsState.EMERGENCY_STOP, emergency_stop=True)
 
 
+def live(bench: Bench) -> None:
+    """Somebody energises the link."""
+    bench.plant.racks[2] = replace(RACK_OFF, link_voltage_v=790.0, hv_off=False)
+
+
 def foreign_order(bench: Bench) -> None:
     bench.plant.link.send(EmsPcsCommand(C.RUN))
 
 
 STEPS = ["program:bmu2", "activate:bmu1", "restart:bmu2", "see trial:bmu1", "confirm:bmu1", "see confirmed:bmu2"]
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_after_high_voltage_came_back_nothing_is_done_to_a_node_and_it_is_told(step: str) -> None:
+    bench = play({step: doing(live)})
+    assert bench.steps[-1] == step or bench.steps[-2:].count(step)  # of two at the same time
+    assert bench.report.result is Phase.HELD_OPEN
+    assert HvClosed("").name in str(bench.report.error)
+    assert "rack 2: link at 790.0 V" in str(bench.report.error)
+    assert C.CLOSE not in bench.plant.orders
+
+
+def test_high_voltage_that_comes_back_while_nothing_is_asked_of_anybody_ends_it_as_well() -> None:
+    """The soak of the trial, with no permit; and a single status of it is enough."""
+
+    async def soaking(bench: Bench) -> None:
+        bench.steps.append("soaking")
+
+        def over() -> None:
+            bench.plant.racks[2] = RACK_OFF
+
+        loop = asyncio.get_running_loop()
+        loop.call_later(0.4, live, bench)
+        loop.call_later(0.47, over)
+
+    bench = play({"see trial:bmu2": soaking})
+    assert bench.report.result is Phase.HELD_OPEN
+    assert HvClosed("").name in str(bench.report.error)
+    assert not any(step.startswith(("confirm", "revert")) for step in bench.steps)
+    assert "perhaps still on trial, which a node gives up by itself: bmu1, bmu2" in str(bench.report.error)
+
+
+class TestRollback:
+    """What an emergency does while nodes are brought back."""
+
+    @pytest.mark.parametrize("step", ["revert:bmu1", "revert:bmu2", "see reverted:bmu1", "see reverted:bmu2"])
+    @pytest.mark.parametrize(("what", "name"), [("stop", "EMERGENCY_STOP"), ("live", "HV_CLOSED")])
+    def test_an_emergency_ends_it_at_once_and_is_named(self, step: str, what: str, name: str) -> None:
+        struck: list[float] = []
+
+        def strike(bench: Bench) -> None:
+            struck.append(now())
+            (emergency if what == "stop" else live)(bench)
+
+        bench = play({"see trial:bmu2": raising(TrialBootFailed("bmu2 stays silent")), step: doing(strike)})
+        assert bench.report.result is Phase.HELD_OPEN
+        assert f"{name}: " in str(bench.report.error)
+        assert "TRIAL_BOOT_FAILED: bmu2 stays silent" in str(bench.report.error)
+        held = next(e.at for e in bench.events if isinstance(e, PhaseEntered) and e.phase is Phase.HOLD_OPEN)
+        assert held - struck[0] <= 0.1
+        assert C.CLOSE not in bench.plant.orders
+        assert step in bench.steps[-2:]
+
+    def test_what_only_ends_the_upgrade_does_not_end_the_rollback(self) -> None:
+        bench = play({"see trial:bmu1": doing(foreign_order)})
+        assert [step for step in bench.steps if step.startswith("see reverted")]
+        assert isinstance(bench.report.cause, IdConflict)
+
+    def test_an_emergency_while_the_plant_is_held_open_is_named(self) -> None:
+        def strike(bench: Bench) -> None:
+            bench.plant.ignores.add(C.LOCK)
+
+            def listen(event: Event) -> None:
+                if isinstance(event, PhaseEntered) and event.phase is Phase.HOLD_OPEN:
+                    asyncio.get_running_loop().call_later(0.02, emergency, bench)
+
+            bench.listener = listen
+
+        bench = play(prepare=strike, afterwards=Afterwards.HOLD_OPEN)
+        assert isinstance(bench.report.error, HeldOpen)
+        assert not isinstance(bench.report.error, HeldOpenByChoice)
+        assert "EMERGENCY_STOP" in str(bench.report.error)
+
+    def test_an_emergency_while_the_plant_is_handed_back_holds_it_open(self) -> None:
+        def strike(bench: Bench) -> None:
+            bench.plant.ignores.add(C.RELEASE)
+
+            def listen(event: Event) -> None:
+                if isinstance(event, PhaseEntered) and event.phase is Phase.RECONNECT:
+                    asyncio.get_running_loop().create_task(later(bench))
+
+            bench.listener = listen
+
+        async def later(bench: Bench) -> None:
+            while C.RELEASE not in bench.plant.orders:
+                await pause(0.01)
+            struck.append(now())
+            emergency(bench)
+
+        struck: list[float] = []
+        bench = play(prepare=strike)
+        assert bench.report.result is Phase.HELD_OPEN
+        held = next(e.at for e in bench.events if isinstance(e, PhaseEntered) and e.phase is Phase.HOLD_OPEN)
+        assert held - struck[0] <= 0.1
+        assert "EMERGENCY_STOP" in str(bench.report.error)
+        assert bench.plant.orders[-1] in (C.ZERO_POWER, C.LOCK)
 
 
 class TestEmergency:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -79,12 +80,28 @@ def test_an_emergency_ends_it_and_forbids_to_reconnect(spoil: Spoil, kind: type[
     seen = watch(spoil)
     assert type(seen.error) is kind
     assert seen.forbids_reconnect is seen.error
+    assert seen.emergency.error is seen.error
+
+
+def test_an_emergency_stop_is_graver_than_what_was_seen_before_it_and_nothing_than_it() -> None:
+    def spoil(plant: ScriptedPlant) -> None:
+        plant.pcs = replace(PCS_OFF, state=PcsState.FAULT, fault_code=2)
+        asyncio.get_running_loop().call_later(0.1, stop, plant)
+
+    def stop(plant: ScriptedPlant) -> None:
+        plant.pcs = replace(PCS_OFF, emergency_stop=True)
+        plant.set_racks(replace(RACK_OFF, weld_plus=True))
+
+    seen = watch(spoil)
+    assert isinstance(seen.error, PcsFault)
+    assert isinstance(seen.forbids_reconnect, EmergencyStop)
 
 
 @pytest.mark.parametrize("spoil", [e[1] for e in EMERGENCIES], ids=[e[0] for e in EMERGENCIES])
 def test_before_it_is_armed_the_policy_judges_instead(spoil: Spoil) -> None:
     seen = watch(spoil, armed=False)
     assert seen.holds
+    assert seen.emergency.holds
     assert seen.forbids_reconnect is None
 
 

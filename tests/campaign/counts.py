@@ -1,4 +1,8 @@
-"""Counts what the campaigns ran, prints it at the end, and keeps it in build/campaign for the documents."""
+"""Counts what the campaigns ran, prints it at the end, and keeps it in build/campaign for the documents.
+
+A campaign is a test that asks `tests.campaign.scale` how much of it to run, wherever it stands: `tests/conftest.py`
+gives all of them the fixture `count`, and the Makefile finds them by that import.
+"""
 
 from __future__ import annotations
 
@@ -29,8 +33,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[_BEGAN] = _wall_clock()
 
 
-@pytest.fixture
-def count(request: pytest.FixtureRequest) -> Count:
+@pytest.fixture(name="count")
+def count_cases(request: pytest.FixtureRequest) -> Count:
     """Say how many cases of a campaign a test ran."""
 
     def counted(campaign: str, cases: int) -> None:
