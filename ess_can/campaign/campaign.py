@@ -10,7 +10,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import suppress
 
 from ess_can.campaign.result import RunResult
-from ess_can.campaign.run import run_seed
+from ess_can.campaign.run import checked_seed
 
 Run = Callable[[int], RunResult]
 """Runs one seed.  It must be a function that another process can import."""
@@ -28,7 +28,7 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
-def run_campaign(first: int, seeds: int, *, jobs: int, run: Run = run_seed) -> Generator[RunResult, None, None]:
+def run_campaign(first: int, seeds: int, *, jobs: int, run: Run = checked_seed) -> Generator[RunResult, None, None]:
     """Run the seeds `first`, `first` + 1, ... and give each result in its turn, whatever the number of `jobs`.
 
     Closing the iterator, or an interruption, drops what has not begun and waits for the few runs that have.

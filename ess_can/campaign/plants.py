@@ -76,6 +76,7 @@ class Site:
         told = [f"{plant.racks} {'rack' if plant.racks == 1 else 'racks'}", rate, plant.flash.name]
         told.append("found connected" if plant.running else "found open")
         told += ["running from bank 1"] if self.bank else []
+        told += ["a PCS that remembers its lock"] if plant.pcs_keeps_lock else []
         if self.afterwards is not Afterwards.AS_FOUND:
             told.append(f"to be left {self.afterwards.value}")
         if self.bus.load is not None:
@@ -110,6 +111,7 @@ def random_site(chance: random.Random, seed: int) -> Site:
         link=QUICK_LINK if chance.random() < 0.8 else LinkSpec(capacitance_f=0.6e-3),
         flash=_flash(chance),
         seed=seed,
+        pcs_keeps_lock=random.Random(f"PCS {seed}").random() < 0.5,  # noqa: S311 - drawn beside all else, to be repeatable
     )
     return Site(
         plant,

@@ -16,7 +16,8 @@ from functools import cache, partial
 from ess_can.bus.clock import now, pause
 from ess_can.campaign.faults import Fault, parse_fault
 from ess_can.campaign.mixture import Comeback, Mixture, mixture_of
-from ess_can.campaign.monitors import Monitors
+from ess_can.campaign.monitors import Monitors, Violation
+from ess_can.campaign.monitors.runs import accepted, came_to_an_end, repeated
 from ess_can.campaign.operator import disconnect, partly_connected
 from ess_can.campaign.plants import NEW, NEXT, OTHER
 from ess_can.campaign.releases import make_plant, release
@@ -26,7 +27,7 @@ from ess_can.campaign.timeline import Timeline
 from ess_can.campaign.watching import Edges, PlantLines, entry_text
 from ess_can.errors import EssCanError, SimulationDeadlock
 from ess_can.gateway.config import Afterwards
-from ess_can.gateway.phases import Phase
+from ess_can.gateway.phases import FINAL, Phase
 from ess_can.gateway.progress import Event, Noted, PhaseEntered
 from ess_can.gateway.report import Report
 from ess_can.sim.loop import run_virtual
@@ -38,9 +39,13 @@ HEALED_S = (5.0, 75.0)
 
 A node that was left on trial with firmware that cannot be heard goes back by itself, after up to 60 s.
 """
-
+HEALED_WITHIN_S = sum(HEALED_S) + 2 * LONGEST_S
+"""In how much time what is unfinished has to come to its end once the faults are gone, these attempts together."""
 AGAIN_S = (0.0, 75.0)
 """After how long the good upgrade is started, and started again if a node was just restarting."""
+
+TWICE = 50
+"""A campaign runs one seed of so many twice, and compares."""
 
 _NAME = re.compile(r"\b[A-Z][A-Z_]+\b")
 
@@ -74,6 +79,13 @@ def run_seed(seed: int, faults: Sequence[str] | None = None) -> RunResult:
     return run_mixture(_planned(seed, faults))
 
 
+def checked_seed(seed: int) -> RunResult:
+    """Run a seed as campaigns do: some of them twice, and both runs have to be the same."""
+    result = run_seed(seed)
+    differs = repeated(result, run_seed(seed)) if seed % TWICE == 0 else None
+    return result if differs is None else replace(result, violations=(*result.violations, str(differs)))
+
+
 def replay_seed(seed: int, faults: Sequence[str] | None = None) -> tuple[RunResult, Timeline]:
     """The same run, and the timeline of it."""
     timeline = Timeline()
@@ -101,6 +113,10 @@ def run_mixture(
     except Exception as bug:  # a defect of plant or gateway that nobody caught is a finding like others
         run.stuck = f"the simulation broke: {type(bug).__name__}: {bug}"
     return run.result()
+
+
+def _told(violation: Violation | None) -> str:
+    return "" if violation is None else str(violation)
 
 
 class Run:
@@ -132,7 +148,7 @@ class Run:
             partial(make_plant, bank=site.bank),
         )
         self._edges = Edges(station.plant)
-        self._monitors = Monitors(station.plant, attempts=site.config().times.program_attempts)
+        self._monitors = Monitors(station.plant, times=site.config().times)
         lines = None if self._timeline is None else PlantLines(station.plant, self._timeline)
         for fault in self._faults:
             station.arm(fault)
@@ -196,14 +212,11 @@ class Run:
             finished = await self._attempt(station, lambda: station.start_upgrade(following, config), last=True)
             if self.stuck or station.report is None or station.report.result is not Phase.REFUSED:
                 break
-        report = station.report
-        if not finished or report is None:
-            self._unhealed = self.stuck or "the gateway died"
-        elif report.result is not Phase.DONE:
-            self._unhealed = f"{report.result.name}: {report.error}"
+        self._unhealed = _told(accepted(station.report if finished else None, now()))
 
     async def _finished_healed(self, station: Station) -> bool:
         """Whether what is unfinished came to an end: at once or, after a trial's own time-out, at the second try."""
+        began_at, ended = now(), False
         for after_s in HEALED_S:
             await pause(after_s)
             if not station.unfinished:
@@ -212,21 +225,21 @@ class Run:
             if self.stuck:
                 return False
             if ended and station.report is not None and station.report.result is not Phase.REFUSED:
-                return True
-        told = "it died" if station.report is None else str(station.report.error)
-        self.stuck = f"without faults the upgrade cannot be resumed: {told}"
-        return False
+                break
+        report, took_s = station.report if ended else None, now() - began_at
+        self.stuck = _told(came_to_an_end(report, now(), took_s, HEALED_WITHIN_S, FINAL - {Phase.REFUSED}))
+        return not self.stuck
 
     async def _attempt(self, station: Station, start: Callable[[], object], *, last: bool = False) -> bool:
         """Have the gateway work until it ends or dies; whether it came to its end."""
-        events_before = len(station.events)
+        events_before, began_at = len(station.events), now()
         self._watch_journal(station)
         start()
         try:
             async with asyncio.timeout(LONGEST_S):
                 finished = await station.ended()
         except TimeoutError:
-            self.stuck = f"no end after {LONGEST_S:g} s"
+            self.stuck = _told(came_to_an_end(None, now(), now() - began_at, LONGEST_S))
             finished = False
         events = station.events[events_before:]
         if self._edges is not None:
@@ -238,8 +251,9 @@ class Run:
         if not finished or report is None:
             self._say("gateway", "died")
             return False
+        self.stuck = _told(came_to_an_end(report, now(), now() - began_at, LONGEST_S))
         if self._monitors is not None:
-            self._monitors.ended(report)
+            self._monitors.ended(report, station.afterwards)
         if not last:
             self._ended = report.result.name
             self._note_errors(report, events)
@@ -262,7 +276,7 @@ class Run:
 
     def _watch_journal(self, station: Station) -> None:
         if self._monitors is not None:
-            self._monitors.attach_journal(station.journal)
+            self._monitors.attach_journal(station.journal, works=lambda: station.works)
         if self._timeline is not None:
             station.journal.on_entry.append(lambda entry: self._say("journal", entry_text(entry)))
 

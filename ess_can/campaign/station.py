@@ -61,8 +61,8 @@ class Station:
 
     `config` is that of a gateway that expects the whole plant unless given; the journal is in memory unless there is a
     `directory` for it.  `report` is the last attempt's, None as long as it runs and if its process died; `events` are
-    those of all attempts, `begun_at` is when the first began, and `kills` how often the gateway died.  `slept_s` is for
-    how many seconds the gateway's computer has slept so far.
+    those of all attempts, `begun_at` is when the first began, and `kills` how often the gateway died; `afterwards` is
+    how the last was to leave the plant.  `slept_s` is for how many seconds the gateway's computer has slept so far.
     """
 
     def __init__(
@@ -80,6 +80,7 @@ class Station:
         self.upgrade = upgrade
         self.seed = seed
         self.config = config or GatewayConfig(self.plant.addresses)
+        self.afterwards = self.config.afterwards
         self.controller = self.plant.gateway_controller()
         self.plugged = True
         self.clock_error = timedelta()
@@ -133,6 +134,11 @@ class Station:
         return self._process is not None and not self._over.is_set()
 
     @property
+    def works(self) -> bool:
+        """Whether the gateway runs, and its computer lets it."""
+        return self.running and not self.process.starved
+
+    @property
     def unfinished(self) -> bool:
         """Whether the journal has an upgrade that did not end."""
         return self.journal.unfinished() is not None
@@ -161,6 +167,7 @@ class Station:
             raise UsageError("the gateway is running")
         self._over.clear()
         self.report = self._failure = None
+        self.afterwards = config.afterwards
         self.attempts += 1
         if self.plugged:
             self.controller.attach()

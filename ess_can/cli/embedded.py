@@ -164,7 +164,7 @@ def upgrade_simulated_plant(
                     bus, upgrade, setup, journal=kept, options=options, on_progress=on_progress, dry_run=dry_run
                 )
             report_is_there()
-            monitors.ended(report)
+            monitors.ended(report, setup.config.afterwards)
             await pause(1.0)  # what the plant does with its own control again belongs to the trace
             monitors.finish()
             plant.stop()

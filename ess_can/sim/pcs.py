@@ -195,6 +195,11 @@ class Pcs:
     # --- output ---------------------------------------------------------------------------------
 
     @property
+    def keeps_lock(self) -> bool:
+        """Whether it is built to remember its lock over a restart."""
+        return not isinstance(self._memory, NoPcsMemory)
+
+    @property
     def measured_current_a(self) -> float | None:
         """What the PCS's current sensor reads, in A; positive when the battery discharges.  None: invalid."""
         if self.faults.current_sensor_stuck:

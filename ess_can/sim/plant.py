@@ -60,6 +60,7 @@ class PlantSpec:
 
     `running` says whether a plant without a past is found connected.  `speed` divides the times to erase and program
     flash and to boot, and nothing else.  Of the plant only `parts` are here; the others are simulated elsewhere.
+    `pcs_keeps_lock` gives the PCS a memory of its own; it has one anyway where the plant has a state.
     """
 
     racks: int = 2
@@ -75,6 +76,7 @@ class PlantSpec:
     flash: FlashPart = STM32H743
     speed: float = 1.0
     parts: frozenset[Part] = frozenset(Part)
+    pcs_keeps_lock: bool = False
 
     @property
     def addresses(self) -> tuple[NodeAddress, ...]:
@@ -151,7 +153,11 @@ class Plant:
 
     def _make_pcs(self, now: float) -> PcsNode:
         record = self._pcs_record
-        memory = None if record is None else RecordedPcsMemory(Fram(self._entropy, cells=record.content))
+        memory: RecordedPcsMemory | None = None
+        if record is not None:
+            memory = RecordedPcsMemory(Fram(self._entropy, cells=record.content))
+        elif self.spec.pcs_keeps_lock:
+            memory = RecordedPcsMemory(Fram(self._entropy))
         return PcsNode(Pcs(self.circuit, now, self.spec.pcs, memory), self._controller("PCS"), self.codec)
 
     def _make_node(self, address: NodeAddress, images: Mapping[NodeType, bytes], verify: Verify, now: float) -> None:

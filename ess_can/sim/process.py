@@ -100,6 +100,11 @@ class SimulatedProcess:
             self._starved_until = until
             outside(self._loop.call_at, until, self._fed)
 
+    @property
+    def starved(self) -> bool:
+        """Whether it cannot do anything just now."""
+        return self._starved_until is not None
+
     def _fed(self) -> None:
         if self._starved_until is None or self._loop.time() < self._starved_until:
             return

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from functools import cache
 
-from ess_can.campaign.mixture import Mixture, plain
+from ess_can.campaign.mixture import plain
 from ess_can.campaign.result import RunResult
 from ess_can.campaign.run import run_mixture
 from ess_can.identity import NodeAddress, NodeType
@@ -20,13 +19,3 @@ def undisturbed() -> RunResult:
     assert result.good, result.wrong
     assert (result.ended, result.errors) == ("DONE", ())
     return result
-
-
-def found_wrong(mixtures: Iterable[Mixture]) -> list[str]:
-    """Run each, and tell what is wrong."""
-    wrong = []
-    for mixture in mixtures:
-        result = run_mixture(mixture)
-        if not result.good:
-            wrong.append(f"{', '.join(mixture.faults)}: {result.wrong}")
-    return wrong

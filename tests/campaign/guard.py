@@ -300,7 +300,7 @@ class Course:
         found = []
 
         async def attempt(start: Start) -> None:
-            monitors.attach_journal(station.journal)
+            monitors.attach_journal(station.journal, works=lambda: station.works)
             start(station)
             try:
                 async with asyncio.timeout(LONGEST_S):
@@ -308,7 +308,7 @@ class Course:
             except TimeoutError:
                 pass
             if station.report is not None:
-                monitors.ended(station.report)
+                monitors.ended(station.report, station.afterwards)
 
         await attempt(self.go)
         if self.then is not None and (finding := await self.then(station, attempt)):

@@ -21,6 +21,7 @@ from tests.campaign import (
     guards_proof,
     guards_rack,
     guards_resume,
+    guards_rules,
     guards_session,
     guards_upgrade,
 )
@@ -35,6 +36,7 @@ GUARDS: tuple[Guard, ...] = (
     *guards_gateway.GUARDS,
     *guards_resume.GUARDS,
     *guards_client.GUARDS,
+    *guards_rules.GUARDS,
     *guards_node_gate.GUARDS,
     *guards_evidence.GUARDS,
     *guards_session.GUARDS,

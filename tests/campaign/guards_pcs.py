@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -13,12 +12,11 @@ from ess_can.campaign.monitors import Invariant
 from ess_can.errors import UsageError
 from ess_can.signals.messages import EmsPcsCommand, PcsCommandCode, PcsState, UpgradePhase
 from ess_can.sim.electrical import ContactorFault
-from ess_can.sim.fram import Fram
 from ess_can.sim.pcs import Pcs
 from ess_can.sim.pcs_memory import NoPcsMemory, RecordedPcsMemory
 from tests.campaign.by_hand import HEAVY, WAITING, by_hand, unlocked
 from tests.campaign.guard import Guard, Off, Run, around, both, by, require
-from tests.unit.campaign.monitor_rig import Rig
+from tests.unit.campaign.monitor_rig import ONE_RACK, Rig
 
 
 async def _silent_before_the_pcs(rig: Rig) -> None:
@@ -100,15 +98,12 @@ def _clears_itself(original: Callable[..., object]) -> object:
 
 
 async def _restarts_locked(rig: Rig) -> None:
-    pcs = rig.plant.pcs
-    pcs._memory = RecordedPcsMemory(Fram(random.Random(1)))
     await rig.isolate()
+    rig.notice(UpgradePhase.PROGRAMMING)
+    await pause(0.1)
     rig.fall_silent()
-    pcs.restart(rig.now)
+    rig.plant.pcs.restart(rig.now)
     await pause(1.0)
-    rig.command(PcsCommandCode.CLOSE)
-    await pause(1.0)
-    require(pcs.locked, "a restart unlocks the PCS")
 
 
 async def _restarts_pressed(rig: Rig) -> None:
@@ -214,6 +209,7 @@ def _pcs(name: str, where: str, prevents: str, off: Off, run: Run, seen: Invaria
 
 
 _ALL: Final = frozenset(Invariant)
+_REMEMBERS: Final = replace(ONE_RACK, pcs_keeps_lock=True)
 _BY_SENSOR: Final = around(Pcs, "_stand_by", _opens_at_once)
 
 MORE: Final = (
@@ -222,8 +218,8 @@ MORE: Final = (
         "_memory:RecordedPcsMemory",
         "a PCS that loses its lock with its power, in the middle of an upgrade",
         around(RecordedPcsMemory, "save", _forgets_lock),
-        by_hand("a PCS with a memory restarts while it is locked", _restarts_locked, allowed=_ALL),
-        "a restart unlocks the PCS",
+        by_hand("a PCS with a memory restarts while it is locked", _restarts_locked, spec=_REMEMBERS),
+        Invariant.LOCK,
     ),
     _pcs(
         "emergency stop survives a restart",

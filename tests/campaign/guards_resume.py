@@ -72,9 +72,11 @@ async def _superseded(station: Station, attempt: Attempt) -> str:
     return "" if boots == "1.0.0" else f"its next boot runs {boots}, which was given up"
 
 
-async def _left_as_found(station: Station, attempt: Attempt) -> str:
-    await resumed(station, attempt)
-    return "" if station.plant.circuit.pcs_contactor.closed else "it leaves open what was found connected"
+async def _replaced(_station: Station, attempt: Attempt) -> str:
+    await pause(_AFTER_S)
+    other = release(LONG.release, NEXT, LONG.payload_bytes)
+    await attempt(lambda station: station.start_upgrade(other))
+    return ""
 
 
 async def _opened_meanwhile(station: Station, attempt: Attempt) -> str:
@@ -216,10 +218,20 @@ GUARDS: Final = (
         "a plant that is left open because its upgrade died once",
         by(Earlier, "found", _as_it_is),
         course(
-            Course((f"gateway:kill@{WORK}",), "DONE", LONG, then=_left_as_found),
-            "an upgrade of a connected plant that is killed, and resumed",
+            _resuming(f"gateway:kill@{WORK}", long=True), "an upgrade of a connected plant that is killed, and resumed"
         ),
-        "it leaves open what was found connected",
+        Invariant.SUCCESS,
+    ),
+    _guard(
+        "how the superseded upgrade found it",
+        "gateway.resume:Earlier.found",
+        "a plant that is left open because its next upgrade is of another release",
+        by(Earlier, "found", _as_it_is),
+        course(
+            Course((f"gateway:kill@{WORK}",), "DONE", LONG, then=_replaced),
+            "an upgrade of a connected plant that is killed, and superseded by another",
+        ),
+        Invariant.SUCCESS,
     ),
     _guard(
         "what somebody did since",

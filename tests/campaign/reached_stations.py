@@ -64,7 +64,7 @@ class Visit:
         ended = await station.ended()
         self.watched.of_upgrade(station.events[before:])
         if ended and station.report is not None:
-            self.monitors.ended(station.report)
+            self.monitors.ended(station.report, station.afterwards)
         return station.report
 
     async def upgraded(self, upgrade: VerifiedUpgrade | None = None, *, dry_run: bool = False) -> Phase:

@@ -234,16 +234,17 @@ class Scene:
     ) -> Report:
         """An upgrade by the gateway of this scene; for a second one, too: it knows nothing of the first."""
         journal = Journal.in_memory() if journal is None else journal
+        setup = simulated_setup(self.plant, config)
         self.monitors.attach_journal(journal, another=True)
         report = await upgrade_station(
             self.gateway,
             upgrade or release(),
-            simulated_setup(self.plant, config),
+            setup,
             journal=journal,
             on_progress=self.events.append,
             dry_run=dry_run,
         )
-        self.monitors.ended(report)
+        self.monitors.ended(report, setup.config.afterwards)
         return report
 
 

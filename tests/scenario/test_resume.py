@@ -74,7 +74,7 @@ class Gateway:
             self.report = await roll_back_station(bus, self.known, setup, journal=self.journal, on_progress=tell)
         else:
             self.report = await upgrade_station(bus, upgrade, setup, journal=self.journal, on_progress=tell)
-        self.monitors.ended(self.report)
+        self.monitors.ended(self.report, afterwards)
 
     def kill(self) -> None:
         """As by SIGKILL.  The journal is what the next process opens."""

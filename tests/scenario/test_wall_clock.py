@@ -55,7 +55,8 @@ def seen(*arranged: Arrange, killed_at: Phase | None = None, between: timedelta 
         report = station.report
         assert report is not None
         await pause(1.0)
-        monitors.finish(report)
+        monitors.ended(report)
+        monitors.finish()
         require_only(monitors)
         with station.journal.reader() as reader:
             reader.verify(station.journal.head)

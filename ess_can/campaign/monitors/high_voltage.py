@@ -47,6 +47,8 @@ class HighVoltageMonitor:
         self._ledger = ledger
         self._memories = memories
         self._clock = plant.wire.loop.time
+        self._began_at = self._clock()
+        self._close_to_judge = False  # ordered before anybody can have been heard here
         self._order: PcsCommandCode | None = None
         self._closed_by_order_at = -inf
         self._announced = False
@@ -57,6 +59,7 @@ class HighVoltageMonitor:
         self._cleared = [False] * len(plant.racks)
         self._has_pcs = Part.PCS in plant.spec.parts
         self._locked = self._has_pcs and plant.pcs.locked
+        self._restarted = False  # and what it remembers was not seen yet
         self._lock_lost_by_restart = False
         self._emergency = self._has_pcs and plant.pcs.state is PcsState.EMERGENCY_STOP
         view.on_command.append(self._on_command)
@@ -113,6 +116,9 @@ class HighVoltageMonitor:
     def _on_command(self, command: EmsPcsCommand, at: float, _sender: str, _counter: int) -> None:
         before, self._order = self._order, command.command
         if self._order is before:
+            if self._close_to_judge and at - self._began_at > FRESH_S:
+                self._close_to_judge = False
+                self._judge_close_order(at)
             return
         if self._order is PcsCommandCode.OPEN:
             limit_a = min(contactor.spec.break_current_a for contactor in self._plant.circuit.contactors)
@@ -121,12 +127,13 @@ class HighVoltageMonitor:
             if flowing_a > limit_a:
                 self._broken(Invariant.BREAK_CURRENT, f"ordered open at {flowing_a:.0f} A")
         elif self._order is PcsCommandCode.CLOSE:
+            self._close_to_judge = at - self._began_at <= FRESH_S
             self._judge_close_order(at)
         elif self._order is PcsCommandCode.UNLOCK and self._unfinished:
             self._broken(Invariant.LOCK, f"ordered to unlock: {self._unfinished}")
 
     def _judge_close_order(self, at: float) -> None:
-        stale = [name for name, heard_at in self._heard_at.items() if at - heard_at > FRESH_S]
+        stale = [name for name, heard_at in self._heard_at.items() if at - max(heard_at, self._began_at) > FRESH_S]
         if stale:
             self._broken(Invariant.COMPLETE_SET, f"ordered to close without a fresh word of {', '.join(stale)}")
         unconfirmed = [str(a) for a, info in self._infos.items() if info.image_state is not ImageState.CONFIRMED]
@@ -146,7 +153,7 @@ class HighVoltageMonitor:
             return
         rack, number, name = self._rack_of(contactor)
         driven_at = at - contactor.spec.close_time_s
-        if driven_at - self._closed_by_order_at > HEARTBEAT_S + _STEP_S:
+        if driven_at - max(self._closed_by_order_at, self._began_at) > HEARTBEAT_S + _STEP_S:
             self._broken(Invariant.HEARTBEAT, f"{name} closes without an order to close that is fresh")
         if self._unfinished:
             self._broken(Invariant.LOCK, f"{name} closes: {self._unfinished}")
@@ -197,7 +204,7 @@ class HighVoltageMonitor:
 
     def _clear_observer(self, number: int) -> Callable[[str], None]:
         def on_clear(by: str) -> None:
-            if by.strip():
+            if by.strip() and self._latches[number]:  # else it clears nothing, and what comes later is not cleared
                 self._cleared[number] = True
 
         return on_clear
@@ -226,7 +233,7 @@ class HighVoltageMonitor:
                     del off[address]
             elif address not in off:
                 off[address] = now
-        if self._has_pcs and self._plant.pcs.locked is not self._locked:
+        if self._has_pcs and (self._restarted or self._plant.pcs.locked is not self._locked):
             self._judge_lock()
 
     def _has_power(self, control: RackControl) -> bool:
@@ -235,16 +242,20 @@ class HighVoltageMonitor:
         return node is None or node.flash.power.powered
 
     def _judge_lock(self) -> None:
-        self._locked = self._plant.pcs.locked
+        pcs = self._plant.pcs
+        was_locked, self._locked = self._locked, pcs.locked
+        if self._restarted:  # whether it remembers its lock is how it is built
+            self._lock_lost_by_restart |= was_locked and not pcs.keeps_lock
+            self._restarted = False
         if self._locked:
             self._lock_lost_by_restart = False
-        elif not self._lock_lost_by_restart and self._unfinished:
+        elif was_locked and not self._lock_lost_by_restart and self._unfinished:
             self._broken(Invariant.LOCK, f"the PCS is not locked any more: {self._unfinished}")
 
     def _on_pcs_event(self, event: PcsEvent) -> None:
         state = self._plant.pcs.state
-        if event is PcsEvent.RESTART:  # whether it remembers its lock is how it is built
-            self._lock_lost_by_restart = True
+        if event is PcsEvent.RESTART:
+            self._restarted = True
         elif event in (PcsEvent.START, PcsEvent.CLOSE) and self._unfinished:
             self._broken(Invariant.LOCK, f"the PCS goes to {state.name}: {self._unfinished}")
         if self._emergency and event not in (PcsEvent.CLEARED, PcsEvent.RESTART, PcsEvent.EMERGENCY):
@@ -256,6 +267,8 @@ class HighVoltageMonitor:
 
     def change_begins(self, deed: str) -> None:
         """A node's memory is changed now."""
+        if self._restarted:
+            self._judge_lock()
         if self._has_pcs and not self._plant.pcs.locked and not self._lock_lost_by_restart:
             self._broken(Invariant.LOCK, f"{deed} while the PCS is not locked")
 

@@ -132,6 +132,8 @@ class MemoryMonitor:
         return record is None or image is None or self.facts(record.active_bank, image) is not None
 
     def _require_bootable(self, when: str) -> None:
+        if self._confirmed_damaged:  # until another image is confirmed
+            self._confirmed_damaged = not self._confirmed_verifies()
         if self._bootable():
             self._damaged = False
         elif not (self._damaged or self._confirmed_damaged):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ess_can.campaign.monitors.evidence import WireEvidence
+from ess_can.campaign.monitors.found import FoundMonitor
 from ess_can.campaign.monitors.high_voltage import HighVoltageMonitor
 from ess_can.campaign.monitors.invariants import Invariant, Ledger, Violation
 from ess_can.campaign.monitors.memory import MemoryMonitor, Verified
@@ -15,7 +16,7 @@ from ess_can.campaign.monitors.sessions import SessionMonitor
 from ess_can.campaign.monitors.times import TimesMonitor
 from ess_can.campaign.monitors.truth import HvTruth
 from ess_can.campaign.monitors.wire_view import WireView
-from ess_can.gateway.config import TimeLimits
+from ess_can.gateway.config import Afterwards, TimeLimits
 from ess_can.gateway.report import Report
 from ess_can.identity import NodeAddress
 from ess_can.journal.journal import Journal
@@ -24,19 +25,20 @@ from ess_can.sim.plant import Plant
 
 GATEWAYS = frozenset({"EMS"})
 
+_TIMES = TimeLimits()
+
 
 class Monitors:
     """Watches a plant from now on.  `gateways` is what gateways' controllers are called on its wire.
 
-    `attempts` is how often one of them may program a node (`TimeLimits.program_attempts`).
+    `times` are their deadlines, and how often one of them may program a node.
 
     `operations` are the flash operations that began, with their nodes; `notes` what excused something.
     """
 
-    def __init__(
-        self, plant: Plant, *, gateways: frozenset[str] = GATEWAYS, attempts: int = TimeLimits().program_attempts
-    ) -> None:
+    def __init__(self, plant: Plant, *, gateways: frozenset[str] = GATEWAYS, times: TimeLimits = _TIMES) -> None:
         self.plant = plant
+        attempts = times.program_attempts
         self.operations: list[tuple[NodeAddress, FlashOperation]] = []
         self._ledger = Ledger()
         clock = plant.wire.loop.time
@@ -48,10 +50,11 @@ class Monitors:
         self._memories = [MemoryMonitor(node, verified, self._ledger, clock) for node in plant.nodes.values()]
         PermissionMonitor(plant.wire, view, evidence, self._truth, self._memories, self._ledger, gateways)
         self._high_voltage = HighVoltageMonitor(plant, view, self._memories, self._ledger)
-        SessionMonitor(view, plant.nodes, self._ledger, gateways, attempts)
-        TimesMonitor(plant, view, self._ledger, gateways)
+        SessionMonitor(view, plant.nodes, self._ledger, gateways, attempts, clock())
+        self._times = TimesMonitor(plant, view, self._ledger, gateways, times)
         self._records = RecordsMonitor(view, self._ledger, gateways, clock, most_entries(len(plant.nodes), attempts))
-        self._outcome = OutcomeMonitor(plant, view, self._memories, self._records, self._ledger)
+        self._found = FoundMonitor(plant, view, gateways)
+        self._outcome = OutcomeMonitor(plant, view, self._memories, self._records, self._found, self._ledger)
         for address, node in plant.nodes.items():
             node.flash.on_start.append(self._operation_observer(address))
 
@@ -92,22 +95,25 @@ class Monitors:
         """The hash of everything that was on the wire: the same for every run of a seed."""
         return self.plant.trace.hexdigest()
 
-    def attach_journal(self, journal: Journal, *, another: bool = False) -> None:
+    def attach_journal(
+        self, journal: Journal, *, another: bool = False, works: Callable[[], bool] | None = None
+    ) -> None:
         """Compare with this journal from now on; again with what the next process finds of it, or with `another`.
 
-        Call it as that process starts: it has heard nobody yet.
+        Call it as that process starts: it has heard nobody yet.  `works` says whether it lives, and is let do anything.
         """
         self._records.attach(journal, another=another)
         self._evidence.gateway_started(self.plant.wire.loop.time())
+        self._times.gateway_started(works)
+        self._found.attempt_begins(unfinished=journal.unfinished() is not None)
 
-    def ended(self, report: Report) -> None:
-        """An upgrade has ended just now: what it says of itself must be true."""
-        self._outcome.ended(report)
+    def ended(self, report: Report, afterwards: Afterwards = Afterwards.AS_FOUND) -> None:
+        """An upgrade has ended just now: what it says of itself must be true, and the plant be left as the site has it
+        (`afterwards`)."""
+        self._outcome.ended(report, afterwards)
 
-    def finish(self, report: Report | None = None) -> None:
-        """What must hold at the end.  `report` is that of the last upgrade, if it has ended."""
-        if report is not None:
-            self.ended(report)
+    def finish(self) -> None:
+        """What must hold at the end."""
         self._records.finish()
         for memory in self._memories:
             memory.finish(self.plant.wire.loop.time())

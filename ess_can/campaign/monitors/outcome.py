@@ -1,16 +1,18 @@
-"""What an end must mean: invariants 20 and 21 at the end of an upgrade, 26 to 28 at the end of runs."""
+"""What the end of an upgrade must mean: invariants 20 and 21."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from math import inf
 
-from ess_can.campaign.monitors.invariants import Invariant, Ledger, Violation
+from ess_can.campaign.monitors.found import FoundMonitor
+from ess_can.campaign.monitors.invariants import Invariant, Ledger
 from ess_can.campaign.monitors.memory import MemoryMonitor
 from ess_can.campaign.monitors.records import RecordsMonitor
 from ess_can.campaign.monitors.wire_view import Answer, WireView
 from ess_can.can.frame import CanFrame
 from ess_can.errors import EssCanError, HeldOpenByChoice
+from ess_can.gateway.config import Afterwards
 from ess_can.gateway.phases import FINAL, Phase
 from ess_can.gateway.plant_view import Connection
 from ess_can.gateway.report import NodeRecord, Report
@@ -37,13 +39,21 @@ class OutcomeMonitor:
     """Compares what an upgrade says of itself with what was on the wire, and with the plant."""
 
     def __init__(
-        self, plant: Plant, view: WireView, memories: Sequence[MemoryMonitor], records: RecordsMonitor, ledger: Ledger
+        self,
+        plant: Plant,
+        view: WireView,
+        memories: Sequence[MemoryMonitor],
+        records: RecordsMonitor,
+        found: FoundMonitor,
+        ledger: Ledger,
     ) -> None:
         self._plant = plant
+        self._found = found
         self._memories = {memory.node.address: memory for memory in memories}
         self._records = records
         self._ledger = ledger
         self._verified: dict[NodeAddress, float] = {}
+        self._proved: dict[NodeAddress, float] = {}
         self._confirmed: dict[NodeAddress, float] = {}
         self._states: dict[NodeAddress, tuple[BootState, float]] = {}
         self._valid_at: dict[int, float] = dict.fromkeys((rack.index for rack in plant.racks), -inf)
@@ -79,6 +89,7 @@ class OutcomeMonitor:
         def on_selection(at: float, before: BootRecord, after: BootRecord) -> None:
             if (after.confirmed, after.active_bank) != (before.confirmed, before.active_bank):
                 self._confirmed[address] = at
+                self._proved[address] = self._verified.pop(address, inf)  # each confirmation takes one of its own
 
         return on_selection
 
@@ -96,18 +107,18 @@ class OutcomeMonitor:
 
     # --- the end of an upgrade --------------------------------------------------------------------------
 
-    def ended(self, report: Report) -> None:
-        """An upgrade has ended just now.  The same report is judged once."""
+    def ended(self, report: Report, afterwards: Afterwards) -> None:
+        """An upgrade has ended just now, at a site that is to be left so.  The same report is judged once."""
         if report is self._judged:
             return
         self._judged = report
         if report.result is Phase.DONE or isinstance(report.error, HeldOpenByChoice):
-            self._judge_success(report)
+            self._judge_success(report, afterwards)
         self._judge_failure(report)
         if self._records.attached:
             self._judge_record(report)
 
-    def _judge_success(self, report: Report) -> None:
+    def _judge_success(self, report: Report, afterwards: Afterwards) -> None:
         for record in report.nodes:
             self._judge_node(record)
         now = self._plant.wire.loop.time()
@@ -117,14 +128,24 @@ class OutcomeMonitor:
         if isinstance(report.error, HeldOpenByChoice):
             if report.exit_code != HeldOpenByChoice.exit_code or not self._is_held:
                 self._broken(Invariant.SUCCESS, "said to be held open by choice, and it is not open and locked")
+            if afterwards is not Afterwards.HOLD_OPEN:
+                self._broken(Invariant.SUCCESS, f"held open by choice, and it was to be left {afterwards.value}")
             return
         recorded = 0 if report.journal_error is None else report.journal_error.exit_code
         if report.exit_code != recorded:  # done, and the exit code says that the record of it is not complete
             self._broken(Invariant.SUCCESS, f"success with exit code {report.exit_code}")
-        if report.hv_before is Connection.CONNECTED and not self._is_connected:
-            self._broken(Invariant.SUCCESS, "success, but high voltage is not connected again")
-        if (report.hv_after is Connection.CONNECTED) != self._is_connected:
+        is_connected = self._found.is_connected
+        if (report.hv_after is Connection.CONNECTED) != is_connected:
             self._broken(Invariant.SUCCESS, f"high voltage is said to be {report.hv_after.value}, and is not")
+        if not self._found.commanded:  # nothing had to be done
+            return
+        if afterwards is Afterwards.HOLD_OPEN:
+            self._broken(Invariant.SUCCESS, "success, and the plant was to be held open")
+            return
+        wanted = True if afterwards is Afterwards.CONNECT else self._found.connected
+        if wanted is not None and wanted is not is_connected:
+            how = "not connected again" if wanted else "connected, and was found open"
+            self._broken(Invariant.SUCCESS, f"success, but high voltage is {how}")
 
     def _judge_node(self, record: NodeRecord) -> None:
         memory, name = self._memories.get(record.address), str(record.address)
@@ -142,7 +163,7 @@ class OutcomeMonitor:
             self._broken(Invariant.SUCCESS, f"success, but {name} runs {runs}, confirmed: {confirmed}")
         if record.from_version == record.to_version:
             return
-        verified_at = self._verified.get(record.address, inf)
+        verified_at = self._proved.get(record.address, inf)
         confirmed_at = self._confirmed.get(record.address, inf)
         state, read_at = self._states.get(record.address, (None, -inf))
         if not verified_at <= confirmed_at < inf:
@@ -150,12 +171,6 @@ class OutcomeMonitor:
         said = state is not None and (state.version, state.standing) == (record.to_version, ImageState.CONFIRMED)
         if not said or read_at < confirmed_at:
             self._broken(Invariant.SUCCESS, f"success, but {name} was not asked for its version after the confirmation")
-
-    @property
-    def _is_connected(self) -> bool:
-        circuit = self._plant.circuit
-        racks = all(rack.main_plus.closed and rack.main_minus.closed for rack in circuit.racks)
-        return racks and circuit.pcs_contactor.closed
 
     @property
     def _is_held(self) -> bool:
@@ -195,29 +210,3 @@ class OutcomeMonitor:
             self._broken(Invariant.TYPED_FAILURE, "the upgrade ended, and the journal does not say how")
         elif name not in said or result not in said:
             self._broken(Invariant.TYPED_FAILURE, f"the journal's last word is not {result} {name}".strip())
-
-
-# --- the end of runs -----------------------------------------------------------------------------------
-
-
-def repeated(seed: int, first: str, second: str) -> Violation | None:
-    """26: two runs of one seed have the same trace hash."""
-    if first == second:
-        return None
-    return Violation(0.0, Invariant.REPEATABLE, f"seed {seed} gave {first[:16]} and then {second[:16]}")
-
-
-def came_to_an_end(report: Report | None, took_s: float, within_s: float) -> Violation | None:
-    """27: an upgrade without faults has ended, in at most `within_s`; None as report stands for one that has not."""
-    if report is not None and report.result in FINAL and took_s <= within_s:
-        return None
-    stands = "nowhere" if report is None else report.result.value
-    return Violation(took_s, Invariant.LIVENESS, f"after {took_s:.0f} s of {within_s:.0f} s it stands at {stands}")
-
-
-def accepted(report: Report | None, at_s: float) -> Violation | None:
-    """28: the good upgrade of a plant in which nothing is wrong any more went in."""
-    if report is not None and report.result in (Phase.DONE, Phase.NOTHING_TO_DO):
-        return None
-    why = "did not end" if report is None else f"ended {report.result.value}: {report.error}"
-    return Violation(at_s, Invariant.AVAILABILITY, f"the good upgrade afterwards {why}")

@@ -17,6 +17,8 @@ from ess_can.sim.wire import Wire
 UNDER_WAY_S = 0.100
 """What was under way when the proof ended is over after this time; only what a controller has already, and a jammed bus
 keeps back, nobody can recall."""
+PROVED_S = 1.0
+"""How long a proof takes at most whose every part is on the wire: a monitor that came only now has not seen it yet."""
 _REACTION_S = {NodeType.BMU: 0.0, NodeType.COMM_GATEWAY: 0.05}
 """How long work may still begin once high voltage is on: a BMU measures it, a comm gateway hears of it."""
 
@@ -35,6 +37,7 @@ class PermissionMonitor:
         gateways: frozenset[str],
     ) -> None:
         self._wire = wire
+        self._began_at = wire.loop.time()
         self._evidence = evidence
         self._truth = truth
         self._ledger = ledger
@@ -51,6 +54,8 @@ class PermissionMonitor:
         lost_at = evidence.lost_at
         if lost_at is None or at - lost_at <= UNDER_WAY_S:
             return
+        if lost_at < 0 and at - self._began_at <= PROVED_S:
+            return  # whoever is at work already has proved it before we came
         if self._wire.offered_at <= lost_at + UNDER_WAY_S:
             self._ledger.note(at, f"the bus kept a frame to {node} back for {at - self._wire.offered_at:.3f} s")
             return
@@ -84,6 +89,8 @@ class PermissionMonitor:
             self._ledger.broken(at, Invariant.NODE_GATE, text)
         pcs = self._evidence.pcs
         said_until = pcs.valid_until() if pcs.good_at is not None else self._evidence.pcs_bad_at
+        if said_until < 0 and at - self._began_at <= PROVED_S:
+            return
         if at > said_until + reaction_s:
             text = f"{memory.name}: {deed} while the PCS is not heard to be open and locked"
             self._ledger.broken(at, Invariant.NODE_GATE, text)

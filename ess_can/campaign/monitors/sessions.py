@@ -15,8 +15,8 @@ from ess_can.sim.flash import FlashOperation
 from ess_can.sim.flash_cells import FlashAction
 from ess_can.sim.node import SimulatedNode
 from ess_can.uds.exchange import MAX_BLOCK_DATA
-from ess_can.uds.rules import RESPONSE_FLAG, Sid
-from ess_can.uds.target import Rid
+from ess_can.uds.rules import NEGATIVE_RESPONSE, RESPONSE_FLAG, Sid
+from ess_can.uds.target import Nrc, Rid
 
 S3_S = 5.0
 NOTICED_S = 0.5
@@ -26,6 +26,8 @@ _LONGEST_REQUEST = MAX_BLOCK_DATA + 2
 _FRAMES_PER_BYTE = 1 / 4
 """A frame of ISO-TP carries six or seven bytes; some are sent twice."""
 _FRAMES_MORE = 400
+_BUSY_TIMES = 20
+"""How often an announcement is repeated that a node which is still at work asks to repeat."""
 _LAST_COUNTER = 255
 
 
@@ -40,6 +42,7 @@ class _Work:
 
     frames: int = 0
     announced: int = 0
+    busy: int = 0
     downloads: int = 0
     erased: Counter[int] = field(default_factory=Counter)
 
@@ -58,7 +61,9 @@ class SessionMonitor:
         ledger: Ledger,
         gateways: frozenset[str],
         attempts: int,
+        began_at: float,
     ) -> None:
+        self._began_at = began_at
         self.run_began_at = -inf
         self.reads: dict[NodeAddress, float] = {}
         self._nodes = nodes
@@ -87,6 +92,8 @@ class SessionMonitor:
             return
         before = self._counters.get(sender)
         self._counters[sender] = counter
+        if before is None and counter:  # it was at work before we came, and what it has read then nobody can say
+            self.reads = dict.fromkeys(self._nodes, at)
         if counter == 0 and before not in (0, _LAST_COUNTER):
             self._begin_run(at)
             self._judge_rivals(at, sender)
@@ -102,7 +109,8 @@ class SessionMonitor:
     def _on_request(self, request: Request) -> None:
         if request.sender not in self._gateways or not is_deed(request):
             return
-        if self.reads.get(request.node, -inf) <= self._before_run:
+        known = request.sender in self._counters or request.at - self._began_at > NOTICED_S
+        if known and self.reads.get(request.node, -inf) <= self._before_run:
             text = f"{request.head.hex()} to {request.node}, which was not read since the gateway started"
             self._ledger.broken(request.at, Invariant.READ_FIRST, text)
         self._judge_rivals(request.at, request.sender)
@@ -133,6 +141,8 @@ class SessionMonitor:
 
     def _on_answer(self, answer: Answer) -> None:
         request = answer.request
+        if request is not None and answer.data == bytes((NEGATIVE_RESPONSE, request.service, Nrc.BUSY_REPEAT_REQUEST)):
+            self._asked_again(request)
         if request is None or answer.data[0] != request.service | RESPONSE_FLAG:
             return
         if request.service == Sid.READ_DATA_BY_IDENTIFIER:
@@ -145,6 +155,17 @@ class SessionMonitor:
                 self._ledger.broken(answer.at, Invariant.ONE_WRITER, text)
 
     # --- 24: bounded ----------------------------------------------------------------------------------
+
+    def _asked_again(self, request: Request) -> None:
+        """The node was busy and has done nothing: what is repeated then is counted apart."""
+        work = self._work[request.node]
+        if request.sender not in self._gateways or request.routine != Rid.ERASE_MEMORY:
+            return
+        work.announced -= 1
+        work.busy += 1
+        if work.busy > _BUSY_TIMES * self._times:
+            text = f"{request.node}: asked {work.busy} times to repeat an announcement, and it was"
+            self._ledger.broken(request.at, Invariant.BOUNDED, text)
 
     def _on_writing(self, node: NodeAddress, at: float, sender: str) -> None:
         if sender not in self._gateways:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from math import inf
 
 from ess_can.bus.port import BULK_IN_FLIGHT
 from ess_can.campaign.monitors.invariants import Invariant, Ledger
 from ess_can.campaign.monitors.wire_view import Request, WireView
 from ess_can.can.frame import CanFrame
+from ess_can.gateway.config import TimeLimits
 from ess_can.identity import NodeAddress
 from ess_can.signals.messages import BmsHvStatus, EmsPcsCommand, EmsUpgradeNotice, PcsStatus, UpgradePhase
 from ess_can.sim.controller import Controller
@@ -17,20 +18,41 @@ from ess_can.uds.rules import Sid
 
 LONGEST_WAIT_S = 90.0
 """Longer than the longest single wait of a gateway (a trial that ends by itself, 75 s)."""
+_ENDED_S = 5.0
+"""How long a wait may take to be given up once its deadline is over: what is asked meanwhile is answered, or not."""
+_LOOK_S = 0.5
 COMMANDING_S = 0.5
 _ROUNDING_S = 0.002
 _QUEUED = 128
 """Frames of a stream that may still leave a computer whose program does nothing any more."""
 
 
+def deadlines(times: TimeLimits) -> Mapping[UpgradePhase, float]:
+    """How long a gateway may do nothing that is seen on the wire, by the phase that it announced last, in seconds."""
+    return {
+        # The lock is ordered, and then the link is discharged and the proof waited for.
+        UpgradePhase.PREPARING: times.contactor_opening_s + times.discharge_s + times.prove_off_s + _ENDED_S,
+        # A permit that is lost; beside it what is asked of a node is repeated before its session ends.
+        UpgradePhase.PROGRAMMING: times.permit_regain_s + _ENDED_S,
+        # A node that goes back by itself.
+        UpgradePhase.ACTIVATING: times.revert_s + _ENDED_S,
+        UpgradePhase.RECONNECTING: times.listen_s + times.reconnect_s + times.contactor_opening_s + _ENDED_S,
+    }
+
+
 class TimesMonitor:
     """Looks after every step of the physics, and at every frame of a transfer."""
 
-    def __init__(self, plant: Plant, view: WireView, ledger: Ledger, gateways: frozenset[str]) -> None:
+    def __init__(
+        self, plant: Plant, view: WireView, ledger: Ledger, gateways: frozenset[str], times: TimeLimits
+    ) -> None:
         self._plant = plant
+        self._deadlines = deadlines(times)
         self._ledger = ledger
         self._gateways = gateways
-        self._progress_at = 0.0
+        self._progress_at = plant.wire.loop.time()
+        self._works: Callable[[], bool] | None = None
+        self._looked_at = -inf
         self._commanded_at = -inf
         self._order: object = None
         self._phase: UpgradePhase | None = None
@@ -86,7 +108,8 @@ class TimesMonitor:
             cycle_s = self._cycle_s.get(can_id)
             if cycle_s is None:
                 continue
-            waited_s = at - self._waits_since.setdefault(can_id, at)
+            # What waited before it, and was lost in bus-off, is not what waits now.
+            waited_s = at - max(self._waits_since.setdefault(can_id, at), transmission.offered_at)
             if waited_s > cycle_s:
                 text = f"{controller.name}: {can_id:#x} has waited for {waited_s:.3f} s while a transfer goes on"
                 self._ledger.broken(at, Invariant.SAFETY_FRAMES, text)
@@ -118,9 +141,24 @@ class TimesMonitor:
             self._phase = notice.phase
             self._progress_at = at
 
+    def gateway_started(self, works: Callable[[], bool] | None) -> None:
+        """A gateway's process begins; `works` says whether it lives, and is let do anything; None if nobody knows."""
+        self._works = works
+        self._phase = None
+        self._progress_at = self._plant.wire.loop.time()
+
     def _on_step(self, now: float) -> None:
-        if now - self._progress_at > LONGEST_WAIT_S:
-            if now - self._commanded_at <= COMMANDING_S:
-                text = f"a gateway holds the plant and has done nothing for {LONGEST_WAIT_S:g} s"
-                self._ledger.broken(now, Invariant.DEADLINES, text)
+        if now - self._looked_at < _LOOK_S:
+            return
+        self._looked_at = now
+        commands = now - self._commanded_at <= COMMANDING_S
+        works = self._works is not None and self._works()
+        if not (commands or works):
+            self._progress_at = now
+        limit_s = LONGEST_WAIT_S if self._phase is None else self._deadlines.get(self._phase, LONGEST_WAIT_S)
+        if now - self._progress_at > limit_s:
+            phase = "" if self._phase is None else f" in {self._phase.name}"
+            does = "holds the plant" if commands else "runs"
+            text = f"a gateway {does} and has done nothing for {limit_s:g} s{phase}"
+            self._ledger.broken(now, Invariant.DEADLINES, text)
             self._progress_at = now

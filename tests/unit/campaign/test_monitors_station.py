@@ -7,8 +7,11 @@ import pytest
 from ess_can.bus.clock import Cycle, pause
 from ess_can.bus.station import StationLink
 from ess_can.campaign.monitors import Invariant, Monitors
+from ess_can.campaign.monitors.times import LONGEST_WAIT_S, deadlines
 from ess_can.can.frame import CanFrame, arbitration_field
-from ess_can.signals.messages import BmsHvStatus, EmsPcsCommand, PcsCommandCode
+from ess_can.gateway.config import TimeLimits
+from ess_can.journal.journal import Journal
+from ess_can.signals.messages import BmsHvStatus, EmsPcsCommand, PcsCommandCode, UpgradePhase
 from ess_can.sim.controller import Controller
 from tests.scenario.support import BMU1
 from tests.unit.campaign.monitor_rig import READ, Client, Rig, seen
@@ -125,6 +128,30 @@ def test_23_a_gateway_that_holds_the_plant_and_does_nothing(held_s: float, broke
     assert seen(script) == broken
 
 
+@pytest.mark.parametrize("phase", [phase for phase in UpgradePhase if phase is not UpgradePhase.NONE])
+@pytest.mark.parametrize("over", [False, True])
+def test_23_each_phase_has_a_deadline(phase: UpgradePhase, over: bool) -> None:
+    limit_s = deadlines(TimeLimits())[phase]
+
+    async def script(rig: Rig) -> None:
+        await rig.isolate()
+        rig.notice(phase)
+        await pause(limit_s + (2.0 if over else -2.0))
+
+    assert seen(script) == ({I.DEADLINES} if over else set())
+
+
+@pytest.mark.parametrize(("works", "broken"), [(True, {I.DEADLINES}), (False, set())])
+def test_23_a_gateway_that_lives_and_neither_commands_nor_ends(works: bool, broken: set[Invariant]) -> None:
+    async def script(rig: Rig) -> None:
+        rig.monitors.attach_journal(Journal.in_memory(), works=lambda: works)
+        await pause(LONGEST_WAIT_S - 2.0)
+        assert rig.broken == set()
+        await pause(4.0)
+
+    assert seen(script) == broken
+
+
 def test_23_a_gateway_that_is_gone_waits_for_nothing() -> None:
     async def script(rig: Rig) -> None:
         await rig.isolate()
@@ -148,6 +175,22 @@ def test_24_announced_again_and_again(times: int, broken: set[Invariant]) -> Non
     assert seen(script) == broken
 
 
+@pytest.mark.parametrize(("times", "broken"), [(160, set()), (161, {I.BOUNDED})])
+def test_24_announced_again_to_a_node_that_is_busy(times: int, broken: set[Invariant]) -> None:
+    async def script(rig: Rig) -> None:
+        await rig.isolate()
+        answers = rig.plant.codec.diagnostic_ids(BMU1)[1]
+        rig.node.controller.detach()
+        busy = rig.plant.wire.controller("a node at work")
+        for _ in range(times):
+            rig.raw("043101ff00")
+            await pause(0.001)
+            busy.send(CanFrame(answers, bytes.fromhex("037f3121").ljust(8, b"\xcc")))
+            await pause(0.001)
+
+    assert seen(script) & {I.BOUNDED} == broken
+
+
 @pytest.mark.parametrize(("times", "broken"), [(8, set()), (9, {I.BOUNDED})])
 def test_24_a_sector_is_erased_again_and_again(times: int, broken: set[Invariant]) -> None:
     async def script(rig: Rig) -> None:
@@ -164,7 +207,7 @@ def test_24_a_sector_is_erased_again_and_again(times: int, broken: set[Invariant
 
 def test_24_as_often_as_the_gateway_may_try() -> None:
     async def script(rig: Rig) -> None:
-        once = Monitors(rig.plant, attempts=1)
+        once = Monitors(rig.plant, times=TimeLimits(program_attempts=1))
         await rig.isolate()
         for _ in range(3):
             rig.raw("043101ff00")

@@ -48,6 +48,7 @@ def test_sites_differ_in_everything_that_they_may_differ_in() -> None:
     assert len({site.release for site in SITES}) == 3
     assert len({str(site.bus) for site in SITES}) == 4
     assert {site.bank for site in SITES} == {0, 1}
+    assert 150 < sum(site.plant.pcs_keeps_lock for site in SITES) < 250
 
 
 def test_every_image_fits_its_slot() -> None:
@@ -67,6 +68,7 @@ def test_what_a_site_is_can_be_told() -> None:
         "1 node at once",
         "2 racks",
         "from bank 1",
+        "a PCS that remembers its lock",
     ):
         assert word in told
 

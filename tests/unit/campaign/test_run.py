@@ -108,6 +108,7 @@ def test_a_plant_that_takes_no_good_upgrade_afterwards_is_a_finding() -> None:
     result = run_mixture(plain(), faults=[NeverHealed()])
     assert not result.good
     assert "CONTACTOR_WELDED" in result.wrong or "welded" in result.wrong.lower()
+    assert "(invariant 28:" in result.unhealed or "(invariant 27:" in result.stuck
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,7 @@ def test_a_simulation_that_breaks_is_a_finding_and_ends_no_campaign() -> None:
 def test_an_attempt_without_end_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "LONGEST_S", 2.0)
     result = run_mixture(plain())
-    assert result.stuck == "no end after 2 s"
+    assert "after 2 s of 2 s it stands at nowhere (invariant 27:" in result.stuck
     assert not result.good
 
 
