@@ -34,7 +34,7 @@ from ess_can.gateway.streamed_image import StreamedImage
 from ess_can.gateway.transfer_meter import TransferMeter
 from ess_can.identity import Version
 from ess_can.journal.entries import Deed
-from ess_can.signals.messages import ImageState, NodeInfo
+from ess_can.signals.messages import BOOT_COUNTER_MODULUS, ImageState, NodeInfo
 from ess_can.uds.exchange import MAX_BLOCK_DATA
 from ess_can.uds.target import Nrc, ResumeState
 
@@ -84,7 +84,7 @@ class NodeUpgrade:
         sample = self._master.view.nodes.get(self.address)
         if sample is None or now() - sample.at > FRESH_S or sample.value.image_state is not ImageState.CONFIRMED:
             return True
-        return not self._gave_up_trial and not _same(sample.value.version, self.record.to_version)
+        return (sample.value.boot_counter - self._boots_before_trial) % BOOT_COUNTER_MODULUS == 0
 
     def _step(self, step: NodeStep, detail: str = "") -> None:
         self._log.tell(NodeStepEntered(now(), self.address, step, detail))
