@@ -780,10 +780,6 @@ def _hv() -> Iterator[Row]:
             _HIGH_VOLTAGE,
             "test_an_emergency_in_mid_transfer_ends_the_upgrade_within_200_ms",
             "test_an_emergency_in_any_phase_is_never_reconnected",
-        )
-        + _in(
-            "scenario/test_plant_faults.py",
-            "test_an_emergency_at_any_moment_ends_it_within_200_ms_and_is_never_reconnected",
         ),
     )
     yield Row(
