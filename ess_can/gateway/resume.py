@@ -135,7 +135,7 @@ async def plan_to_give_up(
         elif image is not None and image.facts.version == state.version:
             up_to_date.append(NodePlan(address, identity, image))
     leftovers = [Leftover(address, address in trials) for address in master.config.expected]
-    keep = earlier.activated or trials
+    keep = earlier.activated or trials or master.armed.nodes
     return Plan(up_to_date=tuple(up_to_date), leftovers=tuple(leftovers) if keep else ())
 
 
@@ -155,7 +155,7 @@ def leftovers_of(earlier: Earlier, master: StationMaster, plan: Plan) -> Plan:
     """`plan`, after whatever another release's upgrade may have activated anywhere was taken back."""
     if not earlier.activated:
         return plan
-    trials = on_trial(master) | {leftover.address for leftover in plan.leftovers}
+    trials = on_trial(master) | {leftover.address for leftover in plan.leftovers if leftover.on_trial}
     leftovers = tuple(Leftover(address, on_trial=address in trials) for address in master.config.expected)
     return Plan(plan.nodes, plan.up_to_date, leftovers)
 

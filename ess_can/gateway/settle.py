@@ -27,6 +27,7 @@ from ess_can.errors import (
     RolledBack,
 )
 from ess_can.gateway.config import Afterwards
+from ess_can.gateway.node_revert import ask_to_revert
 from ess_can.gateway.node_upgrade import NodeUpgrade
 from ess_can.gateway.phases import Phase
 from ess_can.gateway.plan import ask_state
@@ -34,6 +35,7 @@ from ess_can.gateway.plant_view import Connection
 from ess_can.gateway.policy import reconnect_refusal
 from ess_can.gateway.record import UpgradeLog
 from ess_can.gateway.station_master import StationMaster
+from ess_can.identity import NodeAddress
 from ess_can.journal.entries import Deed
 from ess_can.signals.messages import ImageState, UpgradePhase
 
@@ -117,10 +119,11 @@ class Settlement:
         async with self._master.watch:
             self._master.orders.announce(UpgradePhase.RECONNECTING)
             await together(node.end_session() for node in self._nodes)
+            await together(self._disarm(address) for address in self._master.armed.nodes)
             asked_at = now()
 
             def refusal() -> EssCanError | None:
-                return reconnect_refusal(view, self._config, now(), asked_at)
+                return reconnect_refusal(view, self._config, now(), asked_at, self._master.armed.nodes)
 
             # Each node's word is due with its next Node_Info, but here at once if it can be asked.
             asking = asyncio.ensure_future(together(ask_state(self._master, node) for node in self._config.expected))
@@ -140,6 +143,10 @@ class Settlement:
                     await isolation.reconnect()
         async with self._log.doing(Deed.HAND_BACK, text=Connection.CONNECTED.value if close else Connection.OPEN.value):
             await isolation.hand_back(connected=close)  # another master may speak as soon as this is done
+
+    async def _disarm(self, address: NodeAddress) -> None:
+        """Have a node give up an activation that may not have booted; without its answer nothing is reconnected."""
+        await ask_to_revert(self._master, address, self._log, restart=False)
 
     async def _hold_open(self, reason: EssCanError, cause: EssCanError | None) -> EssCanError:
         """Leave the plant open and locked: the PCS keeps its lock without our heartbeat."""
