@@ -140,7 +140,7 @@ class Settlement:
                 raise HeldOpen("nobody could tell how the plant was found", why=f"high voltage was {found.value}")
             if close:
                 async with self._log.doing(Deed.UNLOCK), self._log.doing(Deed.CLOSE):
-                    await isolation.reconnect()
+                    await isolation.reconnect(refusal)
         async with self._log.doing(Deed.HAND_BACK, text=Connection.CONNECTED.value if close else Connection.OPEN.value):
             await isolation.hand_back(connected=close)  # another master may speak as soon as this is done
 

@@ -71,7 +71,7 @@ class StationMaster:
         self._stop_listening = self.view.attach(self.link)
         self.armed = ArmedTrials()
         self.watch = PlantWatch(self.link)
-        self.orders = Orders(self.link, entropy.getrandbits(16), self.watch.trip)
+        self.orders = Orders(self.link, entropy.getrandbits(16), self.watch.trip, slept_s=slept_s)
         self.interlock = Interlock(self.link, config.racks, config.hv, entropy, slept_s=slept_s)
         if guard is not None:
             guard.may_go_on = self.interlock.may_go_on

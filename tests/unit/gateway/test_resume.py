@@ -167,11 +167,23 @@ class TestFound:
             ([(Deed.LOCK, True)], "connected", OPEN, Connection.OPEN),
             ([(Deed.LOCK, True)], "open", RUNS, Connection.CONNECTED),
             ([(Deed.LOCK, True)], "connected", UNHEARD, Connection.UNKNOWN),
-            # It was on its way: as it was before, locked or not.
-            ([(Deed.LOCK, None)], "connected", OPEN, Connection.CONNECTED),
-            ([(Deed.LOCK, False)], "connected", OPEN, Connection.CONNECTED),
-            ([(Deed.UNLOCK, True)], "connected", OPEN, Connection.CONNECTED),
-            ([(Deed.RAMP_DOWN, True)], "partly connected", RUNS, Connection.PARTLY),
+            # It was on its way to the lock, or from it: nothing tells what we opened from what a person opened since.
+            ([(Deed.LOCK, None)], "connected", OPEN, Connection.OPEN),
+            ([(Deed.LOCK, False)], "connected", OPEN, Connection.OPEN),
+            ([(Deed.OPEN_CONTACTORS, True), (Deed.LOCK, None)], "connected", OPEN, Connection.OPEN),
+            ([(Deed.LOCK, True), (Deed.UNLOCK, None)], "connected", OPEN, Connection.OPEN),
+            ([(Deed.LOCK, True), (Deed.UNLOCK, True), (Deed.CLOSE, None)], "connected", OPEN, Connection.OPEN),
+            ([(Deed.LOCK, True), (Deed.HAND_BACK, None)], "connected", OPEN, Connection.OPEN),
+            ([(Deed.LOCK, True), (Deed.UNLOCK, None)], "connected", LOCKED, Connection.CONNECTED),
+            # Zero power opens nothing.
+            ([(Deed.RAMP_DOWN, True)], "connected", OPEN, Connection.OPEN),
+            ([(Deed.RAMP_DOWN, True)], "connected", RUNS, Connection.CONNECTED),
+            # In another attempt our lock still stands.
+            ([(Deed.LOCK, True), (Deed.RAMP_DOWN, None)], "connected", LOCKED, Connection.CONNECTED),
+            ([(Deed.LOCK, True), (Deed.UNLOCK, True), (Deed.HOLD_OPEN, None)], "open", LOCKED, Connection.OPEN),
+            # The lock is somebody else's.
+            ([(Deed.RAMP_DOWN, True)], "connected", LOCKED, Connection.UNKNOWN),
+            ([(Deed.LOCK, True), (Deed.UNLOCK, True)], "connected", LOCKED, Connection.UNKNOWN),
             # Nobody wrote how it was found.
             ([(Deed.LOCK, True)], "", LOCKED, Connection.OPEN),
         ],
