@@ -22,7 +22,7 @@ from ess_can.errors import (
 )
 from ess_can.gateway.config import GatewayConfig
 from ess_can.gateway.hv_gate import pcs_sign_of_on, rack_sign_of_on
-from ess_can.gateway.orders import Orders
+from ess_can.gateway.orders import Orders, Refusal
 from ess_can.gateway.plant_view import PlantView
 from ess_can.signals.messages import (
     BmsHvStatus,
@@ -49,9 +49,9 @@ class Isolation:
         self._config = config
         self._ordered_at = -inf
 
-    def _order(self, command: PcsCommandCode) -> None:
+    def _order(self, command: PcsCommandCode, refusal: Refusal | None = None) -> None:
         self._ordered_at = now()
-        self._orders.give(command)
+        self._orders.give(command, refusal)
 
     def _is_answer(self, heard_at: float) -> bool:
         return heard_at > self._ordered_at and now() - heard_at <= self._config.hv.evidence_age_s
@@ -223,11 +223,26 @@ class Isolation:
         pcs = self._pcs()
         return pcs is not None and pcs.state in (PcsState.FAULT, PcsState.EMERGENCY_STOP)
 
-    async def reconnect(self) -> None:
-        """Unlock, close, and see every contactor closed.  Raises ReconnectFailed or PrechargeFailed."""
-        await self._unlock()
-        self._order(PcsCommandCode.CLOSE)
-        if not await until(self.is_connected, self._config.times.reconnect_s):
+    async def reconnect(self, refusal: Refusal) -> None:
+        """Unlock, close, and see every contactor closed, for as long as there is no `refusal`.
+
+        Raises ReconnectFailed or PrechargeFailed.  Then no order to close stands any more.
+        """
+        try:
+            await self._unlock(refusal)
+            await self._close(refusal)
+        except BaseException:
+            self._order(PcsCommandCode.ZERO_POWER)
+            raise
+
+    async def _close(self, refusal: Refusal) -> None:
+        self._order(PcsCommandCode.CLOSE, refusal)
+
+        def over() -> bool:
+            return self._orders.withdrawn is not None or self.is_connected()
+
+        await until(over, self._config.times.reconnect_s)
+        if self._orders.withdrawn is not None or not self.is_connected():
             why = self._describe()
             for rack in self._config.racks:
                 alarms, state = self._view.rack(rack).alarms, self._view.rack(rack).state
@@ -235,11 +250,24 @@ class Isolation:
                     raise PrechargeFailed(f"rack {rack} could not precharge the link", why=why)
                 if state is not None and state.value.state is RackState.FAULT:
                     raise ReconnectFailed(f"rack {rack} is in fault", why=why)
+            self._require_not_withdrawn()
             raise ReconnectFailed(f"contactors did not close within {self._config.times.reconnect_s:g} s", why=why)
 
-    async def _unlock(self) -> None:
-        self._order(PcsCommandCode.UNLOCK)
-        if not await until(lambda: (pcs := self._pcs()) is not None and not pcs.lock_acknowledged, _UNLOCK_S):
+    def _require_not_withdrawn(self) -> None:
+        reason = self._orders.withdrawn
+        if reason is not None:
+            raise ReconnectFailed("what was to close the plant was not ordered any more", why=str(reason))
+
+    async def _unlock(self, refusal: Refusal | None = None) -> None:
+        self._order(PcsCommandCode.UNLOCK, refusal)
+
+        def unlocked() -> bool:
+            pcs = self._pcs()
+            return pcs is not None and not pcs.lock_acknowledged
+
+        answered = await until(lambda: self._orders.withdrawn is not None or unlocked(), _UNLOCK_S)
+        self._require_not_withdrawn()
+        if not answered:
             raise ReconnectFailed("the PCS does not release its lock", why="LockAcknowledged stays set after UNLOCK")
 
     async def hand_back(self, *, connected: bool) -> None:

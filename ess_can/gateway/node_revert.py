@@ -15,7 +15,10 @@ _ASK_AGAIN_S = 0.5
 
 
 async def ask_to_revert(master: StationMaster, address: NodeAddress, log: UpgradeLog, *, restart: bool = True) -> bool:
-    """Ask a node to give up its trial, and to restart; whether it gave it up.  It may be restarting meanwhile."""
+    """Ask a node to give up its trial, armed or running, and to restart; whether it gave it up.
+
+    It may be restarting meanwhile.
+    """
     deadline = now() + master.config.times.node_boot_s
     async with log.doing(Deed.REVERT, address) as deed:
         while True:
@@ -25,6 +28,7 @@ async def ask_to_revert(master: StationMaster, address: NodeAddress, log: Upgrad
                 await client.authenticate(master.access)
                 await client.revert()
                 deed.done()
+                master.armed.ended(address)
                 if restart:
                     await client.reset()
                 return True
@@ -32,7 +36,8 @@ async def ask_to_revert(master: StationMaster, address: NodeAddress, log: Upgrad
                 if now() >= deadline or isinstance(error, BusError | AccessDenied):
                     if deed.ok is None:
                         deed.failed(f"{error.name}: {error}")
-                    log.note(f"{address}: could not be asked to revert ({error}); it does so by itself")
+                    by_itself = "; it does so by itself" if restart else ""
+                    log.note(f"{address}: could not be asked to revert ({error}){by_itself}")
                     return bool(deed.ok)
             finally:
                 await master.hang_up(address)
@@ -59,3 +64,6 @@ async def take_back(master: StationMaster, leftover: Leftover, log: UpgradeLog) 
     state = (await identify(master, address)).boot_state
     if not shows or state.standing != ImageState.CONFIRMED:
         raise TrialBootFailed(f"{address} does not go back to its confirmed image", why=f"it runs {state.version}")
+    if state.armed:
+        raise TrialBootFailed(f"{address} still boots another image at its next restart", why="it says so itself")
+    master.armed.ended(address)

@@ -62,7 +62,6 @@ class NodeUpgrade:
         self._log = log
         self._heard_before_restart: NodeInfo | None = None
         self._boots_before_trial = plan.identity.boot_state.boot_counter
-        self._gave_up_trial = False
         self._verified = False
         self._longest_block = MAX_BLOCK_DATA
         self._acted_at = inf
@@ -225,6 +224,7 @@ class NodeUpgrade:
         self._step(NodeStep.TRIAL_BOOT)
         async with self._log.doing(Deed.ACTIVATE, self.address, f"{self.record.to_version}"):
             self.activated = True  # even if the answer is lost: it has to be reverted then
+            self._master.armed.suspect(self.address)
             await self._master.client(self.address).activate_on_trial()
 
     async def restart(self) -> None:
@@ -276,12 +276,10 @@ class NodeUpgrade:
                 f"{self.address} contradicts itself", why=f"identifiers say {identity.boot_state.version}"
             )
         self._trial_boots = identity.boot_state.boot_counter
-        if (
-            reverted
-            and self.activated
-            and not self._gave_up_trial
-            and identity.boot_state.boot_counter == self._boots_before_trial
-        ):
+        restarted = identity.boot_state.boot_counter != self._boots_before_trial
+        if state is ImageState.CONFIRMED and (restarted or not reverted) and not identity.boot_state.armed:
+            self._master.armed.ended(self.address)
+        if reverted and self.activated and self.address in self._master.armed.nodes:
             raise TrialBootFailed(
                 f"{self.address} may still boot the new image at its next restart",
                 why="it was activated, did not restart since, and could not be asked to revert",
@@ -311,14 +309,18 @@ class NodeUpgrade:
 
     def _is_confirmed(self, identity: NodeIdentity) -> bool:
         state = identity.boot_state
-        return state.version == self.record.to_version and state.standing == ImageState.CONFIRMED
+        confirmed = state.version == self.record.to_version and state.standing == ImageState.CONFIRMED
+        return confirmed and not state.armed
 
     async def is_confirmed(self) -> bool | None:
         """Whether the node says that it is confirmed on the new image; None if it cannot be asked."""
         deadline = now() + self._master.config.times.node_boot_s
         while True:
             try:
-                return self._is_confirmed(await self._identify_again())
+                confirmed = self._is_confirmed(await self._identify_again())
+                if confirmed:
+                    self._master.armed.ended(self.address)
+                return confirmed
             except EssCanError as error:
                 if now() >= deadline or isinstance(error, BusError):
                     return None
@@ -328,7 +330,7 @@ class NodeUpgrade:
 
     async def revert(self) -> None:
         """Ask the node to go back to its old image.  If it cannot be asked it does so by itself; the caller looks."""
-        self._gave_up_trial |= await ask_to_revert(self._master, self.address, self._log)
+        await ask_to_revert(self._master, self.address, self._log)
 
 
 def _same(heard: Version, version: Version) -> bool:

@@ -139,7 +139,8 @@ async def make_plan(
 ) -> Plan:
     """Identify every target and decide what it gets.
 
-    Of an upgrade that is resumed, nodes on trial become leftovers; else there must be none (NodeUnhealthy).
+    Of an upgrade that is resumed, nodes on trial become leftovers; else there must be none (NodeUnhealthy).  A node
+    that needs nothing but would boot another image is one in any case.
 
     Raises the file's and the nodes' mismatches: WrongNodeType, WrongHardware, VersionDowngrade, SecurityDowngrade,
     DependencyUnmet, WrongTarget, DbcMismatch, and what the diagnostic exchange raises.
@@ -148,6 +149,7 @@ async def make_plan(
     to_do: list[NodePlan] = []
     up_to_date: list[NodePlan] = []
     trials = set() if start is Start.FRESH else on_trial(master)
+    armed: list[Leftover] = []
     for entry in upgrade.manifest.images:
         targets = targets_of_type(master.config, entry.node_type)
         if not targets:
@@ -170,8 +172,14 @@ async def make_plan(
                 image = next(i for i in upgrade.images if i.sha256 == entry.sha256)
             verdict = check_compatibility(image.facts, facts_of(identity))
             node = NodePlan(address, identity, image)
-            (up_to_date if verdict is Compatibility.SAME_VERSION else to_do).append(node)
-    return Plan(tuple(to_do), tuple(up_to_date), tuple(Leftover(address, on_trial=True) for address in sorted(trials)))
+            if verdict is not Compatibility.SAME_VERSION:
+                to_do.append(node)
+                continue
+            up_to_date.append(node)
+            if identity.boot_state.armed:
+                armed.append(Leftover(address, on_trial=False))
+    leftovers = (*(Leftover(address, on_trial=True) for address in sorted(trials)), *armed)
+    return Plan(tuple(to_do), tuple(up_to_date), leftovers)
 
 
 def on_trial(master: StationMaster) -> set[NodeAddress]:
@@ -191,6 +199,7 @@ async def identify(master: StationMaster, address: NodeAddress) -> NodeIdentity:
     except (IsoTpError, UdsError) as error:
         error.why = _why(master, error.why)  # a node whose flow control was lost with the bus is busy for a while
         raise
+    master.armed.told(address, identity.boot_state)
     heard = master.view.nodes.get(address)
     hardware_id = None if heard is None else heard.value.hardware_id
     serial = master.config.serial_of(address)
@@ -206,6 +215,7 @@ async def ask_state(master: StationMaster, address: NodeAddress) -> None:
         state = await master.client(address).boot_state()
     except EssCanError:
         return
+    master.armed.told(address, state)
     master.view.node_told(address, state, now())
 
 

@@ -28,6 +28,7 @@ from ess_can.errors import (
     PcsFault,
     PlantLocked,
     SocOutOfBand,
+    TrialBootFailed,
 )
 from ess_can.gateway.config import Afterwards, GatewayConfig, PolicyLimits
 from ess_can.gateway.foreign import ForeignFrame, id_conflict
@@ -298,11 +299,18 @@ def targets_of_type(config: GatewayConfig, node_type: NodeType) -> tuple[NodeAdd
     return tuple(sorted(address for address in config.expected if address.node_type is node_type))
 
 
-def reconnect_refusal(view: PlantView, config: GatewayConfig, now: float, since: float = -inf) -> EssCanError | None:
+def reconnect_refusal(
+    view: PlantView,
+    config: GatewayConfig,
+    now: float,
+    since: float = -inf,
+    armed: Collection[NodeAddress] = (),
+) -> EssCanError | None:
     """Why high voltage must not be closed now, by what every node said at `since` or later; None if it may.
 
-    Never with an unconfirmed image, an incomplete set or stale status, never with racks on different versions, and
-    never on an emergency, a fault, a welded contactor or an active alarm.
+    Never with an unconfirmed image, an incomplete set or stale status, never with racks on different versions, never
+    while nodes may hold an `armed` trial, which their next restart would boot, and never on an emergency, a fault, a
+    welded contactor or an active alarm.
     """
     for address in config.expected:
         sample = view.nodes.get(address)
@@ -310,6 +318,11 @@ def reconnect_refusal(view: PlantView, config: GatewayConfig, now: float, since:
             return NodeMissing(f"{address} is not heard", why="its state is unknown", remedy=_MISSING_REMEDY)
         if sample.value.image_state is not ImageState.CONFIRMED:
             return NodeUnhealthy(f"{address} runs an unconfirmed image", why=sample.value.image_state.name)
+    if armed:
+        return TrialBootFailed(
+            f"{', '.join(map(str, armed))}: may still boot another image at the next restart",
+            why="it may have been activated, and nothing has proved since that this was given up",
+        )
     for rack in config.racks:
         refusal = next(_rack_safety(rack, view.rack(rack), now), None)
         if refusal is not None:

@@ -28,8 +28,9 @@ _HIGH_VOLTAGE = (
     *(Deed.RAMP_DOWN, Deed.OPEN_CONTACTORS, Deed.LOCK, Deed.UNLOCK, Deed.CLOSE),
     *(Deed.HAND_BACK, Deed.HOLD_OPEN),
 )
-_AT_REST = (Deed.LOCK, Deed.HAND_BACK, Deed.HOLD_OPEN)
-"""Once one of these was carried out the plant stays as it is until somebody orders something else."""
+
+_LOCKS = (Deed.LOCK, Deed.HOLD_OPEN)
+_UNLOCKS = (Deed.UNLOCK, Deed.HAND_BACK)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +38,14 @@ class Earlier:
     """The upgrade that stands unfinished in the journal.
 
     `last_order` is the newest entry about high voltage: the result of the last order, or its intent if there is none.
-    `activated` says that an image may have been activated on some node; `inherited`, that it was by an upgrade which
-    this one superseded, and that it activated none itself since.
+    `locks` says that the PCS's lock, if it stands, is ours: it was ordered, and nothing that takes it away was carried
+    out since.  `activated` says that an image may have been activated on some node; `inherited`, that it was by an
+    upgrade which this one superseded, and that it activated none itself since.
     """
 
     record: UpgradeRecord
     last_order: Entry | None
+    locks: bool
     activated: bool
     inherited: bool
 
@@ -55,7 +58,10 @@ class Earlier:
         orders = [entry for deed in _HIGH_VOLTAGE if (entry := journal.last(deed)) is not None]
         last = max(orders, key=lambda entry: entry.answers or entry.seq, default=None)
         activation = journal.last(Deed.ACTIVATE)
-        return cls(record, last, activation is not None, activation is not None and activation.upgrade != record.id)
+        locked_at = max(_seq(journal.last(deed)) for deed in _LOCKS)
+        unlocked_at = max(_seq(journal.last(deed), carried_out=True) for deed in _UNLOCKS)
+        inherited = activation is not None and activation.upgrade != record.id
+        return cls(record, last, locked_at > unlocked_at, activation is not None, inherited)
 
     @property
     def holds_plant(self) -> bool:
@@ -79,17 +85,28 @@ class Earlier:
     def found(self, view: PlantView, config: GatewayConfig, at: float) -> Connection:
         """How the plant is to be taken as found.
 
-        As it was before the first attempt, if what we ordered still stands: the lock, or an order on its way to
-        somewhere else.  Else somebody commanded the plant since, and it is as that one left it.
+        As it was before the first attempt if our lock still stands: it proves that the plant is open because we opened
+        it, and that nobody took it over since.  Without it nothing tells our contactors from those that a person opened
+        an hour later: the plant is as it is now.  A lock that is not ours tells nothing of what is behind it: UNKNOWN.
         """
         is_now = view.connection(config.racks, at - FRESH_S)
-        last = self.last_order
-        if last is None or not self.holds_plant:
+        if not self.holds_plant:
             return is_now
-        rests = last.deed in _AT_REST and last.kind is Kind.RESULT and bool(last.ok)
-        locked = view.pcs is not None and view.pcs.value.lock_acknowledged
-        before = {connection.value: connection for connection in Connection}.get(self.record.found)
-        return is_now if before is None or (rests and not locked) else before
+        if view.pcs is None or not view.pcs.value.lock_acknowledged:
+            return is_now
+        return (self.before or is_now) if self.locks else Connection.UNKNOWN
+
+    @property
+    def before(self) -> Connection | None:
+        """How high voltage was connected before the first attempt; None if nobody wrote it down."""
+        return {connection.value: connection for connection in Connection}.get(self.record.found)
+
+
+def _seq(entry: Entry | None, *, carried_out: bool = False) -> int:
+    """Where in the journal a deed was intended, or, if it has to be known of, `carried_out`; 0 if it was not."""
+    if entry is None or (carried_out and not (entry.kind is Kind.RESULT and entry.ok)):
+        return 0
+    return entry.seq if carried_out else entry.answers or entry.seq
 
 
 async def let_trials_end(master: StationMaster, on_progress: OnProgress, start: Start) -> None:
@@ -135,7 +152,7 @@ async def plan_to_give_up(
         elif image is not None and image.facts.version == state.version:
             up_to_date.append(NodePlan(address, identity, image))
     leftovers = [Leftover(address, address in trials) for address in master.config.expected]
-    keep = earlier.activated or trials
+    keep = earlier.activated or trials or master.armed.nodes
     return Plan(up_to_date=tuple(up_to_date), leftovers=tuple(leftovers) if keep else ())
 
 
@@ -155,7 +172,7 @@ def leftovers_of(earlier: Earlier, master: StationMaster, plan: Plan) -> Plan:
     """`plan`, after whatever another release's upgrade may have activated anywhere was taken back."""
     if not earlier.activated:
         return plan
-    trials = on_trial(master) | {leftover.address for leftover in plan.leftovers}
+    trials = on_trial(master) | {leftover.address for leftover in plan.leftovers if leftover.on_trial}
     leftovers = tuple(Leftover(address, on_trial=address in trials) for address in master.config.expected)
     return Plan(plan.nodes, plan.up_to_date, leftovers)
 
@@ -173,6 +190,12 @@ def is_as_wanted(view: PlantView, config: GatewayConfig, found: Connection, at: 
     return view.connection(config.racks, at - FRESH_S) is found
 
 
+_UNEXPLAINED = (
+    ", because it is {found} now: it was {before} before, but no lock of this upgrade stands which would prove that "
+    "nobody else commanded the plant since (--reconnect or --hold-open says otherwise)"
+)
+
+
 def decision(earlier: Earlier, plan: Plan, config: GatewayConfig, found: Connection, upgrade: str) -> str:
     """What will be done, as a sentence.  `upgrade` is the release; empty if the upgrade is given up."""
     began = f"{earlier.record.began_at:%Y-%m-%d %H:%M} UTC"
@@ -184,7 +207,11 @@ def decision(earlier: Earlier, plan: Plan, config: GatewayConfig, found: Connect
         texts.append(f"to upgrade: {', '.join(str(node.address) for node in plan.nodes)}")
     if plan.up_to_date:
         texts.append(f"done already: {', '.join(str(node.address) for node in plan.up_to_date)}")
-    left = found.value if config.afterwards is Afterwards.AS_FOUND else config.afterwards.value
+    left = config.afterwards.value
+    if config.afterwards is Afterwards.AS_FOUND:
+        left = found.value if found in (Connection.CONNECTED, Connection.OPEN) else "open and locked"
     texts.append(f"high voltage is left {left}")
+    if earlier.holds_plant and config.afterwards is Afterwards.AS_FOUND and earlier.before not in (None, found):
+        texts[-1] += _UNEXPLAINED.format(found=found.value, before=earlier.record.found)
     does = f"goes on with {upgrade}" if upgrade else "gives up"
     return f"{does}, after the upgrade that began on {began}; {'; '.join(texts)}"

@@ -241,6 +241,8 @@ class _Attempt:
         require_allowed(master, self._start)
         master.watch.arm()  # from here on we speak: nobody else may speak as we do
         self._plan = await self._make_plan(master)
+        if self._earlier is not None and self._earlier.activated:
+            master.armed.suspect(*(node.address for node in self._plan.nodes))
         view, config = master.view, master.config
         self._found = view.connection(config.racks, now() - FRESH_S)
         if self._earlier is not None:
@@ -261,12 +263,15 @@ class _Attempt:
         return plan if earlier is None or earlier.left_nothing_to(upgrade) else leftovers_of(earlier, master, plan)
 
     async def _plan_to_give_up(self, master: StationMaster) -> Plan:
-        plan = await plan_to_give_up(self._unfinished(), master, self._upgrade, self._log.tell)
+        earlier = self._unfinished()
+        plan = await plan_to_give_up(earlier, master, self._upgrade, self._log.tell)
         if self._upgrade is None or not is_complete(plan, self._upgrade, master.config):
             return plan
         self._log.note("every node is confirmed already: there is nothing to give up")
         self._gives_up = False
-        return Plan(up_to_date=plan.up_to_date)
+        of_others = not earlier.left_nothing_to(self._upgrade)
+        left = [each for each in plan.leftovers if of_others or each.address in master.armed.nodes]
+        return Plan(up_to_date=plan.up_to_date, leftovers=tuple(left))
 
     def _unfinished(self) -> Earlier:
         if self._earlier is None:

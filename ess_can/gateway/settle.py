@@ -27,13 +27,15 @@ from ess_can.errors import (
     RolledBack,
 )
 from ess_can.gateway.config import Afterwards
+from ess_can.gateway.node_revert import ask_to_revert
 from ess_can.gateway.node_upgrade import NodeUpgrade
 from ess_can.gateway.phases import Phase
-from ess_can.gateway.plan import Leftover, ask_state
+from ess_can.gateway.plan import ask_state
 from ess_can.gateway.plant_view import Connection
 from ess_can.gateway.policy import reconnect_refusal
 from ess_can.gateway.record import UpgradeLog
 from ess_can.gateway.station_master import StationMaster
+from ess_can.identity import NodeAddress
 from ess_can.journal.entries import Deed
 from ess_can.signals.messages import ImageState, UpgradePhase
 
@@ -48,20 +50,15 @@ _BUS_GONE = (AdapterLost, BusOff, InterfaceDown)
 class Settlement:
     """The end of one upgrade.  `settle` is called once.
 
-    `leftovers` are nodes that an earlier attempt may have left activated, and that were not taken back: with them high
-    voltage is not reconnected.
     `proved_safe` says of a plant that is held open whether it was proved open and locked.
     """
 
-    def __init__(
-        self, master: StationMaster, nodes: Sequence[NodeUpgrade], log: UpgradeLog, leftovers: Sequence[Leftover] = ()
-    ) -> None:
+    def __init__(self, master: StationMaster, nodes: Sequence[NodeUpgrade], log: UpgradeLog) -> None:
         self.proved_safe = False
         self._master = master
         self._config = master.config
         self._times = master.config.times
         self._nodes = nodes
-        self._leftovers = leftovers
         self._log = log
 
     async def settle(self, cause: EssCanError | None, found: Connection) -> EssCanError | None:
@@ -76,8 +73,6 @@ class Settlement:
             forbidden = cause if isinstance(cause, _KEEP_OPEN) else self._master.watch.forbids_reconnect
             if forbidden is not None:
                 return await self._hold_open(forbidden, cause)
-            if self._leftovers and self._master.orders.running:
-                return await self._hold_open(self._not_taken_back(cause), cause)
             await self._put_back(found, error)
         except EssCanError as failure:
             return await self._hold_open(failure, cause)
@@ -113,10 +108,6 @@ class Settlement:
         await together(node.see_it_run(ImageState.CONFIRMED, revert_s, reverted=True) for node in self._nodes)
         return RolledBack("every node runs its old firmware again", why=str(cause))
 
-    def _not_taken_back(self, cause: EssCanError | None) -> HeldOpen:
-        names = ", ".join(str(leftover.address) for leftover in self._leftovers)
-        return HeldOpen("a node may still boot what an earlier attempt left", why=f"one of {names}; {cause}")
-
     async def _put_back(self, found: Connection, error: EssCanError | None) -> None:
         """Leave high voltage as it is to be left, if every rule allows it; then hand the plant back.
 
@@ -132,10 +123,11 @@ class Settlement:
         async with self._master.watch:
             self._master.orders.announce(UpgradePhase.RECONNECTING)
             await together(node.end_session() for node in self._nodes)
+            await together(self._disarm(address) for address in self._master.armed.nodes)
             asked_at = now()
 
             def refusal() -> EssCanError | None:
-                return reconnect_refusal(view, self._config, now(), asked_at)
+                return reconnect_refusal(view, self._config, now(), asked_at, self._master.armed.nodes)
 
             # Each node's word is due with its next Node_Info, but here at once if it can be asked.
             asking = asyncio.ensure_future(together(ask_state(self._master, node) for node in self._config.expected))
@@ -153,10 +145,14 @@ class Settlement:
             self._master.interlock.expect_return()
             if close:
                 async with self._log.doing(Deed.UNLOCK), self._log.doing(Deed.CLOSE):
-                    await isolation.reconnect()
+                    await isolation.reconnect(refusal)
         left = Connection.CONNECTED if close else Connection.OPEN
         async with self._master.watch.emergency, self._log.doing(Deed.HAND_BACK, text=left.value):
             await isolation.hand_back(connected=close)  # another master may speak as soon as this is done
+
+    async def _disarm(self, address: NodeAddress) -> None:
+        """Have a node give up an activation that may not have booted; without its answer nothing is reconnected."""
+        await ask_to_revert(self._master, address, self._log, restart=False)
 
     async def _hold_open(self, reason: EssCanError, cause: EssCanError | None) -> EssCanError:
         """Leave the plant open and locked: the PCS keeps its lock without our heartbeat."""

@@ -16,6 +16,7 @@ from ess_can.bus.port import Bus
 from ess_can.bus.station import StationLink
 from ess_can.can.frame import CanFrame, arbitration_field
 from ess_can.can.timing import BitTiming
+from ess_can.gateway.armed_trials import ArmedTrials
 from ess_can.gateway.config import GatewayConfig
 from ess_can.gateway.interlock import Interlock
 from ess_can.gateway.isolation import Isolation
@@ -68,8 +69,9 @@ class StationMaster:
         self.link = StationLink(bus, codec)
         self.view = PlantView()
         self._stop_listening = self.view.attach(self.link)
+        self.armed = ArmedTrials()
         self.watch = PlantWatch(self.link)
-        self.orders = Orders(self.link, entropy.getrandbits(16), self.watch.trip)
+        self.orders = Orders(self.link, entropy.getrandbits(16), self.watch.trip, slept_s=slept_s)
         self.interlock = Interlock(
             self.link, config.racks, config.hv, entropy, slept_s=slept_s, on_return=self.watch.on_emergency
         )

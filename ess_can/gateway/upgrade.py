@@ -73,11 +73,11 @@ class Upgrade:
         self._nodes: list[NodeUpgrade] = []
         self._contactors_opened_at: float | None = None
         self._trial_began_at = 0.0
-        self._leftovers = plan.leftovers
         self._take_up(plan)
 
     def _take_up(self, plan: Plan) -> None:
         self._plan = plan
+        self._master.armed.suspect(*(leftover.address for leftover in plan.leftovers))
         self._groups = [[NodeUpgrade(self._master, node, self._log) for node in group] for group in plan.groups()]
         self._nodes = [node for group in self._groups for node in group]
 
@@ -108,7 +108,7 @@ class Upgrade:
             cause = internal(bug)
         # What tripped the watch is graver than what it may have caused.
         report.cause = cause = self._master.watch.error or cause
-        settlement = Settlement(self._master, self._nodes, self._log, self._leftovers)
+        settlement = Settlement(self._master, self._nodes, self._log)
         report.error = await uninterrupted(settlement.settle(cause, found))
         if report.error is None and self._replan is None:
             report.error = given_up()
@@ -170,7 +170,7 @@ class Upgrade:
 
     async def _take_back_leftovers(self) -> None:
         """Bring nodes on trial back to their confirmed image; then say anew what is to be done."""
-        leftovers = self._leftovers
+        leftovers = self._plan.leftovers
         if not leftovers:
             return
         self._log.enter(Phase.ROLL_BACK, "what an earlier attempt left")
@@ -180,7 +180,6 @@ class Upgrade:
         silent_s = self._config.silent_up_to_s if restarting else 0.0
         self._master.orders.announce(UpgradePhase.ACTIVATING, *restarting, silent_up_to_s=silent_s)
         await together(take_back(self._master, leftover, self._log) for leftover in leftovers)
-        self._leftovers = ()
         # Whatever is measured from here on is measured by firmware that was confirmed.
         reverted_at = now()
         view, racks = self._master.view, self._config.racks

@@ -106,6 +106,12 @@ class ProgrammingMemory:
         return ImageState.CONFIRMED if self._confirmed_now else self.running.standing
 
     @property
+    def armed(self) -> bool:
+        """Whether the next boot runs the other bank's image, on trial."""
+        record = self._bootloader.record
+        return record.trial is not None and record.trial_bank != self.running.bank
+
+    @property
     def version(self) -> Version:
         """The running image's version, 0.0.0 in recovery."""
         return self.running.facts.version if self.running.facts else Version(0, 0, 0)
@@ -120,7 +126,7 @@ class ProgrammingMemory:
         self._queue.advance(now)
         if did == Did.BOOT_STATE:
             boots = self.running.record.boot_counter
-            return BootState(self.running.bank, self.standing, boots, self.version).pack()
+            return BootState(self.running.bank, self.standing, boots, self.version, self.armed).pack()
         if did == Did.RESUME_STATE:
             return self.resume_state().pack()
         if did == Did.SECURITY_COUNTER:

@@ -63,6 +63,7 @@ class Nrc(IntEnum):
 
 
 _BOOT_STATE = struct.Struct(">BBIBBHI")
+_ARMED = 0x80
 _RESUME_STATE = struct.Struct(">I32s")
 _FLASH_PROFILE = struct.Struct(">7I")
 _NOT_SAID = 0xFFFF_FFFF
@@ -72,20 +73,21 @@ _NOT_SAID = 0xFFFF_FFFF
 class BootState:
     """Which bank runs, how its image stands, how often the node booted, and the running version.
 
-    On the wire 14 bytes, big-endian: bank u8, standing u8 (0 confirmed, 1 trial, 2 recovery), boot counter u32,
-    version u8 u8 u16 u32.
+    `armed` says that the next boot runs the other bank's image, on trial.  On the wire 14 bytes, big-endian: bank u8,
+    standing u8 (0 confirmed, 1 trial, 2 recovery; plus 0x80 if armed), boot counter u32, version u8 u8 u16 u32.
     """
 
     bank: int
     standing: int
     boot_counter: int
     version: Version
+    armed: bool = False
 
     def pack(self) -> bytes:
         """Encode for `Did.BOOT_STATE`."""
-        v = self.version
+        v, standing = self.version, self.standing | (_ARMED if self.armed else 0)
         return _BOOT_STATE.pack(
-            self.bank, self.standing, self.boot_counter & 0xFFFF_FFFF, v.major, v.minor, v.revision, v.build
+            self.bank, standing, self.boot_counter & 0xFFFF_FFFF, v.major, v.minor, v.revision, v.build
         )
 
     @classmethod
@@ -94,7 +96,8 @@ class BootState:
         if len(data) != _BOOT_STATE.size:
             raise ValueError(f"boot state has {len(data)} bytes, not {_BOOT_STATE.size}")
         bank, standing, counter, major, minor, revision, build = _BOOT_STATE.unpack(data)
-        return cls(bank, standing, counter, Version(major, minor, revision, build))
+        version = Version(major, minor, revision, build)
+        return cls(bank, standing & ~_ARMED, counter, version, armed=bool(standing & _ARMED))
 
 
 @dataclass(frozen=True, slots=True)

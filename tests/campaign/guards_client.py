@@ -9,11 +9,9 @@ from typing import Final
 import ess_can.gateway.node_revert as node_revert
 import ess_can.uds.client as client
 from ess_can.bus.clock import pause
-from ess_can.campaign.monitors import Invariant
 from ess_can.campaign.station import Station
 from ess_can.errors import UdsProtocolError
 from ess_can.gateway.node_upgrade import NodeUpgrade
-from ess_can.gateway.settle import Settlement
 from ess_can.sim.boot_records import ImageId
 from ess_can.uds.client import Answered, Failed, UdsClientSession
 from ess_can.uds.exchange import Exchange
@@ -107,7 +105,7 @@ async def _rolled_back(_station: Station, attempt: Attempt) -> str:
 def _takes_its_word(original: Callable[..., object]) -> object:
     async def revert(node: NodeUpgrade) -> None:
         await original(node)  # type: ignore[misc]
-        node._gave_up_trial = True
+        node._master.armed.ended(node.address)
 
     return revert
 
@@ -118,10 +116,6 @@ def _asks_in_vain(original: Callable[..., object]) -> object:
         return True
 
     return ask
-
-
-def _forgets_leftovers(original: Callable[..., object]) -> object:
-    return lambda settlement, master, nodes, log, _leftovers=(): original(settlement, master, nodes, log)
 
 
 _STAYS: Final = Act("bmu1 does not give up what it activated", "0", _does_not_give_up)
@@ -183,13 +177,5 @@ GUARDS: Final = (
         around(node_revert, "ask_to_revert", _asks_in_vain),
         _IN_VAIN,
         "not HELD_OPEN & may still boot",
-    ),
-    Guard(
-        "resume, held open until all went back",
-        "gateway.settle:Settlement.settle",
-        "closing with a node that may boot at its next restart what an earlier attempt activated",
-        around(Settlement, "__init__", _forgets_leftovers),
-        _IN_VAIN,
-        Invariant.LOCK,
     ),
 )

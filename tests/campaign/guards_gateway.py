@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from math import inf
 from typing import Final
 
 import ess_can.gateway.plan as plan
@@ -222,7 +223,7 @@ def _never_confirmed(original: Callable[..., object]) -> object:
 
 
 def _any_time(original: Callable[..., object]) -> object:
-    return lambda view, config, now, _since: original(view, config, now)
+    return lambda view, config, now, _since, armed: original(view, config, now, -inf, armed)
 
 
 ORDER: Final = (

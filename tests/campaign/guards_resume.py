@@ -5,26 +5,32 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 import ess_can.gateway.run as run
+import ess_can.gateway.settle as settle
 from ess_can.bus.clock import pause
 from ess_can.campaign.monitors import Invariant
 from ess_can.campaign.operator import disconnect
 from ess_can.campaign.plants import NEXT, SMALLEST
 from ess_can.campaign.releases import release
 from ess_can.campaign.station import Station
+from ess_can.gateway.armed_trials import ArmedTrials
 from ess_can.gateway.config import GatewayConfig
 from ess_can.gateway.node_upgrade import NodeUpgrade
 from ess_can.gateway.phases import Phase
 from ess_can.gateway.plan import Plan
 from ess_can.gateway.plant_view import Connection, PlantView
+from ess_can.gateway.progress import Event, PhaseEntered
 from ess_can.gateway.resume import Earlier
 from ess_can.gateway.settle import Settlement
+from ess_can.gateway.station_master import StationMaster
 from ess_can.gateway.upgrade import Upgrade
-from ess_can.identity import NodeType
+from ess_can.identity import NodeAddress, NodeType
 from ess_can.sim.boot_records import ImageId
-from tests.campaign.guard import Act, Course, Guard, Off, Run, Start, around, by, course
+from ess_can.sim.wire import WireFault
+from tests.campaign.guard import Act, Course, Guard, Off, Run, Start, around, both, by, campaign, course
 from tests.campaign.guards_policy import BMU1
 from tests.campaign.guards_proof import LONG, WORK
 
@@ -62,6 +68,26 @@ async def _given_up(station: Station, attempt: Attempt) -> str:
     await attempt(roll_back)
     boots = await _next_boot(station)
     return "" if boots == "1.0.0" else f"its next boot runs {boots}, which was given up"
+
+
+def _interrupt(station: Station) -> None:
+    if station.process.task is not None:
+        station.process.task.cancel()
+
+
+async def _deaf_and_interrupted(station: Station, attempt: Attempt) -> str:
+    """As contactors are to open Ctrl-C is pressed, and bmu1 hears no request any more."""
+    request_id = station.plant.codec.diagnostic_ids(BMU1)[0]
+
+    def on_event(event: Event) -> None:
+        if isinstance(event, PhaseEntered) and event.phase is Phase.OPEN_CONTACTORS:
+            station.on_transmission(lambda _index, frame: WireFault.LOSE if frame.can_id == request_id else None)
+            station.later(0.0, partial(_interrupt, station))
+
+    await pause(_AFTER_S)
+    station.on_event.append(on_event)
+    await attempt(Station.start_resume)
+    return ""
 
 
 async def _superseded(station: Station, attempt: Attempt) -> str:
@@ -150,6 +176,14 @@ def _activated_nothing(original: Callable[..., object]) -> object:
         return replace(earlier, activated=False) if isinstance(earlier, Earlier) else None
 
     return of
+
+
+def _believes_given_up(original: Callable[..., object]) -> object:
+    async def ask(master: StationMaster, address: NodeAddress, *args: object, **told: object) -> object:
+        master.armed.ended(address)
+        return await original(master, address, *args, **told)  # type: ignore[misc]
+
+    return ask
 
 
 def _believes_held(original: Callable[..., object]) -> object:
@@ -248,12 +282,31 @@ GUARDS: Final = (
         "an activation is given up, too",
         "gateway.resume:plan_to_give_up",
         "a node that boots at its next restart what was given up",
-        around(Earlier, "of", _activated_nothing),
+        both(around(Earlier, "of", _activated_nothing), by(ArmedTrials, "told", lambda *_: None)),
         course(
             Course((KILLED_ACTIVATED,), "ROLLED_BACK", then=_given_up),
             "an upgrade that is killed when an image is activated, and given up",
         ),
         "its next boot runs 1.1.0",
+    ),
+    _guard(
+        "an activation holds high voltage off",
+        "gateway.armed_trials:ArmedTrials.nodes",
+        "closing high voltage on a rack whose BMU boots another image at its next restart",
+        by(ArmedTrials, "nodes", property(lambda _: ())),
+        campaign("gateway:kill%26:before", "frame:hv-notice#18x130:lost"),
+        Invariant.LOCK,
+    ),
+    _guard(
+        "only an answer proves that an activation was given up",
+        "gateway.node_revert:ask_to_revert",
+        "taking a node that cannot be asked for one that gave its activation up",
+        around(settle, "ask_to_revert", _believes_given_up),
+        course(
+            Course((KILLED_ACTIVATED,), "HELD_OPEN & TRIAL_BOOT_FAILED", then=_deaf_and_interrupted),
+            "an upgrade that is killed when an image is activated, resumed, interrupted, and cut off from bmu1",
+        ),
+        Invariant.LOCK,
     ),
     _guard(
         "what another release activated",

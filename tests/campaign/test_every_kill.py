@@ -53,6 +53,8 @@ def killed(text: str, *, bms_too: bool) -> str:
     tripped = any(edge.startswith("pcs ") and edge.endswith(" TRIP") for edge in result.edges)
     if tripped and (result.ended, result.errors) == ("REFUSED", ("PCS_FAULT",)):
         return ""  # the contactors dropped under load, before anything was changed: a person clears that first
+    if (result.ended, result.errors) == ("HELD_OPEN", ("HELD_OPEN",)):
+        return ""  # it died half way between open and closed, and without a lock nothing proves whose doing that is
     return "" if result.ended == "DONE" else f"{text}: {result.ended} {result.errors}"
 
 

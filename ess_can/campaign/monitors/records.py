@@ -30,6 +30,7 @@ ORDERS: Mapping[PcsCommandCode, frozenset[Deed]] = MappingProxyType(
     }
 )
 """Which deed an order belongs to."""
+_TO_CLOSE = (PcsCommandCode.UNLOCK, PcsCommandCode.CLOSE)
 SERVICES: Mapping[int, frozenset[Deed]] = MappingProxyType(
     {
         Sid.REQUEST_DOWNLOAD: frozenset({Deed.TRANSFER}),
@@ -179,8 +180,10 @@ class RecordsMonitor:
         self._counter = counter
         if command.command is self._order and not new_run:
             return
-        self._order = command.command
         deeds = ORDERS.get(command.command, frozenset())
+        if command.command is PcsCommandCode.ZERO_POWER and self._order in _TO_CLOSE:
+            deeds |= ORDERS[self._order]  # what was to close is withdrawn, which is how its own deed ends
+        self._order = command.command
         self._require(deeds, "", f"the order {command.command.name}", at)
 
     def _on_request(self, request: Request) -> None:

@@ -16,6 +16,7 @@ from ess_can.errors import (
     CurrentMismatch,
     DischargeTimeout,
     EssCanError,
+    NodeMissing,
     PcsNotStopping,
     PrechargeFailed,
     ReconnectFailed,
@@ -81,6 +82,10 @@ def expect(
     return benches[0]
 
 
+def allowed() -> None:
+    """Nothing is against it."""
+
+
 def test_off_and_on_again_in_the_right_order() -> None:
     async def scenario(bench: Bench) -> None:
         assert bench.isolation.is_connected()
@@ -89,7 +94,7 @@ def test_off_and_on_again_in_the_right_order() -> None:
         assert not bench.isolation.is_connected()
         assert bench.plant.pcs.lock_acknowledged
         assert bench.isolation.signs_of_closed() == ""
-        await bench.isolation.reconnect()
+        await bench.isolation.reconnect(allowed)
         assert bench.isolation.is_connected()
         await bench.isolation.hand_back(connected=True)
         assert bench.plant.orders == [C.ZERO_POWER, C.OPEN, C.LOCK, C.UNLOCK, C.CLOSE, C.RELEASE]
@@ -259,7 +264,7 @@ def test_a_silent_rack_has_not_discharged() -> None:
 async def _reconnect(bench: Bench) -> None:
     await bench.take_off()
     await pause(0.2)
-    await bench.isolation.reconnect()
+    await bench.isolation.reconnect(allowed)
 
 
 def test_a_lock_that_stays_is_never_followed_by_close() -> None:
@@ -289,6 +294,27 @@ def test_a_rack_in_fault_is_named() -> None:
     play(scenario)
 
 
+@pytest.mark.parametrize("order", [C.UNLOCK, C.CLOSE])
+def test_an_order_to_close_ends_with_what_allowed_it(order: PcsCommandCode) -> None:
+    """And before anybody asks what follows."""
+
+    async def scenario(bench: Bench) -> None:
+        bench.plant.ignores.add(order)
+        await bench.take_off()
+
+        def refusal() -> EssCanError | None:
+            return NodeMissing("rack 1 is silent") if bench.plant.orders[-1] is order else None
+
+        began_at = now()
+        with pytest.raises(ReconnectFailed, match="rack 1 is silent"):
+            await bench.isolation.reconnect(refusal)
+        assert now() - began_at < 0.5
+        await pause(0.2)
+        assert bench.plant.orders[-2:] == [order, C.ZERO_POWER]
+
+    play(scenario)
+
+
 def test_a_pcs_that_keeps_remote_control() -> None:
     async def scenario(bench: Bench) -> None:
         bench.plant.ignores.add(C.RELEASE)
@@ -314,7 +340,7 @@ class TestHoldOpen:
             bench.plant.ignores.add(C.CLOSE)
             await bench.take_off()
             with pytest.raises(ReconnectFailed):
-                await bench.isolation.reconnect()
+                await bench.isolation.reconnect(allowed)
             bench.plant.racks[1] = replace(RACK_CLOSED, current_a=0.0)
             await pause(0.1)
             assert "rack 1: main+ is CLOSED, main- is CLOSED" in bench.isolation.signs_of_closed()

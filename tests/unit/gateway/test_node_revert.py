@@ -42,6 +42,7 @@ def ask(fails: dict[str, list[Exception]], *, restart: bool = True) -> tuple[Ben
 
     async def scenario(bench: Bench) -> None:
         bench.fails = fails
+        bench.armed.suspect(BMU1)
         answers.append(await ask_to_revert(cast(StationMaster, bench), BMU1, bench.log, restart=restart))
 
     return play(scenario), answers[0]
@@ -51,6 +52,7 @@ def ask(fails: dict[str, list[Exception]], *, restart: bool = True) -> tuple[Ben
 def test_it_is_asked_once_and_restarted_only_if_it_has_to_be(restart: bool) -> None:
     bench, reverted = ask({}, restart=restart)
     assert reverted
+    assert bench.armed.nodes == ()
     assert bench.calls == ["extended", "authenticate", "revert", *(["reset"] if restart else []), "hang up"]
     assert result_of(bench) == (True, "")
 
@@ -58,6 +60,7 @@ def test_it_is_asked_once_and_restarted_only_if_it_has_to_be(restart: bool) -> N
 @pytest.mark.parametrize("error", [AccessDenied("no"), AdapterLost("gone")])
 def test_what_another_try_would_only_meet_again_is_not_asked_again(error: EssCanError) -> None:
     bench, reverted = ask({"authenticate": [error]})
+    assert bench.armed.nodes == (BMU1,)
     assert not reverted
     assert bench.calls == ["extended", "authenticate", "hang up"]
     assert result_of(bench) == (False, f"{error.name}: {error}")

@@ -24,6 +24,7 @@ from ess_can.errors import (
     VerificationFailed,
     WrongTarget,
 )
+from ess_can.gateway.armed_trials import ArmedTrials
 from ess_can.gateway.config import GatewayConfig, TimeLimits
 from ess_can.gateway.node_client import NodeIdentity
 from ess_can.gateway.node_upgrade import NodeUpgrade
@@ -71,6 +72,7 @@ class Bench:
         self.traffic = StationTraffic(self.link, self.bit_timing)
         self.view = PlantView()
         self.watch = PlantWatch(self.link)
+        self.armed = ArmedTrials()
         plan = NodePlan(BMU1, identity(BMU1), IMAGE)
         self.journal = Journal.in_memory()
         self.log = UpgradeLog(self.journal, Report(), self.events.append)
@@ -338,6 +340,8 @@ class TestSeeItRun:
     ) -> None:
         async def scenario(bench: Bench) -> None:
             bench.node.activated = activated
+            if activated:
+                bench.armed.suspect(BMU1)
             if asked:
                 await bench.node.revert()
             bench.hears(new=False, boots=boots)
@@ -347,6 +351,7 @@ class TestSeeItRun:
             else:
                 with pytest.raises(TrialBootFailed, match="next restart"):
                     await seen
+            assert bool(bench.armed.nodes) is (activated and boots == 3 and not asked)
 
         play(scenario)
 

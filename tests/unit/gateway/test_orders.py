@@ -21,7 +21,8 @@ class Bench:
     def __init__(self) -> None:
         self.bus, peer = bus_pair()
         self.errors: list[BusError] = []
-        self.orders = Orders(StationLink(self.bus, CODEC), 0xBEEF, self.errors.append)
+        self.slept_s = 0.0
+        self.orders = Orders(StationLink(self.bus, CODEC), 0xBEEF, self.errors.append, slept_s=lambda: self.slept_s)
         self.commands: list[Received[EmsPcsCommand]] = []
         self.notices: list[EmsUpgradeNotice] = []
         listener = StationLink(peer, CODEC)
@@ -43,6 +44,43 @@ def test_nothing_is_said_before_start() -> None:
         bench.orders.stop()
         await pause(1.0)
         assert bench.bus.sent == []
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("command", [PcsCommandCode.UNLOCK, PcsCommandCode.CLOSE])
+@pytest.mark.parametrize(("silent_s", "slept_s", "lapses"), [(0.4, 0.0, False), (0.6, 0.0, True), (0.0, 0.6, True)])
+def test_an_order_to_close_that_lapsed_in_our_silence_is_not_repeated(
+    command: PcsCommandCode, silent_s: float, slept_s: float, lapses: bool
+) -> None:
+    async def scenario(bench: Bench) -> None:
+        bench.orders.start(PcsCommandCode.LOCK)
+        await pause(0.2)
+        bench.orders.give(command)
+        await pause(0.21)
+        bench.bus.failure = TransmitQueueFull("full")
+        await pause(silent_s)
+        bench.bus.failure = None
+        bench.slept_s += slept_s
+        before = len(bench.commands)
+        await pause(0.2)
+        said = {received.message.command for received in bench.commands[before:]}
+        assert said == {PcsCommandCode.ZERO_POWER if lapses else command}
+        assert (bench.orders.withdrawn is not None) is lapses
+        bench.orders.give(PcsCommandCode.LOCK)
+        assert bench.orders.withdrawn is None
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("command", [PcsCommandCode.ZERO_POWER, PcsCommandCode.OPEN, PcsCommandCode.LOCK])
+def test_what_closes_nothing_goes_on_after_a_silence(command: PcsCommandCode) -> None:
+    async def scenario(bench: Bench) -> None:
+        bench.orders.start(command)
+        await pause(0.2)
+        bench.slept_s += 100.0
+        await pause(0.2)
+        assert {received.message.command for received in bench.commands} == {command}
 
     play(scenario)
 

@@ -29,11 +29,13 @@ from ess_can.errors import (
     WrongNodeType,
     WrongTarget,
 )
+from ess_can.gateway.armed_trials import ArmedTrials
 from ess_can.gateway.bus_load import BusLoad
 from ess_can.gateway.config import GatewayConfig
 from ess_can.gateway.node_client import NodeIdentity
 from ess_can.gateway.phases import NodeStep
 from ess_can.gateway.plan import (
+    Leftover,
     NodePlan,
     Plan,
     ask_state,
@@ -87,6 +89,7 @@ class Station:
         self.link = StationLink(self.bus, CODEC)
         self.view.attach(self.link)
         self.watch = PlantWatch(self.link)
+        self.armed = ArmedTrials()
 
     def client(self, address: NodeAddress) -> _Client:
         return _Client(self.identities[address])
@@ -241,6 +244,18 @@ class TestMakePlan:
     def test_nodes_that_run_it_already_are_left_alone(self) -> None:
         assert plan_for(release(), identity(BMU1, NEW)) == ([BMU2], [BMU1])
         assert plan_for(release(), identity(BMU1, NEW), identity(BMU2, NEW)) == ([], [BMU1, BMU2])
+
+    def test_one_that_runs_it_and_would_boot_another_image_is_taken_back_first(self) -> None:
+        done = identity(BMU1, NEW)
+        plans: list[Plan] = []
+
+        async def scenario() -> None:
+            master = station(MemoryBus(), replace(done, boot_state=replace(done.boot_state, armed=True)))
+            plans.append(await make_plan(master, release(), ignore))
+
+        run_virtual(scenario())
+        assert [node.address for node in plans[0].up_to_date] == [BMU1]
+        assert plans[0].leftovers == (Leftover(BMU1, on_trial=False),)
 
     def test_each_identification_is_told(self) -> None:
         async def scenario() -> None:

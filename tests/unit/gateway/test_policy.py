@@ -28,6 +28,7 @@ from ess_can.errors import (
     PcsFault,
     PlantLocked,
     SocOutOfBand,
+    TrialBootFailed,
     UsageError,
 )
 from ess_can.gateway.config import Afterwards, GatewayConfig, PolicyLimits
@@ -255,6 +256,12 @@ def test_racks_on_different_versions_are_never_reconnected() -> None:
     assert "1.0.0, 1.1.0" in refusal.why
     view.nodes[BMU1] = Sample(node_info(version=NEW), NOW)
     assert reconnect_refusal(view, CONFIG, NOW) is None
+
+
+def test_no_rack_is_connected_while_a_node_may_boot_another_image() -> None:
+    refusal = reconnect_refusal(healthy(), CONFIG, NOW, NOW, (BMU2,))
+    assert isinstance(refusal, TrialBootFailed)
+    assert str(BMU2) in str(refusal)
 
 
 def test_what_only_matters_for_starting_does_not_hold_the_plant_open() -> None:

@@ -167,11 +167,23 @@ class TestFound:
             ([(Deed.LOCK, True)], "connected", OPEN, Connection.OPEN),
             ([(Deed.LOCK, True)], "open", RUNS, Connection.CONNECTED),
             ([(Deed.LOCK, True)], "connected", UNHEARD, Connection.UNKNOWN),
-            # It was on its way: as it was before, locked or not.
-            ([(Deed.LOCK, None)], "connected", OPEN, Connection.CONNECTED),
-            ([(Deed.LOCK, False)], "connected", OPEN, Connection.CONNECTED),
-            ([(Deed.UNLOCK, True)], "connected", OPEN, Connection.CONNECTED),
-            ([(Deed.RAMP_DOWN, True)], "partly connected", RUNS, Connection.PARTLY),
+            # It was on its way to the lock, or from it: nothing tells what we opened from what a person opened since.
+            ([(Deed.LOCK, None)], "connected", OPEN, Connection.OPEN),
+            ([(Deed.LOCK, False)], "connected", OPEN, Connection.OPEN),
+            ([(Deed.OPEN_CONTACTORS, True), (Deed.LOCK, None)], "connected", OPEN, Connection.OPEN),
+            ([(Deed.LOCK, True), (Deed.UNLOCK, None)], "connected", OPEN, Connection.OPEN),
+            ([(Deed.LOCK, True), (Deed.UNLOCK, True), (Deed.CLOSE, None)], "connected", OPEN, Connection.OPEN),
+            ([(Deed.LOCK, True), (Deed.HAND_BACK, None)], "connected", OPEN, Connection.OPEN),
+            ([(Deed.LOCK, True), (Deed.UNLOCK, None)], "connected", LOCKED, Connection.CONNECTED),
+            # Zero power opens nothing.
+            ([(Deed.RAMP_DOWN, True)], "connected", OPEN, Connection.OPEN),
+            ([(Deed.RAMP_DOWN, True)], "connected", RUNS, Connection.CONNECTED),
+            # In another attempt our lock still stands.
+            ([(Deed.LOCK, True), (Deed.RAMP_DOWN, None)], "connected", LOCKED, Connection.CONNECTED),
+            ([(Deed.LOCK, True), (Deed.UNLOCK, True), (Deed.HOLD_OPEN, None)], "open", LOCKED, Connection.OPEN),
+            # The lock is somebody else's.
+            ([(Deed.RAMP_DOWN, True)], "connected", LOCKED, Connection.UNKNOWN),
+            ([(Deed.LOCK, True), (Deed.UNLOCK, True)], "connected", LOCKED, Connection.UNKNOWN),
             # Nobody wrote how it was found.
             ([(Deed.LOCK, True)], "", LOCKED, Connection.OPEN),
         ],
@@ -205,12 +217,15 @@ def test_whether_the_plant_is_as_wanted(says: Says, afterwards: Afterwards, foun
     assert is_as_wanted(view, replace(CONFIG, afterwards=afterwards), found, at) is wanted
 
 
-def plan_by(trial: bool, done: bool, upgrade: VerifiedUpgrade | None, left: Earlier) -> tuple[Plan, list[Event]]:
+def plan_by(
+    trial: bool, done: bool, upgrade: VerifiedUpgrade | None, left: Earlier, *, armed: bool = False
+) -> tuple[Plan, list[Event]]:
     """By what the nodes say: the first may be on trial, the second may have its image confirmed."""
     events: list[Event] = []
 
     async def scenario() -> Plan:
         first = identity(BMU1)
+        first = replace(first, boot_state=replace(first.boot_state, armed=armed))
         if trial:
             first = replace(first, boot_state=replace(first.boot_state, standing=ImageState.TRIAL, version=NEW))
         master = station(MemoryBus(), first, identity(BMU2, NEW if done else OLD))
@@ -239,6 +254,10 @@ class TestGivingUp:
 
     def test_what_may_be_activated_is_taken_back_though_no_node_is_on_trial(self) -> None:
         plan, _ = plan_by(False, False, RELEASE, earlier((Deed.ACTIVATE, None)))
+        assert plan.leftovers == (Leftover(BMU1, on_trial=False), Leftover(BMU2, on_trial=False))
+
+    def test_a_node_that_would_boot_another_image_is_taken_back_whatever_the_journal_says(self) -> None:
+        plan, _ = plan_by(False, False, RELEASE, earlier(), armed=True)
         assert plan.leftovers == (Leftover(BMU1, on_trial=False), Leftover(BMU2, on_trial=False))
 
     def test_without_the_release_no_node_is_known_to_be_done(self) -> None:

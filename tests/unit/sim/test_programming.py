@@ -99,6 +99,7 @@ def test_identifiers() -> None:
     assert rig.memory.read_identifier(Did.RESUME_STATE, rig.now) == ResumeState(150, NEW_SHA).pack()
     rig.verify(NEW)
     rig.activate()
+    assert boot_state(rig) == BootState(0, ImageState.CONFIRMED, 1, Version(1, 0, 0), armed=True)
     rig.reset()
     assert boot_state(rig) == BootState(1, ImageState.TRIAL, 2, Version(2, 0, 0))
     assert rig.memory.read_identifier(Did.RESUME_STATE, rig.now) == bytes(36)  # the other bank is inactive now

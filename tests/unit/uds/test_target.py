@@ -16,6 +16,12 @@ def test_boot_state_is_fourteen_bytes_big_endian() -> None:
     assert BootState.unpack(BOOT.pack()) == BOOT
 
 
+def test_an_armed_trial_is_told_beside_the_standing() -> None:
+    armed = replace(BOOT, standing=0, armed=True)
+    assert armed.pack().hex() == "0180010203040102030405060708"
+    assert BootState.unpack(armed.pack()) == armed
+
+
 def test_the_boot_counter_wraps_on_the_wire() -> None:
     assert BootState.unpack(BootState(0, 0, 1 << 32, Version(0, 0, 0)).pack()).boot_counter == 0
 
