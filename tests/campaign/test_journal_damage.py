@@ -28,7 +28,7 @@ OLDER = 6
 UNFINISHED = str(OLDER + 1)
 KEPT = f"files/{UNFINISHED}.essup"
 WHOLE, HALF_LOGGED = "closed", "killed"
-CASES = 6000
+CASES = 3000
 CALLS = 400_000
 """What opening and reading the journal may cost; undamaged it is a third of that."""
 T = TypeVar("T")

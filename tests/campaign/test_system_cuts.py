@@ -55,7 +55,7 @@ class Victim(Enum):
 
     BMS = "BMS loses power"
     GATEWAY = "gateway killed"
-    BOTH = "both"
+    BOTH = "BMS loses power and gateway killed"
 
 
 SITES: dict[Course, Site] = {
