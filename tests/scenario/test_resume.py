@@ -34,6 +34,8 @@ from ess_can.trust.verify import VerifiedUpgrade
 from tests.scenario.support import BMU1, BMU2, COMM_GATEWAY, NEW, OLD, QUICK, SETTLED_S, release, small_plant
 
 DECISION_S = 5.0
+LISTENS_S = 0.75
+"""So long the next process only listens."""
 KIB = 8
 ONE_RACK = replace(QUICK, racks=1)
 WAY = (
@@ -179,7 +181,13 @@ def play(
             meanwhile(plant)
             await pause(settles_s)
         decided_after_s = 0.0
-        proved = plant.pcs.locked or is_connected(plant)
+        proved = True
+
+        def look() -> None:
+            nonlocal proved
+            proved = plant.pcs.locked or is_connected(plant)
+
+        plant.wire.loop.call_later(LISTENS_S, look)  # contactors may still move when it begins to listen
         for _ in range(times if kill is not None else 0):
             unfinished = gateway.journal.unfinished() is not None
             report = await gateway.again(None if roll_back else then or release(kib=KIB), afterwards)
