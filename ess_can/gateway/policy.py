@@ -6,6 +6,7 @@ There is no switch that skips a check; only thresholds are configurable.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from dataclasses import replace
 from enum import Enum
 from math import inf
 
@@ -235,13 +236,14 @@ def _stale(view: RackView, now: float) -> list[str]:
     return [name for name, sample in samples if not _fresh(sample, now)]
 
 
-def _rack_safety(rack: int, view: RackView, now: float) -> Iterator[EssCanError]:
+def _rack_safety(rack: int, view: RackView, now: float, *, closing: bool = False) -> Iterator[EssCanError]:
     """What speaks against any change to the plant, starting and reconnecting alike."""
     name, stale = f"rack {rack}", _stale(view, now)
     if stale or view.alarms is None or view.hv is None:
         yield NodeMissing(f"{name} is not heard completely", why=f"no fresh {', '.join(stale)}", remedy=_MISSING_REMEDY)
         return
-    yield from _alarms(name, view.alarms.value)
+    alarms = view.alarms.value
+    yield from _alarms(name, replace(alarms, internal_fault=False) if closing else alarms)
     if view.hv.value.emergency_stop or not view.hv.value.hvil_closed:
         yield EmergencyStop(f"{name} has an open safety loop", why="emergency stop or HVIL in BMS_HvStatus")
     if view.hv.value.weld_plus or view.hv.value.weld_minus:
@@ -305,12 +307,15 @@ def reconnect_refusal(
     now: float,
     since: float = -inf,
     armed: Collection[NodeAddress] = (),
+    *,
+    closing: bool = False,
 ) -> EssCanError | None:
     """Why high voltage must not be closed now, by what every node said at `since` or later; None if it may.
 
     Never with an unconfirmed image, an incomplete set or stale status, never with racks on different versions, never
     while nodes may hold an `armed` trial, which their next restart would boot, and never on an emergency, a fault, a
-    welded contactor or an active alarm.
+    welded contactor or an active alarm.  While racks are `closing` one that says that a contactor of its does not close
+    is tolerated: it tries again by itself, a limited number of times.
     """
     for address in config.expected:
         sample = view.nodes.get(address)
@@ -324,7 +329,7 @@ def reconnect_refusal(
             why="it may have been activated, and nothing has proved since that this was given up",
         )
     for rack in config.racks:
-        refusal = next(_rack_safety(rack, view.rack(rack), now), None)
+        refusal = next(_rack_safety(rack, view.rack(rack), now, closing=closing), None)
         if refusal is not None:
             return refusal
     refusal = next(_masters(view, now), None) or next(_pcs_health(view, now), None)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 
 from ess_can.bus.clock import now, together, until
 from ess_can.errors import (
@@ -126,8 +127,8 @@ class Settlement:
             await together(self._disarm(address) for address in self._master.armed.nodes)
             asked_at = now()
 
-            def refusal() -> EssCanError | None:
-                return reconnect_refusal(view, self._config, now(), asked_at, self._master.armed.nodes)
+            def refusal(*, closing: bool = False) -> EssCanError | None:
+                return reconnect_refusal(view, self._config, now(), asked_at, self._master.armed.nodes, closing=closing)
 
             # Each node's word is due with its next Node_Info, but here at once if it can be asked.
             asking = asyncio.ensure_future(together(ask_state(self._master, node) for node in self._config.expected))
@@ -145,7 +146,7 @@ class Settlement:
             self._master.interlock.expect_return()
             if close:
                 async with self._log.doing(Deed.UNLOCK), self._log.doing(Deed.CLOSE):
-                    await isolation.reconnect(refusal)
+                    await isolation.reconnect(partial(refusal, closing=True))
         left = Connection.CONNECTED if close else Connection.OPEN
         async with self._master.watch.emergency, self._log.doing(Deed.HAND_BACK, text=left.value):
             await isolation.hand_back(connected=close)  # another master may speak as soon as this is done

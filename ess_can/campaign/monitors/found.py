@@ -13,14 +13,16 @@ _FRESH_S = 0.5
 
 
 class FoundMonitor:
-    """`connected` is how the plant stood when the first attempt of an upgrade began; None if nobody can say.
+    """How the plant stood when the first attempt of an upgrade began.
 
-    An attempt that goes on with an unfinished upgrade, or supersedes it, inherits that, unless the plant was nobody's
-    since: handed back, or its lock gone.  What another master opened while no gateway commanded is to stay open.
+    An attempt that goes on with an unfinished upgrade, or supersedes it, inherits that while the plant is locked, unless
+    it was handed back.  Without the lock a plant that is connected is to stay so; who opened one that is open nobody can
+    say, and it may stay open.  What another master opened while no gateway commanded is to stay open.
     """
 
     def __init__(self, plant: Plant, view: WireView, gateways: frozenset[str]) -> None:
-        self.connected: bool | None = None
+        self._connected: bool | None = None
+        self._inherits = False
         self.commanded = False
         """Whether this attempt, or one that it goes on with, has ordered anything."""
         self._plant = plant
@@ -31,6 +33,13 @@ class FoundMonitor:
         self._other_at = -inf
         view.on_command.append(self._on_command)
         plant.circuit.on_contactor.append(self._on_contactor)
+
+    @property
+    def connected(self) -> bool | None:
+        """What this attempt has to leave it as; None if nobody can say."""
+        if self._inherits and not self._locked:
+            return True if self.is_connected else None
+        return self._connected
 
     @property
     def is_connected(self) -> bool:
@@ -51,21 +60,20 @@ class FoundMonitor:
         self._at_start = self._now
         if not unfinished or self._order is PcsCommandCode.RELEASE:
             self.commanded = False
-        elif self.commanded and self._lock_is_gone:
-            self.connected = None
+        self._inherits = self.commanded
 
     @property
-    def _lock_is_gone(self) -> bool:
-        locked = Part.PCS not in self._plant.spec.parts or self._plant.pcs.locked
-        return self._order is PcsCommandCode.LOCK and not locked
+    def _locked(self) -> bool:
+        return Part.PCS not in self._plant.spec.parts or self._plant.pcs.locked
 
     def _on_command(self, command: EmsPcsCommand, at: float, sender: str, _counter: int) -> None:
         if sender not in self._gateways:
             self._other_at = at
             return
         if not self.commanded:  # what changes between the check and the first order nobody can be asked for
-            self.connected = self._at_start if self._at_start is self._now else None
+            self._connected = self._at_start if self._at_start is self._now else None
             self.commanded = True
+        self._connected, self._inherits = self.connected, False
         self._order = command.command
         self._ordered_at = at
 
@@ -73,4 +81,4 @@ class FoundMonitor:
         if contactor.closed or at - self._ordered_at <= _FRESH_S or at - self._other_at > _FRESH_S:
             return
         if contactor is self._plant.circuit.pcs_contactor:
-            self.connected = False
+            self._connected = False

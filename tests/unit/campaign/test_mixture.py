@@ -86,7 +86,7 @@ def test_somebody_resumes_gives_up_or_takes_over() -> None:
 def test_some_faults_are_in_the_second_attempt_where_there_is_one() -> None:
     in_the_second = [text for mixture in MIXTURES for text in mixture.faults if "@2:" in text or "kill#2:" in text]
     assert len(in_the_second) > 100
-    assert any("kill#2:" in text for text in in_the_second)
+    assert any("kill#2:" in text for text in mixture_of(8984).faults)  # two deaths are rare
     for mixture in MIXTURES:
         if set(mixture.faults) & set(in_the_second):
             first = [text for text in mixture.faults if text not in in_the_second]
