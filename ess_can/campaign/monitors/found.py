@@ -15,9 +15,9 @@ _FRESH_S = 0.5
 class FoundMonitor:
     """How the plant stood when the first attempt of an upgrade began.
 
-    An attempt that goes on with an unfinished upgrade, or supersedes it, inherits that while the plant is locked, unless
-    it was handed back.  Without the lock a plant that is connected is to stay so; who opened one that is open nobody can
-    say, and it may stay open.  What another master opened while no gateway commanded is to stay open.
+    An attempt that goes on with an unfinished upgrade, or supersedes it, inherits that while the plant is locked, and
+    was not handed back.  Without the lock a plant that is connected is to stay so; who opened one that is open nobody
+    can say, and it may stay open.  What another master opened while no gateway commanded is to stay open.
     """
 
     def __init__(self, plant: Plant, view: WireView, gateways: frozenset[str]) -> None:
