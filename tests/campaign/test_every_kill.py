@@ -22,6 +22,8 @@ from tests.campaign.counts import Count
 from tests.campaign.scale import chosen
 
 OFF_S = 1.5
+LISTENS_S = 0.75
+"""For so long a gateway listens at least, before it decides how it found the plant."""
 
 
 @dataclass(frozen=True)
@@ -42,9 +44,32 @@ class BmsLosesPowerToo:
         station.on_start.append(on_start)
 
 
+@dataclass(eq=False)
+class HalfWay:
+    """Not a fault: notes whether the next gateway finds the plant partly connected, and not locked."""
+
+    kind = FaultKind.NODE_POWER_LOST
+    text = "none"
+    seen: bool = False
+
+    def arm(self, station: Station) -> None:
+        def look() -> None:
+            circuit = station.plant.circuit
+            mains = {each.closed for rack in circuit.racks for each in (rack.main_plus, rack.main_minus)}
+            self.seen |= not station.plant.pcs.locked and len({circuit.pcs_contactor.closed, *mains}) == 2
+
+        def on_start(_process: SimulatedProcess) -> None:
+            if station.attempts == 2:
+                for after_s in (0.0, LISTENS_S):
+                    station.later(after_s, look)
+
+        station.on_start.append(on_start)
+
+
 def killed(text: str, *, bms_too: bool) -> str:
     """Kill the gateway as `text` says, and resume; what is wrong afterwards."""
-    faults = [parse_fault(text), *([BmsLosesPowerToo()] if bms_too else [])]
+    half_way = HalfWay()
+    faults = [parse_fault(text), half_way, *([BmsLosesPowerToo()] if bms_too else [])]
     result = run_mixture(plain(text), faults=faults)
     if result.wrong:
         return f"{text}: {result.wrong}"
@@ -53,8 +78,10 @@ def killed(text: str, *, bms_too: bool) -> str:
     tripped = any(edge.startswith("pcs ") and edge.endswith(" TRIP") for edge in result.edges)
     if tripped and (result.ended, result.errors) == ("REFUSED", ("PCS_FAULT",)):
         return ""  # the contactors dropped under load, before anything was changed: a person clears that first
-    if (result.ended, result.errors) == ("HELD_OPEN", ("HELD_OPEN",)):
-        return ""  # it died half way between open and closed, and without a lock nothing proves whose doing that is
+    if half_way.seen and result.ended == "HELD_OPEN" and set(result.errors) == {"HELD_OPEN"}:
+        return ""  # without a lock nothing proves whose doing that is
+    if (result.ended, result.errors) == ("NOTHING_TO_DO", ()):
+        return ""  # it died with its last entry written: the journal has the end, and the nodes run the release
     return "" if result.ended == "DONE" else f"{text}: {result.ended} {result.errors}"
 
 
