@@ -145,9 +145,10 @@ def _watch() -> Iterator[Guard]:
         "watch, weld flag",
         "gateway.watch:PlantWatch._on_rack",
         "closing on a contactor that welded",
-        _unseen("_on_rack", weld_plus=False),
+        both(_unseen("_on_rack", weld_plus=False), _may_close("CONTACTOR_WELDED")),
         upgrade(says("a weld flag", BmsHvStatus, "RECONNECT+0.3~0.2", weld_plus=True), ends="HELD_OPEN"),
         "not HELD_OPEN",
+        "the rules of reconnecting",
     )
     yield Guard(
         "watch, another gateway",
@@ -327,8 +328,8 @@ TRIAL: Final = (
 
 def _may_close(*names: str) -> Off:
     def make(original: Callable[..., object]) -> object:
-        def refusal(*args: object) -> object:
-            found = original(*args)
+        def refusal(*args: object, closing: bool = False) -> object:
+            found = original(*args, closing=closing)
             return None if isinstance(found, EssCanError) and found.name in names else found
 
         return refusal
@@ -416,7 +417,7 @@ SETTLE: Final = (
         "never again after an emergency",
         "gateway.settle:Settlement.settle",
         "closing after an emergency that passed",
-        both(by(settle, "_KEEP_OPEN", ()), by(PlantWatch, "_emergency", lambda *_: None)),
+        both(by(settle, "_KEEP_OPEN", ()), by(PlantWatch, "on_emergency", lambda *_: None)),
         upgrade(says("fire", BmsAlarms, "PROGRAM+0.2~0.3", fire=True), ends="HELD_OPEN", site=LONG),
         "not HELD_OPEN",
         "the watch",
