@@ -405,13 +405,14 @@ SETTLE: Final = (
         "never again after signs of high voltage",
         "gateway.settle:_KEEP_OPEN",
         "closing after somebody else closed a contactor",
-        by(settle, "_KEEP_OPEN", ()),
+        both(by(settle, "_KEEP_OPEN", ()), MAY_RETURN),
         upgrade(
             says("main+ closed", BmsHvStatus, "PROGRAM+0.2~2", main_plus=ContactorState.CLOSED),
             ends="HELD_OPEN",
             site=LONG,
         ),
         "not HELD_OPEN",
+        STAYS_OFF,
     ),
     Guard(
         "never again after an emergency",
