@@ -6,19 +6,17 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
-import ess_can.gateway.node_revert as node_revert
 import ess_can.uds.client as client
-from ess_can.bus.clock import pause
+from ess_can.campaign.monitors import Invariant
 from ess_can.campaign.station import Station
 from ess_can.errors import UdsProtocolError
 from ess_can.gateway.node_upgrade import NodeUpgrade
 from ess_can.sim.boot_records import ImageId
 from ess_can.uds.client import Answered, Failed, UdsClientSession
 from ess_can.uds.exchange import Exchange
-from ess_can.uds.target import Nrc
-from tests.campaign.guard import Act, Course, Guard, Run, around, by, course, require, script, upgrade
+from tests.campaign.guard import Act, Guard, Run, around, both, by, require, script, upgrade
 from tests.campaign.guards_policy import BMU1
-from tests.campaign.guards_resume import KILLED_ACTIVATED, Attempt, roll_back
+from tests.campaign.guards_resume import SAYS_NOTHING, keeps_activation
 
 
 def _asked(request: str, answer: str, what: str) -> Run:
@@ -70,13 +68,6 @@ def _says_more(station: Station) -> None:
 # --- a node that cannot be asked to give its trial up --------------------------------------------------------------
 
 
-def _does_not_give_up(station: Station) -> None:
-    def revert(now: float) -> Nrc | None:
-        return Nrc.CONDITIONS_NOT_CORRECT
-
-    station.plant.nodes[BMU1].memory.revert = revert  # type: ignore[method-assign]
-
-
 def _cancel(task: asyncio.Task[object]) -> None:
     task.cancel()
 
@@ -88,18 +79,12 @@ def _interrupted_activated(station: Station) -> None:
 
     def once(image: ImageId, tries: int) -> None:
         activate(image, tries)
-        _does_not_give_up(station)
+        keeps_activation(station)
         task = station.process.task
         if task is not None:
             station.later(0.0, lambda: _cancel(task))
 
     bootloader.activate_on_trial = once  # type: ignore[method-assign]
-
-
-async def _rolled_back(_station: Station, attempt: Attempt) -> str:
-    await pause(2.0)
-    await attempt(roll_back)
-    return ""
 
 
 def _takes_its_word(original: Callable[..., object]) -> object:
@@ -109,20 +94,6 @@ def _takes_its_word(original: Callable[..., object]) -> object:
 
     return revert
 
-
-def _asks_in_vain(original: Callable[..., object]) -> object:
-    async def ask(*args: object, **told: object) -> bool:
-        await original(*args, **told)  # type: ignore[misc]
-        return True
-
-    return ask
-
-
-_STAYS: Final = Act("bmu1 does not give up what it activated", "0", _does_not_give_up)
-_IN_VAIN: Final = course(
-    Course((KILLED_ACTIVATED, _STAYS), "HELD_OPEN & may still boot", then=_rolled_back),
-    "an upgrade that is killed when an image is activated, and given up, and the node keeps it",
-)
 
 _RECEIVE: Final = "uds.client:UdsClientSession.receive"
 
@@ -163,19 +134,12 @@ GUARDS: Final = (
         "rolled back, an activation that was not given up",
         "gateway.node_upgrade:NodeUpgrade.see_it_run",
         "closing with a node that boots at its next restart what was rolled back",
-        around(NodeUpgrade, "revert", _takes_its_word),
+        both(around(NodeUpgrade, "revert", _takes_its_word), SAYS_NOTHING),
         upgrade(
             Act("the gateway is interrupted as bmu1 activates, and bmu1 keeps it", "0", _interrupted_activated),
             ends="HELD_OPEN & may still boot",
         ),
-        "not HELD_OPEN & may still boot",
-    ),
-    Guard(
-        "resume, an activation that was not given up",
-        "gateway.node_revert:take_back",
-        "going on with a node that boots at its next restart what an earlier attempt activated",
-        around(node_revert, "ask_to_revert", _asks_in_vain),
-        _IN_VAIN,
-        "not HELD_OPEN & may still boot",
+        Invariant.LOCK,
+        "what nodes say of themselves",
     ),
 )

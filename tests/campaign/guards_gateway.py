@@ -223,7 +223,10 @@ def _never_confirmed(original: Callable[..., object]) -> object:
 
 
 def _any_time(original: Callable[..., object]) -> object:
-    return lambda view, config, now, _since, armed: original(view, config, now, -inf, armed)
+    def refusal(view: object, config: object, now: float, _since: float, armed: object, *, closing: bool) -> object:
+        return original(view, config, now, -inf, armed, closing=closing)
+
+    return refusal
 
 
 ORDER: Final = (

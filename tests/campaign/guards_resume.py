@@ -10,19 +10,22 @@ from typing import Final
 
 import ess_can.gateway.run as run
 import ess_can.gateway.settle as settle
+import ess_can.gateway.upgrade as upgrade
 from ess_can.bus.clock import pause
 from ess_can.campaign.monitors import Invariant
 from ess_can.campaign.operator import disconnect
-from ess_can.campaign.plants import NEXT, SMALLEST
+from ess_can.campaign.plants import NEW, NEXT, SMALLEST
 from ess_can.campaign.releases import release
 from ess_can.campaign.station import Station
 from ess_can.gateway.armed_trials import ArmedTrials
 from ess_can.gateway.config import GatewayConfig
+from ess_can.gateway.node_revert import ask_to_revert
 from ess_can.gateway.node_upgrade import NodeUpgrade
 from ess_can.gateway.phases import Phase
-from ess_can.gateway.plan import Plan
+from ess_can.gateway.plan import Leftover, Plan
 from ess_can.gateway.plant_view import Connection, PlantView
 from ess_can.gateway.progress import Event, PhaseEntered
+from ess_can.gateway.record import UpgradeLog
 from ess_can.gateway.resume import Earlier
 from ess_can.gateway.settle import Settlement
 from ess_can.gateway.station_master import StationMaster
@@ -30,8 +33,9 @@ from ess_can.gateway.upgrade import Upgrade
 from ess_can.identity import NodeAddress, NodeType
 from ess_can.sim.boot_records import ImageId
 from ess_can.sim.wire import WireFault
-from tests.campaign.guard import Act, Course, Guard, Off, Run, Start, around, both, by, campaign, course
-from tests.campaign.guards_policy import BMU1
+from ess_can.uds.target import Nrc
+from tests.campaign.guard import Act, Course, Guard, Off, Run, Start, around, both, by, course
+from tests.campaign.guards_policy import BMU1, COMM_GATEWAY
 from tests.campaign.guards_proof import LONG, WORK
 
 Attempt = Callable[[Start], Awaitable[None]]
@@ -90,10 +94,15 @@ async def _deaf_and_interrupted(station: Station, attempt: Attempt) -> str:
     return ""
 
 
-async def _superseded(station: Station, attempt: Attempt) -> str:
+async def _supersede(_station: Station, attempt: Attempt) -> None:
+    """Another release is brought in, for the comm gateway only."""
     await pause(_AFTER_S)
     other = release((NodeType.COMM_GATEWAY,), NEXT, SMALLEST.payload_bytes)
     await attempt(lambda station: station.start_upgrade(other))
+
+
+async def _superseded(station: Station, attempt: Attempt) -> str:
+    await _supersede(station, attempt)
     boots = await _next_boot(station)
     return "" if boots == "1.0.0" else f"its next boot runs {boots}, which was given up"
 
@@ -145,7 +154,29 @@ def _dies_with_activation(station: Station) -> None:
     node.bootloader.activate_on_trial = once  # type: ignore[method-assign]
 
 
+def keeps_activation(station: Station) -> None:
+    """Whatever bmu1 is asked, it does not give up what it activated."""
+
+    def revert(now: float) -> Nrc | None:
+        return Nrc.CONDITIONS_NOT_CORRECT
+
+    station.plant.nodes[BMU1].memory.revert = revert  # type: ignore[method-assign]
+
+
+async def _rolled_back(_station: Station, attempt: Attempt) -> str:
+    await pause(_AFTER_S)
+    await attempt(roll_back)
+    return ""
+
+
+async def _superseded_in_vain(station: Station, attempt: Attempt) -> str:
+    await _supersede(station, attempt)
+    runs = station.plant.nodes[COMM_GATEWAY].memory.version
+    return "" if str(runs) == "1.0.0" else f"it upgrades others beside a node that keeps {NEW}"
+
+
 KILLED_ACTIVATED: Final = Act("the gateway dies as bmu1 activates its image", "0", _dies_with_activation)
+_KEPT: Final = Act("bmu1 does not give up what it activated", "0", keeps_activation)
 
 
 # --- how they are switched off ------------------------------------------------------------------------------------
@@ -186,6 +217,13 @@ def _believes_given_up(original: Callable[..., object]) -> object:
     return ask
 
 
+def _only_asks(original: Callable[..., object]) -> object:
+    async def take_back(master: StationMaster, leftover: Leftover, log: UpgradeLog) -> None:
+        await ask_to_revert(master, leftover.address, log, restart=leftover.on_trial)
+
+    return take_back
+
+
 def _believes_held(original: Callable[..., object]) -> object:
     async def write(node: NodeUpgrade, client: object, offset: int, at_once: int) -> None:
         if offset == node._plan.image.size:
@@ -204,6 +242,10 @@ def _left_alone(original: Callable[..., object]) -> object:
             settlement._log.enter(Phase.RECONNECT)
 
     return put_back
+
+
+SAYS_NOTHING: Final = by(ArmedTrials, "told", lambda *_: None)
+"""What a node says of its own activation counts for nothing."""
 
 
 def _as_it_is(_earlier: Earlier, view: PlantView, config: GatewayConfig, at: float) -> Connection:
@@ -282,7 +324,7 @@ GUARDS: Final = (
         "an activation is given up, too",
         "gateway.resume:plan_to_give_up",
         "a node that boots at its next restart what was given up",
-        both(around(Earlier, "of", _activated_nothing), by(ArmedTrials, "told", lambda *_: None)),
+        both(around(Earlier, "of", _activated_nothing), SAYS_NOTHING),
         course(
             Course((KILLED_ACTIVATED,), "ROLLED_BACK", then=_given_up),
             "an upgrade that is killed when an image is activated, and given up",
@@ -294,8 +336,22 @@ GUARDS: Final = (
         "gateway.armed_trials:ArmedTrials.nodes",
         "closing high voltage on a rack whose BMU boots another image at its next restart",
         by(ArmedTrials, "nodes", property(lambda _: ())),
-        campaign("gateway:kill%26:before", "frame:hv-notice#18x130:lost"),
+        course(
+            Course((KILLED_ACTIVATED, _KEPT), "HELD_OPEN & TRIAL_BOOT_FAILED", then=_rolled_back),
+            "an upgrade that is killed when an image is activated, and given up, and bmu1 keeps it",
+        ),
         Invariant.LOCK,
+    ),
+    _guard(
+        "an activation that was not given up",
+        "gateway.node_revert:take_back",
+        "going on with a node that boots at its next restart what an earlier attempt activated",
+        around(upgrade, "take_back", _only_asks),
+        course(
+            Course((KILLED_ACTIVATED, _KEPT), "HELD_OPEN & may still boot", then=_superseded_in_vain),
+            "an upgrade that is killed when an image is activated, and superseded by another, and bmu1 keeps it",
+        ),
+        "it upgrades others beside a node that keeps 1.1.0",
     ),
     _guard(
         "only an answer proves that an activation was given up",

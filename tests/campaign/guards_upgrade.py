@@ -8,8 +8,7 @@ from typing import Final
 
 import ess_can.gateway.settle as settle
 from ess_can.campaign.monitors import Invariant
-from ess_can.campaign.plants import NEW, SMALLEST
-from ess_can.campaign.releases import image, make_plant
+from ess_can.campaign.plants import SMALLEST
 from ess_can.errors import EssCanError
 from ess_can.gateway.isolation import Isolation
 from ess_can.gateway.node_upgrade import NodeUpgrade
@@ -17,7 +16,7 @@ from ess_can.gateway.phases import Phase
 from ess_can.gateway.plant_view import PlantView
 from ess_can.gateway.upgrade import Upgrade
 from ess_can.gateway.watch import PlantWatch
-from ess_can.identity import NodeAddress, NodeType
+from ess_can.identity import NodeType
 from ess_can.signals.messages import (
     BmsAlarms,
     BmsHvStatus,
@@ -25,19 +24,16 @@ from ess_can.signals.messages import (
     ContactorState,
     ImageState,
     Message,
-    NodeInfo,
     PcsState,
     PcsStatus,
 )
-from ess_can.sim.boot_records import BootRecord, ImageId
-from ess_can.sim.flash_cells import UnitState
 from ess_can.sim.pcs import PcsSpec
-from ess_can.sim.plant import Plant, PlantSpec
 from ess_can.uds.target import Did
-from tests.campaign.guard import Course, Guard, Off, Value, around, both, by, course, saying, says, upgrade
+from tests.campaign.guard import Guard, Off, Value, around, both, by, saying, says, upgrade
 from tests.campaign.guards_identity import altered
-from tests.campaign.guards_policy import BMU1, COMM_GATEWAY, TWO_RACKS, lost, without
+from tests.campaign.guards_policy import BMU1, lost, without
 from tests.campaign.guards_proof import LONG, MAY_RETURN, STAYS_OFF
+from tests.campaign.guards_reconnect import RULES, may_close
 
 LOADED: Final = replace(SMALLEST, plant=replace(SMALLEST.plant, pcs=PcsSpec(local_setpoint_kw=-200.0)))
 """More current flows than a contactor can break."""
@@ -145,9 +141,10 @@ def _watch() -> Iterator[Guard]:
         "watch, weld flag",
         "gateway.watch:PlantWatch._on_rack",
         "closing on a contactor that welded",
-        _unseen("_on_rack", weld_plus=False),
+        both(_unseen("_on_rack", weld_plus=False), may_close("CONTACTOR_WELDED")),
         upgrade(says("a weld flag", BmsHvStatus, "RECONNECT+0.3~0.2", weld_plus=True), ends="HELD_OPEN"),
         "not HELD_OPEN",
+        RULES,
     )
     yield Guard(
         "watch, another gateway",
@@ -161,10 +158,10 @@ def _watch() -> Iterator[Guard]:
         "watch, foreign orders",
         "gateway.watch:PlantWatch._on_foreign",
         "going on while somebody else sends our orders",
-        both(by(PlantWatch, "_on_foreign", lambda *_: None), without("ID_CONFLICT"), _may_close("ID_CONFLICT")),
+        both(by(PlantWatch, "_on_foreign", lambda *_: None), without("ID_CONFLICT"), may_close("ID_CONFLICT")),
         upgrade("bus:foreign@PROGRAM+0.2~0.3", ends="HELD_OPEN ID_CONFLICT", site=LONG),
         "not HELD_OPEN ID_CONFLICT",
-        "the rules of reconnecting",
+        RULES,
     )
 
 
@@ -322,105 +319,4 @@ TRIAL: Final = (
 )
 
 
-# --- how the plant is left ----------------------------------------------------------------------------------------
-
-
-def _may_close(*names: str) -> Off:
-    def make(original: Callable[..., object]) -> object:
-        def refusal(*args: object) -> object:
-            found = original(*args)
-            return None if isinstance(found, EssCanError) and found.name in names else found
-
-        return refusal
-
-    return around(settle, "reconnect_refusal", make)
-
-
-def mixed(spec: PlantSpec) -> Plant:
-    """Rack 2 runs the new version already."""
-    plant = make_plant(spec)
-    node = plant.nodes[NodeAddress(NodeType.BMU, 2)]
-    content = image(NodeType.BMU, NEW, SMALLEST.payload_bytes)
-    cells, geometry = node.flash.cells.banks[1], node.flash.geometry
-    start, unit = geometry.slot_offset, geometry.unit_size
-    padded = content + b"\xff" * (-len(content) % unit)
-    cells.content[start : start + len(padded)] = padded
-    cells.states[start // unit : (start + len(padded)) // unit] = bytes([UnitState.PROGRAMMED]) * (len(padded) // unit)
-    cells.end()
-    first = node.bootloader.record.confirmed[0]
-    node.records.boot.store(BootRecord(1, (first, ImageId.of(content)), security_counter=NEW.minor + 1))
-    return plant
-
-
-SETTLE: Final = (
-    Guard(
-        "reconnect, every node heard",
-        "gateway.policy:reconnect_refusal",
-        "closing while a node is missing",
-        _may_close("NODE_MISSING"),
-        upgrade("node:comm_gateway:power@TRIAL_BOOT+0.5~60", ends="HELD_OPEN"),
-        Invariant.COMPLETE_SET,
-    ),
-    Guard(
-        "reconnect, every image confirmed",
-        "gateway.policy:reconnect_refusal",
-        "closing with firmware on trial",
-        _may_close("NODE_UNHEALTHY"),
-        upgrade(
-            says("on trial", NodeInfo, "TRIAL_BOOT+0.5", COMM_GATEWAY, image_state=ImageState.TRIAL),
-            altered(Did.BOOT_STATE, bytes((1, 1)), "TRIAL_BOOT+0.5"),
-            ends="HELD_OPEN",
-        ),
-        Invariant.COMPLETE_SET,
-    ),
-    Guard(
-        "reconnect, racks of one version",
-        "gateway.policy:reconnect_refusal",
-        "closing racks of mixed versions",
-        _may_close("NODE_UNHEALTHY"),
-        course(
-            Course((), "HELD_OPEN", replace(TWO_RACKS, release=(NodeType.COMM_GATEWAY,)), mixed),
-            "an upgrade of the comm gateway beside racks of two versions",
-        ),
-        Invariant.COMPLETE_SET,
-    ),
-    Guard(
-        "reconnect, no alarm",
-        "gateway.policy:reconnect_refusal",
-        "closing on a fault",
-        _may_close("BMS_FAULT"),
-        upgrade(says("undervoltage", BmsAlarms, "TRIAL_BOOT+1", undervoltage=True), ends="HELD_OPEN"),
-        "not HELD_OPEN",
-    ),
-    Guard(
-        "reconnect, PCS healthy",
-        "gateway.policy:reconnect_refusal",
-        "closing with a PCS that may not obey",
-        _may_close("PCS_FAULT"),
-        upgrade(says("fault code", PcsStatus, "TRIAL_BOOT+1", fault_code=4), ends="HELD_OPEN"),
-        "not HELD_OPEN",
-    ),
-    Guard(
-        "never again after signs of high voltage",
-        "gateway.settle:_KEEP_OPEN",
-        "closing after somebody else closed a contactor",
-        by(settle, "_KEEP_OPEN", ()),
-        upgrade(
-            says("main+ closed", BmsHvStatus, "PROGRAM+0.2~2", main_plus=ContactorState.CLOSED),
-            ends="HELD_OPEN",
-            site=LONG,
-        ),
-        "not HELD_OPEN",
-    ),
-    Guard(
-        "never again after an emergency",
-        "gateway.settle:Settlement.settle",
-        "closing after an emergency that passed",
-        both(by(settle, "_KEEP_OPEN", ()), by(PlantWatch, "_emergency", lambda *_: None)),
-        upgrade(says("fire", BmsAlarms, "PROGRAM+0.2~0.3", fire=True), ends="HELD_OPEN", site=LONG),
-        "not HELD_OPEN",
-        "the watch",
-    ),
-)
-
-GUARDS: Final = (*ISOLATION, *_watch(), *TRIAL, *SETTLE)
+GUARDS: Final = (*ISOLATION, *_watch(), *TRIAL)
