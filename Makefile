@@ -8,7 +8,7 @@ CORES  := $(CORES),ess_can/sim/flash*,ess_can/sim/fram*,ess_can/sim/boot*,ess_ca
 CORES  := $(CORES),ess_can/sim/electrical*,ess_can/sim/hv_*,ess_can/sim/rack*,ess_can/sim/image_verdict*
 CORES  := $(CORES),ess_can/gateway/hv_gate.py,ess_can/gateway/policy.py,ess_can/gateway/phases.py
 # What may break a node or a person: every branch of it is taken by a test.
-WHOLLY := $(patsubst %,ess_can/gateway/%.py,upgrade node_upgrade node_revert settle resume record run plan)
+WHOLLY := $(patsubst %,ess_can/gateway/%.py,upgrade armed_trials node_upgrade node_revert settle resume record run plan)
 WHOLLY += $(patsubst %,ess_can/gateway/%.py,interlock hv_gate isolation watch orders policy evidence phases streamed_image)
 WHOLLY += $(patsubst %,ess_can/sim/%.py,flash flash_cells flash_queue fram power_cut boot_records bootloader)
 WHOLLY += $(patsubst %,ess_can/sim/%.py,programming image_verdict)

@@ -175,13 +175,17 @@ class Settlement:
             try:
                 async with self._log.doing(Deed.HOLD_OPEN):
                     await self._master.isolation.hold_open()
-                    came_back = isinstance(self._master.watch.forbids_reconnect, HvClosed)
-                    if came_back and (live := self._master.isolation.signs_of_closed()):
-                        raise HvClosed("high voltage is still on", why=live)
+                    self._require_gone()
                 self.proved_safe = True
             except EssCanError as failure:
                 return failure
         return None
+
+    def _require_gone(self) -> None:
+        """Raises HvClosed where high voltage came back unasked and is on still."""
+        came_back = isinstance(self._master.watch.forbids_reconnect, HvClosed)
+        if came_back and (live := self._master.isolation.signs_of_closed()):
+            raise HvClosed("high voltage is still on", why=live)
 
     def _why(self, reason: EssCanError, cause: EssCanError | None) -> str:
         """The reason, what was the matter before it, an emergency whatever came of it, and what is not done yet."""

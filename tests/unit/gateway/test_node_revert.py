@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import cast
 
 import pytest
 
 from ess_can.bus.clock import now, pause
 from ess_can.errors import AccessDenied, AdapterLost, EssCanError, TrialBootFailed, UdsTimeout
+from ess_can.gateway.node_client import NodeIdentity
 from ess_can.gateway.node_revert import ask_to_revert, take_back
 from ess_can.gateway.plan import Leftover
 from ess_can.gateway.progress import Noted
@@ -131,3 +133,19 @@ def test_one_that_is_activated_and_cannot_be_asked_is_no_good() -> None:
 def test_one_that_does_not_show_its_confirmed_image(says: ImageState | None) -> None:
     with pytest.raises(TrialBootFailed, match="does not go back to its confirmed image"):
         back(on_trial=True, says=says)
+
+
+class StaysArmed(Reverting):
+    """Whatever it is asked, its next boot runs the other image."""
+
+    async def identify(self) -> NodeIdentity:
+        found = await super().identify()
+        return replace(found, boot_state=replace(found.boot_state, armed=True))
+
+
+def test_one_that_says_itself_that_it_boots_another_image_next() -> None:
+    async def scenario(bench: Bench) -> None:
+        await take_back(cast(StationMaster, bench), Leftover(BMU1, on_trial=False), bench.log)
+
+    with pytest.raises(TrialBootFailed, match="still boots another image"):
+        play(scenario, StaysArmed)

@@ -39,7 +39,7 @@ from ess_can.gateway.watch import PlantWatch
 from ess_can.identity import NodeAddress
 from ess_can.image.content import ImageContent
 from ess_can.journal.journal import Journal
-from ess_can.signals.messages import ImageState
+from ess_can.signals.messages import BOOT_COUNTER_MODULUS, ImageState
 from ess_can.sim.loop import run_virtual
 from ess_can.trust.verify import verify_node_image
 from ess_can.uds.access import CmacAccess
@@ -488,3 +488,36 @@ def test_an_image_is_verified_again_before_it_is_activated_only_if_the_session_w
         await bench.node.activate_on_trial()
 
     assert play(scenario).calls == [*((*START, "verify") if hung_up else ()), "activate"]
+
+
+class TestMayBeOnTrial:
+    """As far as can be told without asking."""
+
+    def seen(self, *, activated: bool, says: ImageState | None, boots: int = 0, old_s: float = 0.0) -> bool:
+        found: list[bool] = []
+
+        async def scenario(bench: Bench) -> None:
+            bench.node.activated = activated
+            if says is not None:
+                before = bench.node._boots_before_trial
+                info = replace(node_info(says), boot_counter=(before + boots) % BOOT_COUNTER_MODULUS)
+                bench.view.nodes[BMU1] = Sample(info, now())
+            await pause(old_s)
+            found.append(bench.node.may_be_on_trial)
+
+        play(scenario)
+        return found[0]
+
+    def test_not_before_it_was_activated(self) -> None:
+        assert not self.seen(activated=False, says=None)
+
+    @pytest.mark.parametrize("says", [None, ImageState.TRIAL])
+    def test_until_it_says_otherwise(self, says: ImageState | None) -> None:
+        assert self.seen(activated=True, says=says, boots=1)
+
+    def test_what_it_said_long_ago_tells_nothing(self) -> None:
+        assert self.seen(activated=True, says=ImageState.CONFIRMED, boots=1, old_s=2.0)
+
+    @pytest.mark.parametrize(("boots", "may_be"), [(0, True), (1, False)])
+    def test_one_that_did_not_boot_since_may_do_so_yet(self, boots: int, may_be: bool) -> None:
+        assert self.seen(activated=True, says=ImageState.CONFIRMED, boots=boots) is may_be

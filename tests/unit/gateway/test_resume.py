@@ -25,6 +25,7 @@ from ess_can.gateway.resume import (
     is_as_wanted,
     is_complete,
     leftovers_of,
+    let_trials_end,
     plan_to_give_up,
 )
 from ess_can.gateway.run import roll_back_station, upgrade_station
@@ -314,11 +315,38 @@ class TestDecision:
             "to upgrade: bmu1; done already: bmu2; high voltage is left open"
         )
 
+    def test_what_cannot_be_explained_is_said(self) -> None:
+        left = earlier((Deed.RAMP_DOWN, True), found=Connection.CONNECTED.value)
+        said = decision(left, Plan(), CONFIG, Connection.OPEN, "bmu 1.1.0")
+        assert "high voltage is left open" in said
+        assert "--reconnect or --hold-open says otherwise" in said
+        assert "connected" in said
+
     def test_nothing_but_the_plant(self) -> None:
         said = self.said(Plan(), Afterwards.CONNECT, "")
         assert (
             said == f"gives up, after the upgrade that began on THEN; high voltage is left {Afterwards.CONNECT.value}"
         )
+
+
+def test_what_is_not_heard_again_is_not_waited_for_longer_than_a_trial_lasts() -> None:
+    events: list[Event] = []
+
+    async def scenario() -> None:
+        bus, peer = bus_pair()
+        master, plant = station(bus), ScriptedPlant(peer)
+        plant.set_racks(RACK_OFF)
+        plant.pcs = PCS_OFF
+        plant.silent.add(("telemetry", BMU2.index))
+        plant.start()
+        await pause(2.0)
+        await let_trials_end(master, events.append, Start.RESUMED)
+        assert now() == pytest.approx(2.0 + master.config.times.revert_s, abs=0.1)
+        assert bus.sent == []
+
+    run_virtual(scenario())
+    (told,) = [event.text for event in events if isinstance(event, Noted)]
+    assert "rack 2" in told or "bmu2" in told
 
 
 class TestRefusals:
@@ -423,3 +451,9 @@ class TestWholeStations:
         seen = play_killed(at_deed(Kind.RESULT, Deed.LOCK), spec=spec)
         report = seen.require(Phase.ROLLED_BACK, OLD)
         assert not report.resumable
+
+    def test_a_trial_that_cannot_be_heard_is_waited_for_and_that_is_told(self) -> None:
+        spec = replace(QUICK, racks=1, behaviours={NEW: Behaviour.NO_HV_STATUS})
+        seen = play_killed(at_deed(Kind.RESULT, Deed.RESTART), spec=spec, wait_s=3.0)
+        seen.require(Phase.ROLLED_BACK, OLD)
+        assert any(isinstance(event, Noted) and "which is waited for" in event.text for event in seen.events)

@@ -11,7 +11,10 @@ import pytest
 
 from ess_can.bus.clock import pause
 from ess_can.errors import (
+    BusUnusable,
+    ConfirmFailed,
     DbcMismatch,
+    EmergencyStop,
     EssCanError,
     HeldOpen,
     JournalUnwritable,
@@ -29,7 +32,7 @@ from ess_can.gateway.record import UpgradeLog
 from ess_can.gateway.station_master import StationMaster
 from ess_can.journal.entries import Deed, Entry, Kind
 from ess_can.signals.messages import ContactorState, PcsCommandCode, PcsState, UpgradePhase
-from tests.support.scripted_plant import BMU1, BMU2, PCS_OFF, RACK_OFF, node_info
+from tests.support.scripted_plant import BMU1, BMU2, PCS_OFF, RACK_CLOSED, RACK_OFF, node_info
 from tests.unit.gateway import test_upgrade as rig
 from tests.unit.gateway.test_upgrade import Bench, is_back, is_open_and_locked, no_plan, plan_of, play, raising
 
@@ -238,3 +241,41 @@ def test_whatever_goes_wrong_in_confirm_what_was_activated_is_looked_after_next(
         phases = play({step: raising(failure)}).phases
         assert phases[phases.index(Phase.CONFIRM) + 1] is Phase.ROLL_BACK, failure
     assert len(failures) > 90
+
+
+class TestGraver:
+    """What is said where several things went wrong."""
+
+    def test_the_bus_is_lost_and_then_an_emergency_is_heard(self) -> None:
+        async def both(bench: Bench) -> None:
+            await pause(0.05)
+            bench.master.watch.trip(BusUnusable("it breaks off again and again"))
+            bench.master.watch.on_emergency(EmergencyStop("pressed"))
+            await pause(30.0)
+
+        bench = play({"program:bmu1": both})
+        assert isinstance(bench.report.error, BusUnusable)
+        assert "EMERGENCY_STOP: pressed" in bench.report.error.why
+
+    def test_nothing_is_restarted_under_high_voltage_even_if_it_was_expected_back(self) -> None:
+        async def closes(bench: Bench) -> None:
+            bench.master.interlock.expect_return()
+            bench.plant.set_racks(RACK_CLOSED)
+            await pause(0.5)
+            raise ConfirmFailed("no")
+
+        bench = play({"prepare:bmu2": closes})
+        assert "no node is restarted while high voltage is on" in str(bench.report.error)
+        assert not [step for step in bench.steps if step.startswith("revert")]
+
+    def test_high_voltage_that_came_back_and_went_is_proved_off(self) -> None:
+        async def blinks(bench: Bench) -> None:
+            bench.plant.set_racks(RACK_CLOSED)
+            await pause(0.12)
+            bench.plant.set_racks(RACK_OFF)
+            await pause(30.0)
+
+        bench = play({"program:bmu1": blinks})
+        assert "HV_CLOSED" in str(bench.report.error)
+        assert bench.report.result is Phase.HELD_OPEN
+        assert bench.report.proved_safe

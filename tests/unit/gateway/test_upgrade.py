@@ -80,6 +80,12 @@ class Bench:
     report: Report = field(default_factory=Report)
     journal: Journal = field(default_factory=Journal.in_memory)
     listener: OnProgress | None = None
+    opened: StationMaster | None = None
+
+    @property
+    def master(self) -> StationMaster:
+        assert self.opened is not None
+        return self.opened
 
     def tell(self, event: Event) -> None:
         self.events.append(event)
@@ -213,6 +219,7 @@ def play(
             await pause(1.0)
             log = UpgradeLog(bench.journal, bench.report, bench.tell)
             await log.begin(begun)
+            bench.opened = master
             master.watch.arm()
             job = module.Upgrade(master, plan or plan_of(*nodes), log, replan)
             found = bench.report.hv_before = master.view.connection((1, 2), 0.0)
