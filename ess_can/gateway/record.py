@@ -31,19 +31,23 @@ _DISK_S = 20.0
 """Longer than this no intent is waited for: a disk that hangs is one that cannot be written."""
 _COPY_S = 300.0
 """As long may keeping a copy of the upgrade file take."""
+_NO_LONGER_S = 0.05
+"""As long the intent of an order waits that is not to wait: a disk in order takes a few milliseconds."""
 
 
 class Doing:
     """A deed under way, as ``async with``: its intent is on the disk when the block begins.
 
-    It is taken for done when the block ends without an error, unless it `failed`.
+    It is taken for done when the block ends without an error, unless it `failed`.  With `at_once` a disk that is slow
+    does not hold the block up: the intent is written as soon as it can be, before all that comes later.
     """
 
-    def __init__(self, log: UpgradeLog, deed: Deed, node: str, text: str) -> None:
+    def __init__(self, log: UpgradeLog, deed: Deed, node: str, text: str, *, at_once: bool) -> None:
         self._log = log
         self._deed = deed
         self._node = node
         self._text = text
+        self._at_once = at_once
         self._seq: int | None = None
         self.ok: bool | None = None
         self._outcome = ""
@@ -58,7 +62,7 @@ class Doing:
 
     async def __aenter__(self) -> Self:
         try:
-            await self._log.write(self._intend)
+            await self._log.write(self._intend, at_once=self._at_once)
         except BaseException:  # it may still be written: then it was not begun
             self.failed("not begun")
             self._log.write_later(self._result)
@@ -141,14 +145,15 @@ class UpgradeLog:
 
     # --- deeds --------------------------------------------------------------------------------------
 
-    def doing(self, deed: Deed, node: NodeAddress | str = "", text: str = "") -> Doing:
+    def doing(self, deed: Deed, node: NodeAddress | str = "", text: str = "", *, at_once: bool = False) -> Doing:
         """Do something that changes the plant.  Entering it raises the journal's error, with nothing done, if it fails.
 
+        `at_once` is for an order that only makes the plant safer: it does not wait for a disk that is slow.
         Raises ValueError unless an upgrade was begun: no record, no upgrade.
         """
         if not self._begun:
             raise ValueError("nothing was begun in the journal")
-        return Doing(self, deed, str(node), text)
+        return Doing(self, deed, str(node), text, at_once=at_once)
 
     # --- beginning and end --------------------------------------------------------------------------
 
@@ -186,9 +191,15 @@ class UpgradeLog:
 
     # --- the disk -----------------------------------------------------------------------------------
 
-    async def write(self, job: Job) -> None:
-        """Write, and wait until it is on the disk.  Raises the journal's error unless the plant is being settled."""
-        if self.error is None:
+    async def write(self, job: Job, *, at_once: bool = False) -> None:
+        """Write, and wait until it is on the disk.  Raises the journal's error unless the plant is being settled.
+
+        `at_once` waits for `_NO_LONGER_S` at most, and leaves what is not written by then to the disk's own time.
+        """
+        if self.error is None and at_once:
+            writing = asyncio.get_running_loop().run_in_executor(self._worker, self._attempt, job)
+            await asyncio.wait({writing}, timeout=_NO_LONGER_S)
+        elif self.error is None:
             try:
                 await self._on_worker(partial(self._attempt, job), _DISK_S)
             except JournalUnwritable as slow:

@@ -173,7 +173,7 @@ class Settlement:
         """Order it; why it is not proved, None if it is or if nobody can be ordered."""
         if self._master.orders.running and not isinstance(self._master.watch.error, _BUS_GONE):
             try:
-                async with self._log.doing(Deed.HOLD_OPEN):
+                async with self._log.doing(Deed.HOLD_OPEN, at_once=True):
                     await self._master.isolation.hold_open()
                     self._require_gone()
                 self.proved_safe = True

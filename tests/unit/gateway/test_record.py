@@ -10,6 +10,7 @@ from hashlib import sha256
 
 import pytest
 
+from ess_can.bus.clock import now
 from ess_can.errors import HvClosed, JournalError, JournalUnwritable
 from ess_can.gateway import record as module
 from ess_can.gateway.estimate import Estimate, ExpectedPhase
@@ -210,6 +211,28 @@ def test_a_disk_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
         await log.end(closes)
 
     asyncio.run(work())
+
+
+def test_an_order_that_is_not_to_wait_does_not_wait_for_a_slow_disk_and_is_recorded_all_the_same() -> None:
+    disk = Disk()
+
+    async def work() -> None:
+        log = log_on(disk)
+        await log.begin(begun)
+        log.settling()
+        disk.open.clear()
+        before = now()
+        async with log.doing(Deed.HOLD_OPEN, at_once=True):
+            assert now() - before < 5.0
+        assert log.error is None
+        disk.open.set()
+        await log.end(closes)
+
+    asyncio.run(work())
+    assert [(entry.kind, entry.deed, entry.ok) for entry in disk.entries][-3:-1] == [
+        (Kind.INTENT, Deed.HOLD_OPEN, None),
+        (Kind.RESULT, Deed.HOLD_OPEN, True),
+    ]
 
 
 @LOOPS
