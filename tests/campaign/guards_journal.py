@@ -138,9 +138,9 @@ def _late(original: Callable[..., object]) -> object:
 
 
 def _goes_on(original: Callable[..., object]) -> object:
-    async def write(log: UpgradeLog, job: object) -> None:
+    async def write(log: UpgradeLog, job: object, *, at_once: bool = False) -> None:
         try:
-            await original(log, job)  # type: ignore[misc]
+            await original(log, job, at_once=at_once)  # type: ignore[misc]
         except EssCanError:
             return
 
