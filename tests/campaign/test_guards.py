@@ -1,6 +1,6 @@
 """Each safety guard is switched off in turn, and the run that is directed at it must say so.
 
-The quick form has a part of them; the slice, which CI runs each time, has all.
+The quick form has a part of them; the slice has all.
 """
 
 from __future__ import annotations

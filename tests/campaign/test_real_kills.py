@@ -34,9 +34,7 @@ KILLS = {Scale.QUICK: 2, Scale.SLICE: 5, Scale.WHOLE: 51}[SCALE]
 DECIDED_S = 5.0
 """After a restart of the gateway what is done about an unfinished upgrade is decided within this time."""
 STARVED_S = 1.0
-"""A gateway process that waited longer than this for a CPU says nothing about how quick the program is."""
-JUDGED = 0.1
-"""At least this share of the decisions has to say something; in the quick form there may be none at all."""
+"""What a gateway process waited for a CPU longer than this is not held against the program, and is told apart."""
 PHASES_S = {
     "status check": 1.0,
     "ramp-down": 0.3,
@@ -352,6 +350,7 @@ def test_whatever_is_killed_the_upgrade_is_done_in_the_end(part: int, tmp_path: 
         worst = those[-1].after_s if those else 0.0
         sys.stderr.write(f"{len(those)} decisions, {name}: the worst {worst:.2f} s after the process's start\n")
     sys.stderr.write(f"{stopwatch.elapsed_s():.0f} s, ends: {dict(outcomes)}\n")
-    assert SCALE is Scale.QUICK or len(judged) >= JUDGED * len(decisions) > 0, "too few decisions had a CPU to run on"
-    for decision in judged:
-        assert decision.after_s <= DECIDED_S, decision.how
+    assert SCALE is Scale.QUICK or decisions
+    for decision in decisions:
+        waited_s = 0.0 if decision.counts else decision.starved_s
+        assert decision.after_s - waited_s <= DECIDED_S, decision.how

@@ -16,7 +16,7 @@ from ess_can.gateway.config import Afterwards
 from ess_can.gateway.phases import FINAL, Phase
 from ess_can.gateway.plant_view import Connection
 from ess_can.gateway.report import NodeRecord, Report
-from ess_can.identity import NodeAddress
+from ess_can.identity import NodeAddress, Version
 from ess_can.signals.e2e import check
 from ess_can.signals.messages import BmsHvStatus, ImageState
 from ess_can.sim.boot_records import BootRecord
@@ -55,7 +55,7 @@ class OutcomeMonitor:
         self._verified: dict[NodeAddress, float] = {}
         self._proved: dict[NodeAddress, float] = {}
         self._confirmed: dict[NodeAddress, float] = {}
-        self._states: dict[NodeAddress, tuple[BootState, float]] = {}
+        self._said_at: dict[tuple[NodeAddress, Version, int], float] = {}
         self._valid_at: dict[int, float] = dict.fromkeys((rack.index for rack in plant.racks), -inf)
         self._judged: Report | None = None
         view.on_answer.append(self._on_answer)
@@ -101,9 +101,10 @@ class OutcomeMonitor:
             at = data.find(Did.BOOT_STATE.to_bytes(2, "big"))
             if at > 0:
                 try:
-                    self._states[answer.node] = BootState.unpack(data[at + 2 : at + 16]), answer.at
+                    state = BootState.unpack(data[at + 2 : at + 16])
                 except ValueError:
                     return
+                self._said_at[answer.node, state.version, state.standing] = answer.at
 
     # --- the end of an upgrade --------------------------------------------------------------------------
 
@@ -165,11 +166,10 @@ class OutcomeMonitor:
             return
         verified_at = self._proved.get(record.address, inf)
         confirmed_at = self._confirmed.get(record.address, inf)
-        state, read_at = self._states.get(record.address, (None, -inf))
+        said_at = self._said_at.get((record.address, record.to_version, ImageState.CONFIRMED), -inf)
         if not verified_at <= confirmed_at < inf:
             self._broken(Invariant.SUCCESS, f"success, but {name} did not read its image back before it was confirmed")
-        said = state is not None and (state.version, state.standing) == (record.to_version, ImageState.CONFIRMED)
-        if not said or read_at < confirmed_at:
+        if said_at < confirmed_at:
             self._broken(Invariant.SUCCESS, f"success, but {name} was not asked for its version after the confirmation")
 
     @property
