@@ -155,13 +155,13 @@ class _Connection(BaseConnection):
         self._layer.send(payload)
         layer = self._layer
         if not self._runner.run(layer.until(lambda: not layer.transmitting, timeout or 600.0)):
-            raise TimeoutException("the request did not leave")  # type: ignore[no-untyped-call]
+            raise TimeoutException("the request did not leave")  # type: ignore[no-untyped-call]  # untyped there
 
     def specific_wait_frame(self, timeout: float | None = None) -> bytes:
         """See udsoncan."""
         logic = self._layer.logic
         if not self._runner.run(self._layer.until(logic.available, timeout or 600.0)):
-            raise TimeoutException("no answer in time")  # type: ignore[no-untyped-call]
+            raise TimeoutException("no answer in time")  # type: ignore[no-untyped-call]  # untyped there
         return self._layer.take()
 
     def empty_rxqueue(self) -> None:

@@ -7,7 +7,6 @@ A part stands between ``<!-- generated: NAME -->`` and ``<!-- end -->``.  ``--ch
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
@@ -179,15 +178,6 @@ def fault_catalogue() -> str:
         )
         parts += [f"### {section.title}", "", _table(("", "fault", "what happens", "shown by", "open"), rows), ""]
     return "\n".join(parts).rstrip()
-
-
-def campaign_counts() -> str:
-    """What the whole campaign ran when it was last recorded: docs/campaign.json, as `make campaign` leaves it."""
-    found = json.loads((DOCS / "campaign.json").read_text("utf-8"))
-    rows = ((f"{cases:,}", name) for name, cases in sorted(found["cases"].items()))
-    took = f"{found['minutes']:g} minutes on {found['cores']} cores"
-    head = f"Commit `{found['commit'][:12]}`, scale {found['scale']}: {found['failed']} tests failed, {took}."
-    return "\n".join([head, "", _table(("cases", "campaign"), rows)])
 
 
 PARTS: Mapping[str, Callable[[], str]] = MappingProxyType(

@@ -20,13 +20,7 @@ from tests.unit.campaign.monitor_rig import ONE_RACK, Rig
 
 
 async def _silent_before_the_pcs(rig: Rig) -> None:
-    await rig.isolate()
-    rig.command(PcsCommandCode.UNLOCK)
-    await pause(0.3)
-    rig.command(PcsCommandCode.CLOSE)
-    await pause(0.02)
-    rig.fall_silent()
-    await pause(3.0)
+    await rig.fall_silent_while_closing(0.02)
 
 
 async def _close_locked(rig: Rig) -> None:

@@ -37,13 +37,7 @@ async def _close_and_look(rig: Rig, why: str, seconds: float = 2.0) -> None:
 
 
 async def _silent_while_closing(rig: Rig) -> None:
-    await rig.isolate()
-    rig.command(PcsCommandCode.UNLOCK)
-    await pause(0.3)
-    rig.command(PcsCommandCode.CLOSE)
-    await pause(0.3)
-    rig.fall_silent()
-    await pause(3.0)
+    await rig.fall_silent_while_closing(0.3)
 
 
 async def _on_trial(rig: Rig) -> None:

@@ -104,6 +104,16 @@ class Rig:
         self._polls.start()
         await pause(1.5)
 
+    async def fall_silent_while_closing(self, after_s: float) -> None:
+        """By the rules as far as the order to close; so long after it no order comes any more, for three seconds."""
+        await self.isolate()
+        self.command(PcsCommandCode.UNLOCK)
+        await pause(0.3)
+        self.command(PcsCommandCode.CLOSE)
+        await pause(after_s)
+        self.fall_silent()
+        await pause(3.0)
+
     async def close(self) -> None:
         """By the rules, if the plant can be closed."""
         self.command(PcsCommandCode.UNLOCK)

@@ -360,13 +360,7 @@ def test_12_a_pcs_that_leaves_its_emergency_stop_by_itself() -> None:
 
 def test_13_a_rack_that_closes_when_the_orders_have_fallen_silent() -> None:
     async def script(rig: Rig) -> None:
-        await rig.isolate()
-        rig.command(PcsCommandCode.UNLOCK)
-        await pause(0.3)
-        rig.command(PcsCommandCode.CLOSE)
-        await pause(0.1)
-        rig.fall_silent()
-        await pause(3.0)
+        await rig.fall_silent_while_closing(0.1)
         assert rig.monitors.closings == 2
 
     patient = replace(QUICK, hv=HvSpec(heartbeat_timeout_s=10.0))
@@ -375,13 +369,7 @@ def test_13_a_rack_that_closes_when_the_orders_have_fallen_silent() -> None:
 
 def test_13_a_rack_by_the_rules_does_not_close_then() -> None:
     async def script(rig: Rig) -> None:
-        await rig.isolate()
-        rig.command(PcsCommandCode.UNLOCK)
-        await pause(0.3)
-        rig.command(PcsCommandCode.CLOSE)
-        await pause(0.1)
-        rig.fall_silent()
-        await pause(3.0)
+        await rig.fall_silent_while_closing(0.1)
 
     assert seen(script, spec=QUICK) == set()
 
